@@ -1,0 +1,2 @@
+//! The Cove agent.
+fn main() {}

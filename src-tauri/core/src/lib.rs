@@ -1,0 +1,1 @@
+//! Cove without a window.
