@@ -1,0 +1,370 @@
+//! The one error of the crate, its code and hint, and the one shape in which every failure reaches
+//! the UI. It does not know how an engine words its errors: that is `engine/docker.rs`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::event::Phase;
+
+/// What went wrong, as data: the UI acts on the code and never reads the message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS), ts(export))]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum ErrorCode {
+    /// An argument is missing or not acceptable; `details.fields` names each one.
+    ValidationError,
+    /// The session id is absent, empty, or the word `undefined` or `null`.
+    SessionIdMissing,
+    /// No session has this id.
+    SessionNotFound,
+    /// The session exists and is not ready.
+    SessionNotReady,
+    /// No engine answers; `details.reason` says why.
+    EngineUnavailable,
+    /// The engine answered and refused; `details.status` is its HTTP status.
+    EngineRefused,
+    /// The image is neither on the engine nor obtainable; `details.reason` says why.
+    ImageUnavailable,
+    /// A container or volume of this name exists and is not this session's.
+    NameConflict,
+    /// The engine's disk, or the container's, is full.
+    DiskFull,
+    /// There was no progress for longer than the limit.
+    Timeout,
+    /// The agent did not answer from inside the container, or answered nonsense.
+    AgentUnavailable,
+    /// The session has no terminal of this id.
+    TerminalNotFound,
+    /// There is no such file in the workspace.
+    FileNotFound,
+    /// The file exists and cannot be used in this way, or by the image's user.
+    FileNotUsable,
+    /// The path leads out of the workspace.
+    PathOutsideWorkspace,
+    /// The file changed since it was read.
+    Conflict,
+    /// No command has this name.
+    UnknownCommand,
+    /// The run was cancelled by the user.
+    Cancelled,
+    /// A defect in Cove.
+    Internal,
+}
+
+/// Why an image could not be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS), ts(export))]
+#[serde(rename_all = "snake_case")]
+pub enum ImageReason {
+    /// The registry does not know the image, or hides it from strangers.
+    NotFound,
+    /// The registry wants credentials, or refused those it got.
+    Unauthorized,
+    /// The registry limits how often one may pull.
+    RateLimited,
+    /// The registry could not be reached.
+    Network,
+    /// The registry's certificate is not trusted.
+    Tls,
+    /// The image does not exist for the engine's processor.
+    Platform,
+}
+
+/// Why no engine can be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS), ts(export))]
+#[serde(rename_all = "snake_case")]
+pub enum EngineReason {
+    /// There is no socket or pipe where engines put theirs.
+    NotInstalled,
+    /// There is a socket and nobody answers on it.
+    NotRunning,
+    /// This user may not use the socket.
+    NoPermission,
+    /// The engine is older than the oldest API that Cove speaks.
+    TooOld,
+    /// The engine runs containers of another system than Linux.
+    WrongSystem,
+}
+
+/// A failure of anything in this crate.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// Arguments that were refused: field → what is wrong with it.
+    #[error("the request has {} that must be corrected", fields_phrase(.0))]
+    Validation(BTreeMap<String, String>),
+    /// See [`ErrorCode::SessionIdMissing`].
+    #[error("no session id was given")]
+    SessionIdMissing,
+    /// See [`ErrorCode::SessionNotFound`].
+    #[error("there is no session `{0}`")]
+    SessionNotFound(String),
+    /// See [`ErrorCode::SessionNotReady`].
+    #[error("the session is not ready: it is {0}")]
+    SessionNotReady(&'static str),
+    /// See [`ErrorCode::EngineUnavailable`].
+    #[error("no container engine can be used: {message}")]
+    EngineUnavailable {
+        /// Why.
+        reason: EngineReason,
+        /// What was tried and what came of it.
+        message: String,
+    },
+    /// The engine refused an operation.
+    #[error("failed to {operation}: {message}")]
+    EngineRefused {
+        /// What was attempted, as a verb phrase.
+        operation: String,
+        /// The engine's HTTP status, or 0 where there was none.
+        status: u16,
+        /// The engine's words.
+        message: String,
+    },
+    /// See [`ErrorCode::ImageUnavailable`].
+    #[error("failed to pull image `{image}`: {message}")]
+    ImageUnavailable {
+        /// The normalised reference.
+        image: String,
+        /// Why.
+        reason: ImageReason,
+        /// The engine's or registry's words.
+        message: String,
+    },
+    /// See [`ErrorCode::NameConflict`].
+    #[error("the name `{0}` is taken by something that is not this session's")]
+    NameConflict(String),
+    /// See [`ErrorCode::DiskFull`].
+    #[error("failed to {operation}: no space left")]
+    DiskFull {
+        /// What was attempted, as a verb phrase.
+        operation: String,
+    },
+    /// See [`ErrorCode::Timeout`].
+    #[error("no progress for {} s while {}", .limit.as_secs(), .phase.doing())]
+    Timeout {
+        /// The phase that stood still.
+        phase: Phase,
+        /// The limit that was reached.
+        limit: Duration,
+    },
+    /// See [`ErrorCode::AgentUnavailable`].
+    #[error("the agent in the container did not answer: {0}")]
+    AgentUnavailable(String),
+    /// See [`ErrorCode::TerminalNotFound`].
+    #[error("there is no terminal `{0}`")]
+    TerminalNotFound(String),
+    /// See [`ErrorCode::FileNotFound`].
+    #[error("there is no file `{0}`")]
+    FileNotFound(String),
+    /// See [`ErrorCode::FileNotUsable`].
+    #[error("failed to use `{path}`: {message}")]
+    FileNotUsable {
+        /// The path as it was given.
+        path: String,
+        /// What the container's kernel said.
+        message: String,
+    },
+    /// See [`ErrorCode::PathOutsideWorkspace`].
+    #[error("`{0}` is not inside `/workspace`")]
+    PathOutsideWorkspace(String),
+    /// See [`ErrorCode::Conflict`].
+    #[error("`{path}` changed since it was read")]
+    Conflict {
+        /// The path as it was given.
+        path: String,
+        /// The revision that holds now.
+        revision: String,
+    },
+    /// See [`ErrorCode::UnknownCommand`].
+    #[error("there is no command `{0}`")]
+    UnknownCommand(String),
+    /// See [`ErrorCode::Cancelled`].
+    #[error("the run was cancelled")]
+    Cancelled,
+    /// See [`ErrorCode::Internal`].
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// The one shape in which a failure reaches the UI.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS), ts(export))]
+pub struct ErrorReport {
+    /// Always `false`.
+    #[cfg_attr(test, ts(type = "false"))]
+    pub ok: bool,
+    /// What went wrong, for code.
+    pub error: ErrorCode,
+    /// What went wrong, for people.
+    pub message: String,
+    /// What to do next, in one sentence.
+    pub hint: String,
+    /// More for code: `fields` and `reason`, among others.
+    #[cfg_attr(test, ts(type = "Record<string, unknown>"))]
+    pub details: Map<String, Value>,
+}
+
+impl Error {
+    /// Refuses one field.
+    #[must_use]
+    pub fn field(name: &str, problem: impl Into<String>) -> Self {
+        Self::Validation(BTreeMap::from([(name.to_owned(), problem.into())]))
+    }
+
+    /// Returns the code under which the UI knows this error.
+    #[must_use]
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Validation(_) => ErrorCode::ValidationError,
+            Self::SessionIdMissing => ErrorCode::SessionIdMissing,
+            Self::SessionNotFound(_) => ErrorCode::SessionNotFound,
+            Self::SessionNotReady(_) => ErrorCode::SessionNotReady,
+            Self::EngineUnavailable { .. } => ErrorCode::EngineUnavailable,
+            Self::EngineRefused { .. } => ErrorCode::EngineRefused,
+            Self::ImageUnavailable { .. } => ErrorCode::ImageUnavailable,
+            Self::NameConflict(_) => ErrorCode::NameConflict,
+            Self::DiskFull { .. } => ErrorCode::DiskFull,
+            Self::Timeout { .. } => ErrorCode::Timeout,
+            Self::AgentUnavailable(_) => ErrorCode::AgentUnavailable,
+            Self::TerminalNotFound(_) => ErrorCode::TerminalNotFound,
+            Self::FileNotFound(_) => ErrorCode::FileNotFound,
+            Self::FileNotUsable { .. } => ErrorCode::FileNotUsable,
+            Self::PathOutsideWorkspace(_) => ErrorCode::PathOutsideWorkspace,
+            Self::Conflict { .. } => ErrorCode::Conflict,
+            Self::UnknownCommand(_) => ErrorCode::UnknownCommand,
+            Self::Cancelled => ErrorCode::Cancelled,
+            Self::Internal(_) => ErrorCode::Internal,
+        }
+    }
+
+    /// Returns what the user can do next, in one sentence.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Validation(_) => "Correct the marked fields and try again.",
+            Self::SessionIdMissing => "Choose a session from the list, or create a new one.",
+            Self::SessionNotFound(_) => {
+                "It may have been deleted; choose another session from the list."
+            }
+            Self::SessionNotReady(_) => {
+                "Open the session, or wait until it is ready, then try again."
+            }
+            Self::EngineUnavailable { reason, .. } => engine_hint(*reason),
+            Self::EngineRefused { .. } => {
+                "Retry; if it happens again, the engine's own log says more."
+            }
+            Self::ImageUnavailable { reason, .. } => image_hint(*reason),
+            Self::NameConflict(_) => {
+                "Rename or remove the container or volume of that name, then retry."
+            }
+            Self::DiskFull { .. } => {
+                "Free disk space on the engine, for example with `docker system prune`, then retry."
+            }
+            Self::Timeout { .. } => {
+                "Check the network and the engine, then retry; the limit is a setting."
+            }
+            Self::AgentUnavailable(_) => {
+                "Retry; if it happens again, look at the container's log with `docker logs`."
+            }
+            Self::TerminalNotFound(_) => "Open a new terminal.",
+            Self::FileNotFound(_) => "Refresh the file tree; it may have been moved or deleted.",
+            Self::FileNotUsable { .. } => {
+                "Check what the file is and who may read or write it, in the terminal."
+            }
+            Self::PathOutsideWorkspace(_) => "Use a path below `/workspace`.",
+            Self::Conflict { .. } => {
+                "Read the file again, then apply the change to what it holds now."
+            }
+            Self::UnknownCommand(_) => "Update Cove: its window and its backend do not match.",
+            Self::Cancelled => "Retry when you are ready.",
+            Self::Internal(_) => "This is a defect in Cove: copy the details and report it.",
+        }
+    }
+
+    /// Returns the error as the UI gets it.
+    #[must_use]
+    pub fn report(&self) -> ErrorReport {
+        let details = match self {
+            Self::Validation(fields) => json!({ "fields": fields }),
+            Self::EngineUnavailable { reason, .. } => json!({ "reason": reason }),
+            Self::EngineRefused { status, .. } => json!({ "status": status }),
+            Self::ImageUnavailable { image, reason, .. } => {
+                json!({ "image": image, "reason": reason })
+            }
+            Self::NameConflict(name) => json!({ "name": name }),
+            Self::Timeout { phase, limit } => {
+                json!({ "phase": phase, "limit_s": limit.as_secs() })
+            }
+            Self::Conflict { path, revision } => json!({ "path": path, "revision": revision }),
+            Self::SessionNotFound(_)
+            | Self::SessionIdMissing
+            | Self::SessionNotReady(_)
+            | Self::DiskFull { .. }
+            | Self::AgentUnavailable(_)
+            | Self::TerminalNotFound(_)
+            | Self::FileNotFound(_)
+            | Self::FileNotUsable { .. }
+            | Self::PathOutsideWorkspace(_)
+            | Self::UnknownCommand(_)
+            | Self::Cancelled
+            | Self::Internal(_) => json!({}),
+        };
+        let details = match details {
+            Value::Object(map) => map,
+            _ => Map::new(),
+        };
+        ErrorReport {
+            ok: false,
+            error: self.code(),
+            message: self.to_string(),
+            hint: self.hint().to_owned(),
+            details,
+        }
+    }
+}
+
+fn engine_hint(reason: EngineReason) -> &'static str {
+    match reason {
+        EngineReason::NotInstalled => {
+            "Install Docker, Podman, Colima, OrbStack or Rancher Desktop, then start it."
+        }
+        EngineReason::NotRunning => "Start the container engine; Cove goes on by itself.",
+        EngineReason::NoPermission => {
+            "Add your user to the `docker` group and log in again, or use a rootless engine."
+        }
+        EngineReason::TooOld => "Update the container engine to Docker 20.10, Podman 4 or newer.",
+        EngineReason::WrongSystem => "Switch the engine to Linux containers.",
+    }
+}
+
+fn image_hint(reason: ImageReason) -> &'static str {
+    match reason {
+        ImageReason::NotFound => {
+            "Check the spelling of the image and its tag; a private image needs `docker login` first."
+        }
+        ImageReason::Unauthorized => "Log in to the registry with `docker login`, then retry.",
+        ImageReason::RateLimited => {
+            "Wait for the registry's limit to pass, or log in with `docker login`, then retry."
+        }
+        ImageReason::Network => {
+            "Check the network, VPN and proxy, then retry; an image already on the engine needs none."
+        }
+        ImageReason::Tls => {
+            "Make the engine trust the registry's certificate authority, then retry."
+        }
+        ImageReason::Platform => "Choose an image that exists for this machine's processor.",
+    }
+}
+
+fn fields_phrase(fields: &BTreeMap<String, String>) -> String {
+    let names: Vec<_> = fields.keys().map(|name| format!("`{name}`")).collect();
+    let noun = if names.len() == 1 {
+        "a field"
+    } else {
+        "fields"
+    };
+    format!("{noun} ({})", names.join(", "))
+}

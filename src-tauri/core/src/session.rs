@@ -1,0 +1,305 @@
+//! The words of a session: its id, the request that creates it, its state, and the two views of it
+//! that leave the crate. How a session comes to be is `provision.rs`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use crate::error::{Error, ErrorReport};
+use crate::event::{Phase, Progress};
+use crate::image::ImageReference;
+use crate::template::{self, TemplateId};
+
+const WORKSPACE_ID_MAX: usize = 128;
+const PROJECT_NAME_MAX: usize = 80;
+const DESCRIPTION_MAX: usize = 2_000;
+
+/// Names a session, its container and its volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS), ts(export, type = "string"))]
+#[serde(transparent)]
+pub struct SessionId(Uuid);
+
+impl SessionId {
+    /// Returns a fresh id.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(Uuid::new_v4())
+    }
+
+    /// Returns the name that the session's container and volume bear on the engine.
+    #[must_use]
+    pub fn resource_name(self) -> String {
+        format!("cove-{self}")
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_hyphenated().fmt(f)
+    }
+}
+
+impl FromStr for SessionId {
+    type Err = Error;
+
+    /// # Errors
+    /// [`Error::SessionIdMissing`] for the ids that a confused caller sends (empty, `undefined`,
+    /// `null`), [`Error::SessionNotFound`] for what cannot be an id.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        match text.trim() {
+            "" | "undefined" | "null" => Err(Error::SessionIdMissing),
+            id => Uuid::try_parse(id)
+                .map(Self)
+                .map_err(|_| Error::SessionNotFound(text.to_owned())),
+        }
+    }
+}
+
+/// What the user asked for, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CreateSession {
+    /// The caller's own grouping key.
+    pub workspace_id: String,
+    /// What the user calls it.
+    pub project_name: Option<String>,
+    /// Free text.
+    pub description: Option<String>,
+    /// The template that was chosen, if any.
+    pub template: Option<TemplateId>,
+    /// The image to use: the one named, else the template's, else the built-in one.
+    pub image: ImageReference,
+}
+
+impl CreateSession {
+    /// Checks a request and reports every field's problem at once.
+    ///
+    /// # Errors
+    /// [`Error::Validation`], naming each field that was refused.
+    pub fn from_json(request: &Value) -> Result<Self, Error> {
+        let Value::Object(request) = request else {
+            return Err(Error::field("request", "must be an object"));
+        };
+        let mut problems = BTreeMap::new();
+        let known = [
+            "workspace_id",
+            "template",
+            "image",
+            "project_name",
+            "description",
+        ];
+        for name in request
+            .keys()
+            .filter(|name| !known.contains(&name.as_str()))
+        {
+            problems.insert(name.clone(), "is not a known field".to_owned());
+        }
+
+        let mut text = |name: &str, check: fn(&str) -> Result<(), String>| -> Option<String> {
+            match optional_text(request, name).and_then(|value| {
+                value.map_or(Ok(None), |value| check(&value).map(|()| Some(value)))
+            }) {
+                Ok(value) => value,
+                Err(problem) => {
+                    problems.insert(name.to_owned(), problem);
+                    None
+                }
+            }
+        };
+        let workspace_id = text("workspace_id", |value| {
+            one_line(value, WORKSPACE_ID_MAX).and_then(|()| not_blank(value))
+        });
+        let project_name = text("project_name", |value| one_line(value, PROJECT_NAME_MAX));
+        let description = text("description", |value| many_lines(value, DESCRIPTION_MAX));
+        let template = text("template", |_| Ok(()));
+        let image = text("image", |_| Ok(()));
+
+        if workspace_id.is_none() {
+            problems
+                .entry("workspace_id".to_owned())
+                .or_insert_with(|| "is required".to_owned());
+        }
+        let template = template.filter(|id| !id.is_empty()).and_then(|id| {
+            let found = template::find(&id);
+            if found.is_none() {
+                let known: Vec<_> = template::all()
+                    .iter()
+                    .map(|known| known.id.as_str())
+                    .collect();
+                problems.insert(
+                    "template".to_owned(),
+                    format!("must be one of {}", known.join(", ")),
+                );
+            }
+            found
+        });
+        let image = match image.filter(|image| !image.trim().is_empty()) {
+            Some(image) => image
+                .parse()
+                .map_err(|problem: crate::image::InvalidReference| {
+                    problems.insert("image".to_owned(), problem.to_string());
+                })
+                .ok(),
+            None => Some(
+                template.map_or_else(ImageReference::built_in, |template| template.image.clone()),
+            ),
+        };
+
+        match (workspace_id, image) {
+            (Some(workspace_id), Some(image)) if problems.is_empty() => Ok(Self {
+                workspace_id,
+                project_name: project_name.filter(|name| !name.trim().is_empty()),
+                description: description.filter(|text| !text.trim().is_empty()),
+                template: template.map(|template| template.id.clone()),
+                image,
+            }),
+            _ => Err(Error::Validation(problems)),
+        }
+    }
+}
+
+/// What a session is, from the outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS), ts(export))]
+#[serde(rename_all = "snake_case")]
+pub enum SessionState {
+    /// A run is under way.
+    Provisioning,
+    /// The agent has answered from inside the container.
+    Ready,
+    /// The container is there and this app is not connected to it.
+    Stopped,
+    /// The last run failed and was unwound.
+    Failed,
+    /// The last run was cancelled and unwound.
+    Cancelled,
+    /// A run of an earlier process left something behind.
+    Interrupted,
+}
+
+impl SessionState {
+    /// Returns the state's word, as it reads in a sentence.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Provisioning => "provisioning",
+            Self::Ready => "ready",
+            Self::Stopped => "stopped",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
+/// A session in the list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS), ts(export))]
+pub struct Session {
+    /// Its id.
+    pub session_id: SessionId,
+    /// The caller's own grouping key.
+    pub workspace_id: String,
+    /// What to call it: the project name, else a short form of the id.
+    pub name: String,
+    /// What the user called it.
+    pub project_name: Option<String>,
+    /// Free text.
+    pub description: Option<String>,
+    /// The template it was made from.
+    pub template: Option<TemplateId>,
+    /// The normalised image reference.
+    pub image: String,
+    /// The image reference in its short, familiar form.
+    pub image_name: String,
+    /// What it is now.
+    pub state: SessionState,
+    /// When it was created: RFC 3339, UTC.
+    pub created: String,
+}
+
+/// The snapshot of a session, for a window that opened late or was reloaded.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS), ts(export))]
+pub struct SessionStatus {
+    /// Always `true`.
+    #[cfg_attr(test, ts(type = "true"))]
+    pub ok: bool,
+    /// Whose.
+    pub session_id: SessionId,
+    /// Whether files and terminals can be used.
+    pub ready: bool,
+    /// Where the current or last run is.
+    pub phase: Phase,
+    /// What the session is now.
+    pub state: SessionState,
+    /// How far the current or last run is.
+    pub progress: Progress,
+    /// Why the last run failed.
+    pub error: Option<ErrorReport>,
+    /// What is going on, for people.
+    pub message: String,
+    /// The last event that this snapshot includes.
+    pub seq: u64,
+    /// The session as the list shows it.
+    pub session: Session,
+    /// The ids of the terminals that are open.
+    pub terminals: Vec<String>,
+    /// What the last unwind took back.
+    pub undone: Vec<crate::event::Undone>,
+}
+
+fn optional_text(request: &Map<String, Value>, name: &str) -> Result<Option<String>, String> {
+    match request.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(value)) => Ok(Some(value.clone())),
+        Some(_) => Err("must be a text".to_owned()),
+    }
+}
+
+fn not_blank(value: &str) -> Result<(), String> {
+    if value.trim().is_empty() {
+        Err("must not be empty".to_owned())
+    } else {
+        Ok(())
+    }
+}
+
+fn one_line(value: &str, max: usize) -> Result<(), String> {
+    if value.chars().any(is_unprintable) {
+        return Err("must not contain control characters".to_owned());
+    }
+    at_most(value, max)
+}
+
+fn many_lines(value: &str, max: usize) -> Result<(), String> {
+    if value
+        .chars()
+        .any(|c| is_unprintable(c) && !matches!(c, '\n' | '\r' | '\t'))
+    {
+        return Err(
+            "must not contain control characters other than line breaks and tabs".to_owned(),
+        );
+    }
+    at_most(value, max)
+}
+
+fn at_most(value: &str, max: usize) -> Result<(), String> {
+    let count = value.chars().count();
+    if count > max {
+        return Err(format!(
+            "must be at most {max} characters long, and has {count}"
+        ));
+    }
+    Ok(())
+}
+
+/// Control characters, and the invisible ones that reorder or hide text in a list.
+fn is_unprintable(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
