@@ -1,10 +1,243 @@
 //! The engine: what Cove asks of a container engine, and the plain types to ask it in.
+//!
+//! The trait has two implementers: [`docker::DockerEngine`] for everything that speaks Docker's API,
+//! and a fake in the tests for failures that no real engine shows on demand.
 
+pub mod docker;
+
+use std::collections::HashMap;
+use std::pin::Pin;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
+use tokio::io::AsyncWrite;
 
-use crate::error::EngineReason;
+use crate::error::{EngineReason, Error};
+use crate::image::ImageReference;
 
-/// The engines that were looked for, best first.
+/// A container engine. Every call talks to the engine; nothing is remembered but the connection.
+#[async_trait]
+pub trait Engine: Send + Sync + 'static {
+    /// Finds an engine that answers, and says what it is.
+    ///
+    /// # Errors
+    /// [`Error::EngineUnavailable`], with the reason that is likeliest to help.
+    async fn connect(&self) -> Result<EngineFacts, Error>;
+
+    /// Looks at every place where an engine may be, and says what is there.
+    async fn survey(&self) -> Vec<EngineView>;
+
+    /// Returns the image, or `None` when it is not on the engine. Contacts no registry.
+    async fn image(&self, image: &ImageReference) -> Result<Option<ImageFacts>, Error>;
+
+    /// Returns the images on the engine, sorted by name.
+    async fn images(&self) -> Result<Vec<ImageView>, Error>;
+
+    /// Pulls an image. Dropping the stream stops the pull on the engine.
+    ///
+    /// # Errors
+    /// The stream ends after its first error, which is [`Error::ImageUnavailable`] where the
+    /// registry is the cause.
+    async fn pull(
+        &self,
+        image: &ImageReference,
+    ) -> Result<BoxStream<'static, Result<PullMessage, Error>>, Error>;
+
+    /// Loads an image archive, as `docker load` does.
+    async fn load_image(&self, archive: Bytes) -> Result<(), Error>;
+
+    /// Returns the volume's labels, or `None` when there is no such volume.
+    async fn volume(&self, name: &str) -> Result<Option<Labels>, Error>;
+
+    /// Creates a volume.
+    async fn create_volume(&self, name: &str, labels: &Labels) -> Result<(), Error>;
+
+    /// Removes a volume. Succeeds when there is none, and says whether there was one.
+    async fn remove_volume(&self, name: &str) -> Result<bool, Error>;
+
+    /// Returns the container, or `None` when there is no such container.
+    async fn container(&self, name: &str) -> Result<Option<ContainerFacts>, Error>;
+
+    /// Creates a container without starting it.
+    async fn create_container(&self, spec: &ContainerSpec) -> Result<(), Error>;
+
+    /// Unpacks a tar archive at the container's root.
+    async fn upload(&self, container: &str, archive: Bytes) -> Result<(), Error>;
+
+    /// Starts a container. Succeeds when it runs already.
+    async fn start_container(&self, name: &str) -> Result<(), Error>;
+
+    /// Stops a container by SIGTERM. Succeeds when it does not run or does not exist.
+    async fn stop_container(&self, name: &str) -> Result<(), Error>;
+
+    /// Removes a container, running or not. Succeeds when there is none, and says whether there
+    /// was one.
+    async fn remove_container(&self, name: &str) -> Result<bool, Error>;
+
+    /// Returns every container and volume that bears the label of a Cove session.
+    async fn owned(&self) -> Result<Owned, Error>;
+
+    /// Runs a command in a running container, attached to its standard streams, without a TTY.
+    async fn exec(&self, container: &str, spec: &ExecSpec) -> Result<Exec, Error>;
+
+    /// Returns the exit code of an exec, or `None` while it runs or when it is forgotten.
+    async fn exec_exit_code(&self, exec_id: &str) -> Result<Option<i64>, Error>;
+}
+
+/// Labels of a container or volume.
+pub type Labels = HashMap<String, String>;
+
+/// The engine that answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineFacts {
+    /// What it calls itself, with its version.
+    pub name: String,
+    /// The processor of its containers, as the kernel calls it: `x86_64`, `aarch64`.
+    pub architecture: String,
+}
+
+/// An image on the engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageFacts {
+    /// Its id.
+    pub id: String,
+    /// The processor that it is for, as the kernel calls it; empty when the image does not say.
+    pub architecture: String,
+    /// The user that it runs as, as the image spells it; empty means root.
+    pub user: String,
+}
+
+/// A step that a layer took in a pull.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PullMessage {
+    /// Names the layer within this pull.
+    pub layer: String,
+    /// What happened to it.
+    pub step: LayerStep,
+}
+
+/// What a pull does with a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LayerStep {
+    /// It is part of the image and has to be fetched.
+    Announced,
+    /// Bytes of it arrived; `total` is 0 while its size is unknown.
+    Downloading {
+        /// Bytes so far.
+        current: u64,
+        /// Bytes in all, or 0.
+        total: u64,
+    },
+    /// The connection broke and the download starts again.
+    Retrying,
+    /// All its bytes arrived.
+    Downloaded,
+    /// It is being unpacked; engines that count seconds rather than bytes give `total` 0.
+    Extracting {
+        /// Bytes so far.
+        current: u64,
+        /// Bytes in all, or 0.
+        total: u64,
+    },
+    /// It is on the engine now.
+    Done,
+    /// It was on the engine before.
+    Existing,
+}
+
+/// A container on the engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerFacts {
+    /// Its labels.
+    pub labels: Labels,
+    /// What it does.
+    pub state: ContainerState,
+    /// The exit code of its last run; 0 before it ever ran.
+    pub exit_code: i64,
+}
+
+/// What a container does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContainerState {
+    /// It was never started.
+    Created,
+    /// It runs.
+    Running,
+    /// It ran, and does not now.
+    Exited,
+    /// It is paused, being removed, or broken.
+    Unusable,
+}
+
+/// A container to create.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ContainerSpec {
+    /// Its name.
+    pub name: String,
+    /// Its host name inside.
+    pub hostname: String,
+    /// The image reference.
+    pub image: String,
+    /// Process 1 and its arguments.
+    pub command: Vec<String>,
+    /// Environment, as `NAME=value`, beside the image's own.
+    pub environment: Vec<String>,
+    /// Labels.
+    pub labels: Labels,
+    /// The volume that is mounted, and where.
+    pub volume: (String, String),
+    /// Processors; `None` for all.
+    pub cpu_limit: Option<f64>,
+    /// Bytes of memory; `None` for all.
+    pub memory_limit: Option<u64>,
+    /// Processes.
+    pub pids_limit: u64,
+}
+
+/// A command to run in a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExecSpec {
+    /// The command and its arguments.
+    pub command: Vec<String>,
+    /// The user, as the image spells it; empty means root.
+    pub user: String,
+    /// Where it runs.
+    pub directory: String,
+    /// Environment, as `NAME=value`, beside the container's own.
+    pub environment: Vec<String>,
+}
+
+/// A command that runs in a container. Dropping it closes the command's input.
+pub struct Exec {
+    /// Names it on the engine.
+    pub id: String,
+    /// Its standard input.
+    pub input: Pin<Box<dyn AsyncWrite + Send>>,
+    /// Its output.
+    pub output: BoxStream<'static, Result<ExecOutput, Error>>,
+}
+
+/// A piece of output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExecOutput {
+    /// From standard output.
+    Out(Bytes),
+    /// From standard error.
+    Err(Bytes),
+}
+
+/// What of ours is on the engine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Owned {
+    /// Containers.
+    pub containers: Vec<ContainerFacts>,
+    /// Labels of the volumes.
+    pub volumes: Vec<Labels>,
+}
+
+/// A place where an engine may be, as the UI shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(ts_rs::TS), ts(export))]
 pub struct EngineView {
@@ -32,7 +265,7 @@ pub struct EngineProblem {
     pub message: String,
 }
 
-/// An image that is on the engine.
+/// An image that is on the engine, as the UI shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(ts_rs::TS), ts(export))]
 pub struct ImageView {

@@ -8,6 +8,7 @@ pub mod error;
 pub mod event;
 pub mod files;
 pub mod image;
+pub mod labels;
 pub mod session;
 pub mod settings;
 pub mod template;

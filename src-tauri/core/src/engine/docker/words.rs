@@ -1,0 +1,161 @@
+//! What engines and registries put in words, turned into codes. The API gives an HTTP status and a
+//! text; the text is the only thing that tells a missing image from a missing network, so it is
+//! matched here and nowhere else. The phrases are those of Docker 20.10 to 28, containerd and
+//! Podman 4.
+
+use std::io::ErrorKind;
+
+use crate::engine::{EngineProblem, LayerStep};
+use crate::error::{EngineReason, Error, ImageReason};
+
+/// The oldest API that Cove speaks: that of Docker 19.03, and of Podman 4.
+pub(super) const OLDEST_API: &str = "1.40";
+
+/// Returns whether an API version is [`OLDEST_API`] or newer.
+pub(super) fn is_supported_api(version: &str) -> bool {
+    let parts = |text: &str| -> Option<(u32, u32)> {
+        let (major, minor) = text.split_once('.')?;
+        Some((major.parse().ok()?, minor.parse().ok()?))
+    };
+    parts(version) >= parts(OLDEST_API)
+}
+
+/// Returns the kernel's name of a processor that Docker names in Go's way.
+pub(super) fn kernel_architecture(name: &str) -> String {
+    match name {
+        "amd64" => "x86_64",
+        "arm64" => "aarch64",
+        other => other,
+    }
+    .to_owned()
+}
+
+/// Tells why a connection failed.
+pub(super) fn connection_problem(kind: Option<ErrorKind>, message: &str) -> EngineProblem {
+    let reason = match kind {
+        Some(ErrorKind::NotFound) => EngineReason::NotInstalled,
+        Some(ErrorKind::PermissionDenied) => EngineReason::NoPermission,
+        _ => EngineReason::NotRunning,
+    };
+    let message = match reason {
+        EngineReason::NotInstalled => "there is no such socket".to_owned(),
+        EngineReason::NoPermission => "this user may not use it".to_owned(),
+        EngineReason::NotRunning if kind == Some(ErrorKind::ConnectionRefused) => {
+            "nobody answers there".to_owned()
+        }
+        EngineReason::NotRunning | EngineReason::TooOld | EngineReason::WrongSystem => {
+            message.to_owned()
+        }
+    };
+    EngineProblem { reason, message }
+}
+
+/// Tells what an engine's refusal of an operation means.
+pub(super) fn refusal(operation: &str, status: u16, message: &str) -> Error {
+    let lower = message.to_lowercase();
+    if lower.contains("no space left on device") || lower.contains("disk quota exceeded") {
+        return Error::DiskFull { operation: operation.to_owned() };
+    }
+    Error::EngineRefused {
+        operation: operation.to_owned(),
+        status,
+        message: message.trim().to_owned(),
+    }
+}
+
+/// Tells why a pull failed, or `None` when the registry has nothing to do with it.
+pub(super) fn pull_failure(status: u16, message: &str) -> Option<ImageReason> {
+    /// Phrases in the order in which they are believed: a text may hold several.
+    const PHRASES: [(ImageReason, &[&str]); 6] = [
+        (ImageReason::RateLimited, &["toomanyrequests", "too many requests", "rate limit"]),
+        (
+            ImageReason::Platform,
+            &["no matching manifest", "does not match the specified platform", "no image found in manifest list"],
+        ),
+        (
+            ImageReason::Tls,
+            &["x509:", "certificate", "server gave http response to https client", "tls: "],
+        ),
+        (
+            ImageReason::NotFound,
+            &["manifest unknown", "name unknown", "not found", "repository does not exist", "no such image"],
+        ),
+        (
+            ImageReason::Unauthorized,
+            &["unauthorized", "no basic auth credentials", "authentication required", "access denied", "denied:", "forbidden", "incorrect username or password"],
+        ),
+        (
+            ImageReason::Network,
+            &["dial tcp", "no such host", "i/o timeout", "connection refused", "connection reset", "network is unreachable", "no route to host", "tls handshake timeout", "context deadline exceeded", "request canceled", "unexpected eof", ": eof", "proxyconnect", "received unexpected http status: 5", "server misbehaving", "broken pipe"],
+        ),
+    ];
+    let lower = message.to_lowercase();
+    let phrase = PHRASES
+        .into_iter()
+        .find(|(_, phrases)| phrases.iter().any(|phrase| lower.contains(phrase)))
+        .map(|(reason, _)| reason);
+    // A handshake that timed out is a matter of the network, not of trust.
+    if lower.contains("tls handshake timeout") {
+        return Some(ImageReason::Network);
+    }
+    if lower.contains("no space left on device") {
+        return None;
+    }
+    phrase.or((status == 404).then_some(ImageReason::NotFound))
+}
+
+/// Tells what a line of a pull says about its layer, or `None` when it is not about a layer.
+pub(super) fn layer_step(status: &str, current: u64, total: u64) -> Option<LayerStep> {
+    Some(match status {
+        "Pulling fs layer" | "Waiting" => LayerStep::Announced,
+        "Downloading" => LayerStep::Downloading { current, total },
+        "Verifying Checksum" | "Download complete" => LayerStep::Downloaded,
+        "Extracting" => LayerStep::Extracting { current, total },
+        "Pull complete" => LayerStep::Done,
+        "Already exists" => LayerStep::Existing,
+        status if status.starts_with("Retrying in") => LayerStep::Retrying,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_of_failed_pulls_are_told_apart() {
+        for (status, message, expected) in [
+            (404, "manifest for 127.0.0.1:5000/x:latest not found: manifest unknown: manifest unknown", Some(ImageReason::NotFound)),
+            (404, "pull access denied for nope, repository does not exist or may require 'docker login': denied: requested access to the resource is denied", Some(ImageReason::NotFound)),
+            (500, "Head \"http://127.0.0.1:5000/v2/p/manifests/latest\": no basic auth credentials", Some(ImageReason::Unauthorized)),
+            (500, "unauthorized: authentication required", Some(ImageReason::Unauthorized)),
+            (500, "toomanyrequests: You have reached your pull rate limit.", Some(ImageReason::RateLimited)),
+            (500, "Get \"https://registry.example.com/v2/\": dial tcp: lookup registry.example.com: no such host", Some(ImageReason::Network)),
+            (500, "Get \"http://127.0.0.1:1/v2/\": dial tcp 127.0.0.1:1: connect: connection refused", Some(ImageReason::Network)),
+            (500, "Get \"https://registry.example.com/v2/\": net/http: TLS handshake timeout", Some(ImageReason::Network)),
+            (500, "Get \"https://registry.example.com/v2/\": x509: certificate signed by unknown authority", Some(ImageReason::Tls)),
+            (500, "Get \"https://127.0.0.1:5000/v2/\": http: server gave HTTP response to HTTPS client", Some(ImageReason::Tls)),
+            (0, "no matching manifest for linux/amd64 in the manifest list entries", Some(ImageReason::Platform)),
+            (0, "write /var/lib/docker/tmp/GetImageBlob1: no space left on device", None),
+            (500, "something else entirely", None),
+        ] {
+            assert_eq!(pull_failure(status, message), expected, "for `{message}`");
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_told_apart_from_other_refusals() {
+        let full = refusal("create the volume", 500, "mkdir /x: no space left on device");
+        assert!(matches!(full, Error::DiskFull { .. }));
+        let other = refusal("create the volume", 500, "boom");
+        assert!(matches!(other, Error::EngineRefused { status: 500, .. }));
+    }
+
+    #[test]
+    fn api_versions_compare_as_numbers() {
+        assert!(is_supported_api("1.41"));
+        assert!(is_supported_api("1.100"));
+        assert!(!is_supported_api("1.9"));
+        assert!(!is_supported_api(""));
+    }
+}

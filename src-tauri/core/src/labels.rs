@@ -1,0 +1,102 @@
+//! The labels on every container and volume of a session. They are the truth about sessions: what
+//! is not written here is forgotten when the app ends.
+
+use crate::engine::Labels;
+use crate::session::{CreateSession, Session, SessionId, SessionState};
+use crate::template::TemplateId;
+
+/// The session's id. Whatever bears this label is ours; whatever does not is never touched.
+pub const SESSION: &str = "dev.cove.session";
+const WORKSPACE: &str = "dev.cove.workspace";
+const PROJECT: &str = "dev.cove.project";
+const DESCRIPTION: &str = "dev.cove.description";
+const TEMPLATE: &str = "dev.cove.template";
+const IMAGE: &str = "dev.cove.image";
+const VERSION: &str = "dev.cove.version";
+const CREATED: &str = "dev.cove.created";
+
+/// Writes a session's labels. `created` is RFC 3339, UTC.
+#[must_use]
+pub fn of(id: SessionId, request: &CreateSession, created: &str) -> Labels {
+    let optional = |text: &Option<String>| text.clone().unwrap_or_default();
+    Labels::from(
+        [
+            (SESSION, id.to_string()),
+            (WORKSPACE, request.workspace_id.clone()),
+            (PROJECT, optional(&request.project_name)),
+            (DESCRIPTION, optional(&request.description)),
+            (TEMPLATE, request.template.as_ref().map(ToString::to_string).unwrap_or_default()),
+            (IMAGE, request.image.to_string()),
+            (VERSION, env!("CARGO_PKG_VERSION").to_owned()),
+            (CREATED, created.to_owned()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value)),
+    )
+}
+
+/// Reads a session back: its id, what was asked for, and when it was created. Returns `None` for
+/// labels that no version of Cove has written.
+#[must_use]
+pub fn read(labels: &Labels) -> Option<(SessionId, CreateSession, String)> {
+    let text = |name: &str| labels.get(name).filter(|value| !value.is_empty()).cloned();
+    let request = CreateSession {
+        workspace_id: text(WORKSPACE)?,
+        project_name: text(PROJECT),
+        description: text(DESCRIPTION),
+        template: text(TEMPLATE).as_deref().map(TemplateId::from_label),
+        image: text(IMAGE)?.parse().ok()?,
+    };
+    Some((text(SESSION)?.parse().ok()?, request, text(CREATED).unwrap_or_default()))
+}
+
+/// Returns whether the labels are those of this session.
+#[must_use]
+pub fn belong_to(labels: &Labels, id: SessionId) -> bool {
+    labels.get(SESSION).is_some_and(|label| *label == id.to_string())
+}
+
+/// Writes a session for the list.
+#[must_use]
+pub fn session(
+    id: SessionId,
+    request: &CreateSession,
+    created: &str,
+    state: SessionState,
+) -> Session {
+    let short = id.to_string().chars().take(8).collect();
+    Session {
+        session_id: id,
+        workspace_id: request.workspace_id.clone(),
+        name: request.project_name.clone().unwrap_or(short),
+        project_name: request.project_name.clone(),
+        description: request.description.clone(),
+        template: request.template.clone(),
+        image: request.image.to_string(),
+        image_name: request.image.familiar(),
+        state,
+        created: created.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_labels_say_is_what_was_asked_for() {
+        let id = SessionId::random();
+        for request in [
+            json!({ "workspace_id": "shop" }),
+            json!({ "workspace_id": "shop", "project_name": "api", "description": "a\nb", "template": "python" }),
+            json!({ "workspace_id": "shop", "image": "127.0.0.1:5000/x:1" }),
+        ] {
+            let request = CreateSession::from_json(&request).unwrap();
+            let labels = of(id, &request, "2026-01-02T03:04:05Z");
+            assert!(belong_to(&labels, id));
+            assert!(!belong_to(&labels, SessionId::random()));
+            assert_eq!(read(&labels), Some((id, request, "2026-01-02T03:04:05Z".to_owned())));
+        }
+        assert_eq!(read(&Labels::new()), None);
+    }
+}
