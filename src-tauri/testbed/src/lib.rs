@@ -1,1 +1,58 @@
-//! Test bed.
+//! What Cove's tests stand on: a private engine, a loopback registry whose line can be throttled or cut,
+//! images built from nothing, and the real app in a driven window.
+//!
+//! `cargo xtask test` starts one engine and one registry for the whole run and hands them over by environment;
+//! a test that needs to stop or damage one starts its own. Nothing here outlives the process that started it, not
+//! even one that was killed. Nothing here knows the engine's API: the `docker` command line is enough.
+
+mod engine;
+mod image;
+mod process;
+mod proxy;
+mod registry;
+mod scratch;
+mod test_image;
+mod webdriver;
+mod window;
+
+use std::io::Write as _;
+
+pub use engine::{Engine, EngineOptions, Firewall, Resources};
+pub use image::{Image, ImageConfig, Layer, Tree};
+pub use process::Guarded;
+pub use proxy::Proxy;
+pub use registry::{Credentials, Registry, RegistryOptions, Request};
+pub use scratch::Scratch;
+pub use test_image::{Busybox, TestImage};
+pub use webdriver::{Element, WebDriver};
+pub use window::{Window, WindowOptions};
+
+/// Names the file to which [`skip`] writes; `cargo xtask test` counts its lines.
+pub const SKIPS: &str = "COVE_TEST_SKIPS";
+
+/// Names the app binary for the window tests.
+pub const BINARY: &str = "COVE_BINARY";
+
+/// Says that the calling test cannot run here, and why. The test must return right after it.
+pub fn skip(reason: &str) {
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("a test");
+    #[expect(
+        clippy::print_stderr,
+        reason = "the reader of a test log is meant to see it"
+    )]
+    {
+        eprintln!("skipped: {test}: {reason}");
+    }
+    let Some(path) = std::env::var_os(SKIPS) else {
+        return;
+    };
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path);
+    if let Ok(mut file) = file {
+        // The count is for the summary only; the line above has told it already.
+        let _ = writeln!(file, "{test}\t{reason}");
+    }
+}

@@ -1,0 +1,521 @@
+//! A private Docker engine: its own data, socket, network bridge and process family, all gone with its guard.
+//!
+//! The host's firewall and its own engine are left alone: containers reach the host and published ports work (the
+//! engine's userland proxy carries them), but there is no way out to the internet.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::image::Image;
+use crate::process::{self, Guarded};
+use crate::scratch::Scratch;
+use crate::skip;
+
+const HOST: &str = "COVE_TEST_DOCKER_HOST";
+const START_LIMIT: Duration = Duration::from_secs(60);
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+const SESSION_LABEL: &str = "dev.cove.session";
+
+/// How an engine is started.
+#[derive(Debug, Clone, Default)]
+pub struct EngineOptions {
+    /// Whether it may touch the host's firewall.
+    pub firewall: Firewall,
+    /// Where images and containers are kept; absent for a folder that goes with the guard.
+    pub data: Option<PathBuf>,
+}
+
+/// Whether an engine may touch the host's firewall.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Firewall {
+    /// No: a second engine would take the rules of the first away. Containers have no internet.
+    #[default]
+    Untouched,
+    /// Yes: it is the only engine, and containers reach the internet.
+    Managed,
+}
+
+/// A Docker engine for tests.
+#[derive(Debug)]
+pub struct Engine {
+    host: String,
+    /// Absent when another process started the engine.
+    own: Option<Own>,
+}
+
+#[derive(Debug)]
+struct Own {
+    daemon: Mutex<Option<Guarded>>,
+    options: EngineOptions,
+    bridge: Option<Bridge>,
+    cgroup: String,
+    // Last, so that it is removed when the daemon is gone.
+    scratch: Scratch,
+}
+
+/// What an engine holds of one session.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Resources {
+    /// Names of containers, running or not.
+    pub containers: Vec<String>,
+    /// Names of volumes.
+    pub volumes: Vec<String>,
+}
+
+impl Resources {
+    /// Returns whether nothing is left.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.containers.is_empty() && self.volumes.is_empty()
+    }
+}
+
+impl Engine {
+    /// Starts an engine of one's own for tests.
+    ///
+    /// # Errors
+    /// When [`Self::cannot_start`] has a reason, or the daemon does not come up.
+    pub fn start() -> Result<Self> {
+        Self::start_with(EngineOptions::default())
+    }
+
+    /// Starts an engine of one's own.
+    ///
+    /// # Errors
+    /// When [`Self::cannot_start`] has a reason, or the daemon does not come up.
+    pub fn start_with(options: EngineOptions) -> Result<Self> {
+        if let Some(reason) = Self::cannot_start() {
+            bail!("failed to start an engine: {reason}");
+        }
+        let scratch = Scratch::new()?;
+        let bridge = match options.firewall {
+            Firewall::Untouched => Some(Bridge::new()?),
+            Firewall::Managed => None,
+        };
+        let name = scratch
+            .path()
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned());
+        let engine = Self {
+            host: format!("unix://{}", scratch.path().join("docker.sock").display()),
+            own: Some(Own {
+                daemon: Mutex::new(None),
+                options,
+                bridge,
+                cgroup: name.unwrap_or_default(),
+                scratch,
+            }),
+        };
+        engine.start_again()?;
+        Ok(engine)
+    }
+
+    /// Returns why no engine can be started here, or `None` when one can.
+    #[must_use]
+    pub fn cannot_start() -> Option<&'static str> {
+        if !cfg!(target_os = "linux") {
+            Some("an engine can be started on Linux only")
+        } else if !process::on_path("dockerd") {
+            Some("`dockerd` is not installed")
+        } else if !process::can_contain() {
+            Some("starting an engine needs root")
+        } else {
+            None
+        }
+    }
+
+    /// Returns the engine that the test command started.
+    #[must_use]
+    pub fn from_env() -> Option<Self> {
+        std::env::var(HOST)
+            .ok()
+            .map(|host| Self { host, own: None })
+    }
+
+    /// Returns the engine that the test command started; without one the calling test is noted as skipped.
+    #[must_use]
+    pub fn from_env_or_skip() -> Option<Self> {
+        let engine = Self::from_env();
+        if engine.is_none() {
+            skip("no test engine: run by `cargo xtask test` or `cargo xtask testbed`");
+        }
+        engine
+    }
+
+    /// Returns the environment by which another process finds this engine.
+    #[must_use]
+    pub fn environment(&self) -> Vec<(&'static str, String)> {
+        vec![(HOST, self.host.clone())]
+    }
+
+    /// Returns the engine's address, `unix:///…/docker.sock`.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Returns the path of the engine's socket.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        Path::new(self.host.strip_prefix("unix://").unwrap_or(&self.host))
+    }
+
+    /// Stops the daemon in its own way, containers first; its data stays.
+    ///
+    /// # Errors
+    /// When the engine belongs to another process.
+    pub fn stop(&self) -> Result<()> {
+        let daemon = self.own()?.daemon().take();
+        if let Some(mut daemon) = daemon {
+            daemon.terminate(STOP_LIMIT);
+        }
+        Ok(())
+    }
+
+    /// Ends daemon and containers at once, as a power cut would; the data stays, and so does the dead socket.
+    ///
+    /// # Errors
+    /// When the engine belongs to another process.
+    pub fn kill(&self) -> Result<()> {
+        *self.own()?.daemon() = None;
+        Ok(())
+    }
+
+    /// Stops the daemon and starts it again with the same data on the same socket.
+    ///
+    /// # Errors
+    /// When the engine belongs to another process, or the daemon does not come up.
+    pub fn restart(&self) -> Result<()> {
+        self.stop()?;
+        self.start_again()
+    }
+
+    /// Starts the daemon with the same data on the same socket.
+    ///
+    /// # Errors
+    /// When the engine belongs to another process, or the daemon does not come up.
+    pub fn start_again(&self) -> Result<()> {
+        let own = self.own()?;
+        let folder = own.scratch.path();
+        // The process ids in there would be those of other processes in the new namespace.
+        let _ = fs::remove_dir_all(folder.join("exec"));
+        let _ = fs::remove_file(folder.join("docker.pid"));
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log())
+            .context("failed to open the engine's log")?;
+        let data = own
+            .options
+            .data
+            .clone()
+            .unwrap_or_else(|| folder.join("data"));
+
+        let mut command = process::command_with_family("dockerd");
+        command
+            .arg("--host")
+            .arg(&self.host)
+            .args(["--group", "root", "--shutdown-timeout", "3"]);
+        command.arg("--data-root").arg(data);
+        command.arg("--exec-root").arg(folder.join("exec"));
+        command.arg("--pidfile").arg(folder.join("docker.pid"));
+        // The daemon's own settings file is the user's: it may name hosts that clash with ours.
+        fs::write(folder.join("daemon.json"), "{}")
+            .context("failed to write the engine's settings")?;
+        command.arg("--config-file").arg(folder.join("daemon.json"));
+        command.args([
+            "--exec-opt",
+            "native.cgroupdriver=cgroupfs",
+            "--cgroup-parent",
+        ]);
+        command.arg(format!("/{}", own.cgroup));
+        if let Some(bridge) = &own.bridge {
+            command.args(["--bridge", &bridge.name]);
+            for setting in ["iptables", "ip6tables", "ip-forward", "ip-masq"] {
+                command.arg(format!("--{setting}=false"));
+            }
+        }
+        command.stdin(Stdio::null());
+        command
+            .stdout(log.try_clone().context("failed to open the engine's log")?)
+            .stderr(log);
+
+        let mut daemon = Guarded::spawn("dockerd", command)?;
+        if let Err(error) = daemon.wait_until(START_LIMIT, || self.answers()) {
+            let log = fs::read_to_string(self.log()).unwrap_or_default();
+            let tail: Vec<&str> = log.lines().rev().take(10).collect();
+            let tail: Vec<&str> = tail.into_iter().rev().collect();
+            return Err(error).context(format!("failed to start an engine:\n{}", tail.join("\n")));
+        }
+        *own.daemon() = Some(daemon);
+        Ok(())
+    }
+
+    /// Returns whether the engine answers.
+    #[must_use]
+    pub fn answers(&self) -> bool {
+        #[cfg(unix)]
+        {
+            use std::io::Read as _;
+            let Ok(mut socket) = std::os::unix::net::UnixStream::connect(self.socket()) else {
+                return false;
+            };
+            let limit = Some(Duration::from_secs(2));
+            let mut answer = [0; 12];
+            socket.set_read_timeout(limit).is_ok()
+                && socket
+                    .write_all(b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n")
+                    .is_ok()
+                && socket.read_exact(&mut answer).is_ok()
+                && answer.ends_with(b"200")
+        }
+        #[cfg(not(unix))]
+        {
+            self.run(&["version"])
+                .is_ok_and(|output| output.status.success())
+        }
+    }
+
+    /// Returns where the daemon of one's own engine logs.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.own
+            .as_ref()
+            .map_or_else(PathBuf::new, |own| own.scratch.path().join("dockerd.log"))
+    }
+
+    /// Runs the `docker` command against this engine and returns what it printed, trimmed.
+    ///
+    /// # Errors
+    /// When the command is missing or fails; the message carries what it said.
+    pub fn docker(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.run(arguments)?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            bail!(
+                "failed to run `docker {}`: {}",
+                arguments.join(" "),
+                said.trim()
+            );
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+
+    /// Runs the `docker` command against this engine, whatever comes of it.
+    ///
+    /// # Errors
+    /// When the command is missing.
+    pub fn run(&self, arguments: &[&str]) -> Result<Output> {
+        self.command()
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .context("failed to run `docker`")
+    }
+
+    /// Returns the `docker` command, bound to this engine and to no settings of the user.
+    #[must_use]
+    pub fn command(&self) -> Command {
+        let mut command = Command::new("docker");
+        command
+            .args(["--host", &self.host])
+            .env("DOCKER_CONFIG", "/nonexistent")
+            .env_remove("DOCKER_HOST")
+            .env_remove("DOCKER_CONTEXT");
+        command
+    }
+
+    /// Loads an image under this name.
+    ///
+    /// # Errors
+    /// When the engine refuses it.
+    pub fn load(&self, image: &Image, name: &str) -> Result<()> {
+        let failed = || format!("failed to load `{name}`");
+        let mut child = self
+            .command()
+            .arg("load")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(failed)?;
+        if let Some(stdin) = child.stdin.take() {
+            // When the command ends early, its message below says why.
+            let _ = image.write_archive(&[name], std::io::BufWriter::with_capacity(1 << 20, stdin));
+        }
+        let output = child.wait_with_output().with_context(failed)?;
+        if !output.status.success() {
+            bail!(
+                "{}: {}",
+                failed(),
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
+        }
+        Ok(())
+    }
+
+    /// Returns whether the engine has an image of this name.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub fn has_image(&self, name: &str) -> Result<bool> {
+        Ok(!self.docker(&["images", "--quiet", name])?.is_empty())
+    }
+
+    /// Removes an image of this name, so that the next pull is cold; one that is not there is no failure.
+    ///
+    /// # Errors
+    /// When a container still uses it.
+    pub fn remove_image(&self, name: &str) -> Result<()> {
+        if self.has_image(name)? {
+            self.docker(&["rmi", "--force", name])?;
+        }
+        Ok(())
+    }
+
+    /// Returns what the engine holds of a session, found by label and by name.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub fn resources_of(&self, session: &str) -> Result<Resources> {
+        let label = format!("label={SESSION_LABEL}={session}");
+        let name = format!("name=cove-{session}");
+        let mut resources = Resources::default();
+        for filter in [&label, &name] {
+            let format = "{{.Names}}";
+            let containers =
+                self.docker(&["ps", "--all", "--filter", filter, "--format", format])?;
+            resources
+                .containers
+                .extend(containers.lines().map(str::to_owned));
+            let volumes = self.docker(&["volume", "ls", "--quiet", "--filter", filter])?;
+            resources.volumes.extend(volumes.lines().map(str::to_owned));
+        }
+        for names in [&mut resources.containers, &mut resources.volumes] {
+            names.sort();
+            names.dedup();
+        }
+        Ok(resources)
+    }
+
+    fn own(&self) -> Result<&Own> {
+        self.own
+            .as_ref()
+            .context("this engine belongs to another process: start one of your own")
+    }
+}
+
+impl Own {
+    fn daemon(&self) -> MutexGuard<'_, Option<Guarded>> {
+        self.daemon.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        *self.daemon() = None;
+        remove_cgroups(Path::new("/sys/fs/cgroup"), &self.cgroup);
+    }
+}
+
+/// Removes the control groups of an engine, below the root and below each controller of the first version.
+fn remove_cgroups(root: &Path, name: &str) {
+    let controllers = fs::read_dir(root)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path());
+    for parent in controllers.chain([root.to_owned()]) {
+        remove_cgroup(&parent.join(name));
+    }
+}
+
+fn remove_cgroup(group: &Path) {
+    for entry in fs::read_dir(group).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_cgroup(&entry.path());
+        }
+    }
+    // A missing one is what we want; one in use would belong to somebody else.
+    let _ = fs::remove_dir(group);
+}
+
+/// A network bridge of one's own, so that two engines never hand out the same addresses.
+#[derive(Debug)]
+struct Bridge {
+    name: String,
+}
+
+impl Bridge {
+    fn new() -> Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        sweep_bridges();
+        let pid = std::process::id();
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let bridge = Self {
+            name: format!("cvt{pid}-{count}"),
+        };
+        ip(&["link", "add", "name", &bridge.name, "type", "bridge"])?;
+        let number = pid.wrapping_mul(7).wrapping_add(count);
+        let address = format!("10.{}.{}.1/24", 200 + number / 250 % 50, number % 250);
+        ip(&["addr", "add", &address, "dev", &bridge.name])?;
+        ip(&["link", "set", &bridge.name, "up"])?;
+        Ok(bridge)
+    }
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        // A failure leaves an idle bridge that the next run sweeps up.
+        let _ = ip(&["link", "del", &self.name]);
+    }
+}
+
+/// Removes the bridges of processes that were killed.
+fn sweep_bridges() {
+    for entry in fs::read_dir("/sys/class/net")
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner = name
+            .strip_prefix("cvt")
+            .and_then(|rest| rest.split('-').next())
+            .and_then(|pid| pid.parse().ok());
+        if owner.is_some_and(|pid| !process::is_alive(pid)) {
+            // Another run may be sweeping too.
+            let _ = ip(&["link", "del", &name]);
+        }
+    }
+}
+
+fn ip(arguments: &[&str]) -> Result<()> {
+    let mut command = if process::on_path("ip") {
+        Command::new("ip")
+    } else {
+        let mut command = Command::new("busybox");
+        command.arg("ip");
+        command
+    };
+    let output = command
+        .args(arguments)
+        .output()
+        .context("failed to run `ip`")?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!(
+            "failed to run `ip {}`: {}",
+            arguments.join(" "),
+            said.trim()
+        );
+    }
+    Ok(())
+}
