@@ -1,1 +1,37 @@
-//! Protocol of the Cove agent.
+//! The Cove agent: process 1 of a session's container, and the protocol to talk to it.
+//!
+//! [`protocol`] and [`path`] are pure and compile everywhere: the app uses them on every system. The
+//! rest is what the agent itself does and exists on Linux only. Nothing here knows about container
+//! engines: how the agent gets into a container and how its streams reach the app is the app's part.
+
+pub mod path;
+pub mod protocol;
+
+#[cfg(target_os = "linux")]
+mod accounts;
+#[cfg(target_os = "linux")]
+pub mod init;
+#[cfg(target_os = "linux")]
+mod processes;
+#[cfg(target_os = "linux")]
+mod readiness;
+#[cfg(target_os = "linux")]
+mod resolve;
+#[cfg(target_os = "linux")]
+pub mod serve;
+#[cfg(target_os = "linux")]
+pub mod shell;
+#[cfg(target_os = "linux")]
+mod workspace;
+
+/// Where the agent's binary lies in a container; the app puts it there before the first start.
+pub const AGENT_PATH: &str = "/.cove/agent";
+
+/// The directory of the agent in a container. It belongs to root and only [`init`](self) writes to it.
+pub const AGENT_DIRECTORY: &str = "/.cove";
+
+/// Where the session's volume is mounted.
+pub const WORKSPACE: &str = path::ROOT;
+
+/// The version of the agent, which is the version of the app that carries it.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

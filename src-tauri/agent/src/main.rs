@@ -1,2 +1,51 @@
-//! The Cove agent.
-fn main() {}
+//! The agent's command line. The app is its only user, so it is strict and short.
+
+use std::process::ExitCode;
+
+#[cfg(target_os = "linux")]
+fn main() -> ExitCode {
+    use std::io::Write;
+    use std::path::Path;
+
+    use cove_agent::{AGENT_DIRECTORY, VERSION, WORKSPACE, init, protocol, serve, shell};
+
+    let arguments: Vec<String> = std::env::args_os()
+        .skip(1)
+        .map(|argument| argument.to_string_lossy().into_owned())
+        .collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let (directory, workspace) = (Path::new(AGENT_DIRECTORY), Path::new(WORKSPACE));
+    match *arguments {
+        ["init", "--owner", owner] => init::run(owner, directory, workspace),
+        ["serve"] => serve::run(directory, workspace),
+        ["shell"] => shell::run(None),
+        ["shell", "--terminal", terminal] => shell::run(Some(terminal)),
+        ["version"] => {
+            match writeln!(
+                std::io::stdout(),
+                "cove-agent {VERSION}, protocol {}",
+                protocol::VERSION
+            ) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(_) => ExitCode::FAILURE,
+            }
+        }
+        _ => {
+            // Without a stderr there is nobody to tell.
+            let _ = writeln!(
+                std::io::stderr(),
+                "usage: agent init --owner USER | serve | shell [--terminal ID] | version"
+            );
+            ExitCode::from(2)
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn main() -> ExitCode {
+    use std::io::Write;
+
+    // Without a stderr there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "the agent runs in Linux containers only");
+    ExitCode::FAILURE
+}

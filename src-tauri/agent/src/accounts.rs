@@ -1,0 +1,134 @@
+//! The users and groups of an image, from its `/etc/passwd` and `/etc/group`.
+//!
+//! Either file may be missing or damaged: a line that makes no sense is skipped. Nothing but these files
+//! is asked, since a static binary cannot use the image's name services.
+
+/// A line of `/etc/passwd`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Account {
+    pub(crate) name: String,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) home: String,
+    pub(crate) shell: String,
+}
+
+/// Returns the content of `/etc/passwd`, or nothing.
+pub(crate) fn passwd() -> String {
+    text_of("/etc/passwd")
+}
+
+/// Returns the content of `/etc/group`, or nothing.
+pub(crate) fn group() -> String {
+    text_of("/etc/group")
+}
+
+/// Returns the account of a user id.
+pub(crate) fn account_of(uid: u32, passwd: &str) -> Option<Account> {
+    accounts(passwd).find(|account| account.uid == uid)
+}
+
+/// Returns the user and group id of an image's user as the engines understand it: `user[:group]`, each a
+/// name or a number; nothing at all is root.
+///
+/// # Errors
+/// Names the user or group that the image does not know.
+pub(crate) fn resolve_owner(user: &str, passwd: &str, group: &str) -> Result<(u32, u32), String> {
+    let (user, group_name) = user.split_once(':').unwrap_or((user, ""));
+    let user = if user.is_empty() { "0" } else { user };
+    let account = accounts(passwd)
+        .find(|account| account.name == user)
+        .or_else(|| account_of(user.parse().ok()?, passwd));
+    let uid = match &account {
+        Some(account) => account.uid,
+        None => user
+            .parse()
+            .map_err(|_| format!("the image has no user `{user}`"))?,
+    };
+    let gid = match (group_name, account) {
+        ("", account) => account.map_or(0, |account| account.gid),
+        (name, _) => groups(group)
+            .find_map(|(group, gid)| (group == name).then_some(gid))
+            .or_else(|| name.parse().ok())
+            .ok_or_else(|| format!("the image has no group `{name}`"))?,
+    };
+    Ok((uid, gid))
+}
+
+fn text_of(path: &str) -> String {
+    std::fs::read(path).map_or_else(
+        |_| String::new(),
+        |bytes| String::from_utf8_lossy(&bytes).into_owned(),
+    )
+}
+
+fn accounts(passwd: &str) -> impl Iterator<Item = Account> {
+    passwd.lines().filter_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?.to_owned();
+        let _password = fields.next()?;
+        let uid = fields.next()?.parse().ok()?;
+        let gid = fields.next()?.parse().ok()?;
+        let _description = fields.next()?;
+        let home = fields.next()?.to_owned();
+        let shell = fields.next().unwrap_or_default().to_owned();
+        Some(Account {
+            name,
+            uid,
+            gid,
+            home,
+            shell,
+        })
+    })
+}
+
+fn groups(group: &str) -> impl Iterator<Item = (&str, u32)> {
+    group.lines().filter_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        let _password = fields.next()?;
+        Some((name, fields.next()?.parse().ok()?))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\nnot a line\nnode:x:1000:1001::/home/node:/bin/sh\n77:x:5:6::/:\n";
+    const GROUP: &str = "root:x:0:\nstaff:x:50:node\n";
+
+    fn check(user: &str, expected: Result<(u32, u32), &str>) {
+        assert_eq!(
+            resolve_owner(user, PASSWD, GROUP),
+            expected.map_err(str::to_owned),
+            "{user:?}"
+        );
+    }
+
+    #[test]
+    fn an_owner_is_understood_as_the_engine_does() {
+        check("", Ok((0, 0)));
+        check("0", Ok((0, 0)));
+        check("root", Ok((0, 0)));
+        check("node", Ok((1000, 1001)));
+        check("node:staff", Ok((1000, 50)));
+        check("node:7", Ok((1000, 7)));
+        check(":staff", Ok((0, 50)));
+        check("1000", Ok((1000, 1001)));
+        check("1000:1000", Ok((1000, 1000)));
+        check("4242", Ok((4242, 0)));
+        check("77", Ok((5, 6)));
+        check("nobody", Err("the image has no user `nobody`"));
+        check("node:wheel", Err("the image has no group `wheel`"));
+        check("-1", Err("the image has no user `-1`"));
+    }
+
+    #[test]
+    fn an_image_without_account_files_has_root_and_numbers() {
+        assert_eq!(resolve_owner("", "", ""), Ok((0, 0)));
+        assert_eq!(resolve_owner("1000", "", ""), Ok((1000, 0)));
+        assert_eq!(resolve_owner("1000:5", "", ""), Ok((1000, 5)));
+        assert!(resolve_owner("node", "", "").is_err());
+    }
+}

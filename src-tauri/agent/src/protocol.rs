@@ -1,0 +1,748 @@
+//! What the app and `agent serve` say to each other, as frames on the agent's stdin and stdout.
+//!
+//! A frame is a `u32` (big endian) with the length of what follows, a `u32` with the length of the
+//! header, the header as JSON, and the body: the raw bytes of a file, so that content is never made
+//! into text. The app sends [`Request`]s, the agent answers each with one [`Response`] of the same id,
+//! in any order. A stream ends at the first frame that breaks these rules: there is no way to find the
+//! next one.
+//!
+//! This module does no I/O: [`encode`] makes the bytes of a frame and a [`Decoder`] takes frames out of
+//! bytes, however they were cut on the way.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// The version of the protocol. Both sides must speak the same one; [`Call::Hello`] finds out.
+pub const VERSION: u32 = 1;
+
+/// The most bytes of a request's header: far more than the longest path, encoded and escaped.
+pub const MAX_REQUEST_HEADER: usize = 1 << 20;
+
+/// The most bytes of a response's header: ten thousand entries with long paths.
+pub const MAX_RESPONSE_HEADER: usize = 16 << 20;
+
+/// The most bytes of a body. Longer files are read in pieces; they are not written.
+pub const MAX_BODY: usize = 16 << 20;
+
+/// How many entries the app asks for unless it has a reason.
+pub const LIST_LIMIT: u32 = 10_000;
+
+/// A question of the app.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// Chosen by the app; comes back in the [`Response`].
+    pub id: u64,
+    /// What is asked for.
+    #[serde(flatten)]
+    pub call: Call,
+}
+
+/// The agent's answer to one [`Request`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Response {
+    /// The id of the request.
+    pub id: u64,
+    /// What became of it; a success answers with the [`Reply`] of the same name as the call.
+    pub result: Result<Reply, CallError>,
+}
+
+/// What can be asked for. Paths are encoded, see [`crate::path`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Call {
+    /// Is the container ready? Answered when process 1 has finished its setup, at the latest after 10 s.
+    Hello {
+        /// The [`VERSION`] that the app speaks.
+        protocol: u32,
+    },
+    /// What is in the directory `path`?
+    List {
+        /// The directory; a symlink to one is followed.
+        path: String,
+        /// The most entries to answer with.
+        limit: u32,
+    },
+    /// Reads a piece of a regular file into the body of the answer.
+    Read {
+        /// The file; symlinks are followed.
+        path: String,
+        /// The first byte.
+        offset: u64,
+        /// The most bytes, at most [`MAX_BODY`].
+        limit: u32,
+    },
+    /// Makes the body of this frame the whole content of a regular file.
+    Write {
+        /// The file; symlinks are followed and stay.
+        path: String,
+        /// What must hold for the write to happen.
+        condition: WriteCondition,
+    },
+    /// What is at `path`?
+    Stat {
+        /// The file; a symlink as the last name is described, not followed.
+        path: String,
+    },
+    /// Ends everything that runs in a terminal: SIGHUP, and SIGKILL a second later.
+    HangUp {
+        /// What `agent shell --terminal` was given.
+        terminal: String,
+    },
+    /// Ends everything that runs in any other terminal than these.
+    HangUpOthers {
+        /// The terminals to leave alone.
+        keep: Vec<String>,
+    },
+}
+
+/// What must hold for a [`Call::Write`] to happen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "expect", rename_all = "snake_case")]
+pub enum WriteCondition {
+    /// Nothing: a missing file is made, an existing one is overwritten.
+    Anything,
+    /// There is nothing yet at the path; [`Failure::Exists`] otherwise.
+    Missing,
+    /// The file is still the one that was read; [`Failure::Conflict`] otherwise.
+    Unchanged {
+        /// What the read or the last write answered.
+        revision: Revision,
+    },
+}
+
+/// A success. Each is the answer to the call of the same name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Reply {
+    /// The container is ready.
+    Hello(Hello),
+    /// What is in the directory.
+    List {
+        /// Directories first, then by name without regard to ASCII case.
+        entries: Vec<Entry>,
+        /// Whether there is more than was asked for or fits in a frame.
+        truncated: bool,
+    },
+    /// The body holds the piece.
+    Read {
+        /// Bytes of the whole file.
+        size: u64,
+        /// Whether the file goes on behind the piece.
+        truncated: bool,
+        /// The state of the file before the read: if it changed meanwhile, a write finds out.
+        revision: Revision,
+    },
+    /// The content is in place.
+    Write {
+        /// The state of the file now.
+        revision: Revision,
+    },
+    /// What is at the path.
+    Stat {
+        /// The same as in a list.
+        entry: Entry,
+        /// The state of the file; of the target, for a symlink that leads somewhere inside.
+        revision: Revision,
+    },
+    /// The processes of the terminal are gone.
+    HangUp {
+        /// How many there were.
+        ended: u32,
+    },
+    /// The processes of the other terminals are gone.
+    HangUpOthers {
+        /// How many there were.
+        ended: u32,
+    },
+}
+
+/// Who answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The [`VERSION`] that the agent speaks.
+    pub protocol: u32,
+    /// The version of the agent.
+    pub agent_version: String,
+    /// The user id that the agent serves as: the image's user.
+    pub uid: u32,
+    /// The group id that the agent serves as.
+    pub gid: u32,
+    /// The name of the user, if the image knows one.
+    pub user: Option<String>,
+    /// Whether this user may make files in the root of the workspace.
+    pub workspace_writable: bool,
+}
+
+/// One name in a directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// For showing.
+    pub name: String,
+    /// For passing back.
+    pub path: String,
+    /// What it is.
+    pub kind: EntryKind,
+    /// For a symlink that leads to something inside the workspace, what that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_kind: Option<EntryKind>,
+    /// Bytes.
+    pub size: u64,
+    /// When the content last changed, in milliseconds since 1970.
+    pub modified_ms: i64,
+    /// Permission bits, `0o7777` at most.
+    pub mode: u32,
+}
+
+/// What a name stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EntryKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Dir,
+    /// A symbolic link.
+    Symlink,
+    /// A pipe, socket or device.
+    Other,
+}
+
+/// The state of a file at one moment; opaque, to be compared and passed back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Revision(pub String);
+
+/// Why a call failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallError {
+    /// What to act on.
+    #[serde(flatten)]
+    pub failure: Failure,
+    /// What to show, for example ``failed to open `/workspace/a`: Permission denied``.
+    pub message: String,
+}
+
+/// The kinds of failure.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "code", rename_all = "snake_case")]
+pub enum Failure {
+    /// There is nothing at the path.
+    NotFound,
+    /// A file stands where a directory is needed.
+    NotADirectory,
+    /// A directory stands where a file is needed.
+    IsADirectory,
+    /// The path, or a symlink on the way, leads out of the workspace.
+    Outside,
+    /// The image's user may not do this, or the file system is read-only.
+    PermissionDenied,
+    /// The file is not the one that was read.
+    Conflict {
+        /// Its state now; `null` if it is gone.
+        revision: Option<Revision>,
+    },
+    /// There is something at the path already.
+    Exists,
+    /// The volume is full, or a quota is.
+    NoSpace,
+    /// More than a frame can carry, or than the file system takes.
+    TooLarge,
+    /// The agent speaks another version.
+    UnsupportedProtocol {
+        /// The version that it speaks.
+        protocol: u32,
+    },
+    /// The container is not ready: its setup failed, or process 1 is not the agent.
+    NotReady,
+    /// The request makes no sense for what is at the path, for example reading a pipe.
+    Invalid,
+    /// Everything else; the message tells.
+    Io,
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for CallError {}
+
+/// The header of a frame: a [`Request`] in one direction, a [`Response`] in the other.
+pub trait Header: Serialize + DeserializeOwned {
+    /// The most bytes of it as JSON.
+    const MAX: usize;
+}
+
+impl Header for Request {
+    const MAX: usize = MAX_REQUEST_HEADER;
+}
+
+impl Header for Response {
+    const MAX: usize = MAX_RESPONSE_HEADER;
+}
+
+/// A header and the bytes that come with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame<H> {
+    /// The request or response.
+    pub header: H,
+    /// The content of a file; empty for most frames.
+    pub body: Vec<u8>,
+}
+
+/// How a stream or a frame breaks the rules.
+#[derive(Debug)]
+pub enum ProtocolError {
+    /// A header of this many bytes is over the limit.
+    HeaderTooLong(usize),
+    /// A body of this many bytes is over the limit.
+    BodyTooLong(usize),
+    /// The lengths of a frame contradict each other.
+    Malformed,
+    /// The header is not the JSON of a request or response.
+    Header(serde_json::Error),
+}
+
+impl fmt::Display for ProtocolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::HeaderTooLong(length) => {
+                write!(f, "a frame header of {length} bytes is too long")
+            }
+            Self::BodyTooLong(length) => write!(f, "a frame body of {length} bytes is too long"),
+            Self::Malformed => f.write_str("the lengths of a frame contradict each other"),
+            Self::Header(_) => f.write_str("failed to read a frame header"),
+        }
+    }
+}
+
+impl std::error::Error for ProtocolError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Header(cause) => Some(cause),
+            Self::HeaderTooLong(_) | Self::BodyTooLong(_) | Self::Malformed => None,
+        }
+    }
+}
+
+/// Returns the bytes of a frame.
+///
+/// # Errors
+/// [`ProtocolError`] when the header or the body is over its limit: such a frame is never sent.
+pub fn encode<H: Header>(header: &H, body: &[u8]) -> Result<Vec<u8>, ProtocolError> {
+    let mut frame = vec![0; LENGTHS];
+    serde_json::to_writer(&mut frame, header).map_err(ProtocolError::Header)?;
+    let header_length = frame.len() - LENGTHS;
+    if header_length > H::MAX {
+        return Err(ProtocolError::HeaderTooLong(header_length));
+    }
+    if body.len() > MAX_BODY {
+        return Err(ProtocolError::BodyTooLong(body.len()));
+    }
+    frame.extend_from_slice(body);
+    let lengths = [frame.len() - FIRST_LENGTH, header_length];
+    for (place, length) in frame.chunks_exact_mut(FIRST_LENGTH).zip(lengths) {
+        let length = u32::try_from(length).map_err(|_| ProtocolError::Malformed)?;
+        place.copy_from_slice(&length.to_be_bytes());
+    }
+    Ok(frame)
+}
+
+/// Takes the frames of one direction out of a stream of bytes.
+///
+/// It holds no more than what was pushed: a frame that announces an absurd length is refused when its
+/// first bytes are there.
+#[derive(Debug)]
+pub struct Decoder<H> {
+    buffer: Vec<u8>,
+    /// How much of `buffer` has been taken.
+    taken: usize,
+    header: PhantomData<fn() -> H>,
+}
+
+impl<H> Default for Decoder<H> {
+    fn default() -> Self {
+        Self {
+            buffer: Vec::new(),
+            taken: 0,
+            header: PhantomData,
+        }
+    }
+}
+
+impl<H: Header> Decoder<H> {
+    /// Returns a decoder for the start of a stream.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds bytes that came in. Take all frames before the next push: nothing is freed earlier.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.buffer.drain(..self.taken);
+        self.taken = 0;
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// Returns the next whole frame, or `None` if it is not there yet.
+    ///
+    /// # Errors
+    /// [`ProtocolError`], from then on every time: the stream cannot be used any more.
+    pub fn next_frame(&mut self) -> Result<Option<Frame<H>>, ProtocolError> {
+        let rest = self.buffer.get(self.taken..).unwrap_or_default();
+        let Some((total, rest)) = split_length(rest) else {
+            return Ok(None);
+        };
+        let too_long = FIRST_LENGTH + H::MAX + MAX_BODY;
+        if total < FIRST_LENGTH {
+            return Err(ProtocolError::Malformed);
+        }
+        if total > too_long {
+            return Err(ProtocolError::BodyTooLong(total));
+        }
+        let Some((header_length, rest)) = split_length(rest) else {
+            return Ok(None);
+        };
+        let body_length = total
+            .checked_sub(FIRST_LENGTH + header_length)
+            .ok_or(ProtocolError::Malformed)?;
+        if header_length > H::MAX {
+            return Err(ProtocolError::HeaderTooLong(header_length));
+        }
+        if body_length > MAX_BODY {
+            return Err(ProtocolError::BodyTooLong(body_length));
+        }
+        let Some((header, rest)) = rest.split_at_checked(header_length) else {
+            return Ok(None);
+        };
+        let Some(body) = rest.get(..body_length) else {
+            return Ok(None);
+        };
+        let header = serde_json::from_slice(header).map_err(ProtocolError::Header)?;
+        let frame = Frame {
+            header,
+            body: body.to_vec(),
+        };
+        self.taken += FIRST_LENGTH + total;
+        Ok(Some(frame))
+    }
+
+    /// Returns whether the stream may end here: no frame has begun.
+    #[must_use]
+    pub fn is_between_frames(&self) -> bool {
+        self.taken == self.buffer.len()
+    }
+}
+
+/// Bytes of the first length, and of each.
+const FIRST_LENGTH: usize = size_of::<u32>();
+/// Bytes of both lengths.
+const LENGTHS: usize = 2 * FIRST_LENGTH;
+
+fn split_length(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let (length, rest) = bytes.split_first_chunk()?;
+    // On a target where it does not fit it is too long as well.
+    Some((
+        usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX),
+        rest,
+    ))
+}
+
+#[cfg(test)]
+#[expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a failed unwrap is a failed test"
+)]
+mod tests {
+    use super::*;
+
+    fn list(id: u64) -> Request {
+        Request {
+            id,
+            call: Call::List {
+                path: "/workspace".into(),
+                limit: 5,
+            },
+        }
+    }
+
+    fn write(id: u64) -> Request {
+        let revision = Revision("1-2-3".into());
+        Request {
+            id,
+            call: Call::Write {
+                path: "/workspace/a".into(),
+                condition: WriteCondition::Unchanged { revision },
+            },
+        }
+    }
+
+    fn frames_of(pieces: &[&[u8]]) -> Vec<Frame<Request>> {
+        let mut decoder = Decoder::new();
+        let mut frames = Vec::new();
+        for piece in pieces {
+            decoder.push(piece);
+            while let Some(frame) = decoder.next_frame().unwrap() {
+                frames.push(frame);
+            }
+        }
+        assert!(decoder.is_between_frames());
+        frames
+    }
+
+    #[test]
+    fn frames_come_out_whole_however_the_stream_is_cut() {
+        let expected = vec![
+            Frame {
+                header: list(1),
+                body: vec![],
+            },
+            Frame {
+                header: write(2),
+                body: vec![0, 255, 10, 13],
+            },
+            Frame {
+                header: list(u64::MAX),
+                body: vec![],
+            },
+        ];
+        let stream: Vec<u8> = expected
+            .iter()
+            .flat_map(|frame| encode(&frame.header, &frame.body).unwrap())
+            .collect();
+        for first in 0..=stream.len() {
+            for second in first..=stream.len() {
+                let pieces = [&stream[..first], &stream[first..second], &stream[second..]];
+                assert_eq!(frames_of(&pieces), expected, "cut at {first} and {second}");
+            }
+        }
+        let bytes: Vec<&[u8]> = stream.chunks(1).collect();
+        assert_eq!(frames_of(&bytes), expected);
+    }
+
+    fn lengths(total: u32, header: u32) -> Vec<u8> {
+        [total.to_be_bytes(), header.to_be_bytes()].concat()
+    }
+
+    fn check_refused(stream: &[u8]) {
+        let mut decoder = Decoder::<Request>::new();
+        decoder.push(stream);
+        assert!(decoder.next_frame().is_err(), "{stream:x?}");
+        assert!(decoder.next_frame().is_err(), "still refused: {stream:x?}");
+        assert!(
+            decoder.buffer.capacity() < 1 << 10,
+            "nothing is set aside for a refused frame"
+        );
+    }
+
+    #[test]
+    fn an_absurd_length_is_refused_before_anything_is_set_aside() {
+        check_refused(&u32::MAX.to_be_bytes());
+        check_refused(&lengths(u32::MAX, 4));
+        check_refused(&lengths(8 << 20, 2 << 20));
+        check_refused(&lengths((16 << 20) + 5 + 10, 10));
+        check_refused(&lengths(10, u32::MAX));
+    }
+
+    #[test]
+    fn a_malformed_frame_ends_the_stream() {
+        check_refused(&lengths(0, 0));
+        check_refused(&lengths(3, 0));
+        check_refused(&lengths(8, 5));
+        check_refused(&[lengths(6, 2), b"{}".to_vec()].concat());
+        check_refused(&[lengths(6, 2), b"\xff\xff".to_vec()].concat());
+        check_refused(&[lengths(4 + 22, 22), br#"{"id":1,"kind":"burn"}"#.to_vec()].concat());
+    }
+
+    #[test]
+    fn a_frame_over_the_limits_is_not_made() {
+        assert!(matches!(
+            encode(&list(1), &vec![0; MAX_BODY + 1]),
+            Err(ProtocolError::BodyTooLong(_))
+        ));
+        let long = Request {
+            id: 1,
+            call: Call::HangUp {
+                terminal: "a".repeat(MAX_REQUEST_HEADER),
+            },
+        };
+        assert!(matches!(
+            encode(&long, &[]),
+            Err(ProtocolError::HeaderTooLong(_))
+        ));
+    }
+
+    #[test]
+    fn a_body_of_the_greatest_size_passes() {
+        let body = vec![7; MAX_BODY];
+        let stream = encode(&write(1), &body).unwrap();
+        assert_eq!(
+            frames_of(&[&stream]),
+            vec![Frame {
+                header: write(1),
+                body
+            }]
+        );
+    }
+
+    fn check_json<T: Serialize + DeserializeOwned + PartialEq + fmt::Debug>(value: &T, json: &str) {
+        assert_eq!(serde_json::to_string(value).unwrap(), json);
+        assert_eq!(&serde_json::from_str::<T>(json).unwrap(), value);
+    }
+
+    #[test]
+    fn requests_are_written_as_documented() {
+        let request = |call| Request { id: 1, call };
+        let path = || "/workspace/a".to_owned();
+        check_json(
+            &request(Call::Hello { protocol: 1 }),
+            r#"{"id":1,"kind":"hello","protocol":1}"#,
+        );
+        check_json(
+            &list(1),
+            r#"{"id":1,"kind":"list","path":"/workspace","limit":5}"#,
+        );
+        check_json(
+            &request(Call::Read {
+                path: path(),
+                offset: 0,
+                limit: 9,
+            }),
+            r#"{"id":1,"kind":"read","path":"/workspace/a","offset":0,"limit":9}"#,
+        );
+        check_json(
+            &write(1),
+            r#"{"id":1,"kind":"write","path":"/workspace/a","condition":{"expect":"unchanged","revision":"1-2-3"}}"#,
+        );
+        check_json(
+            &request(Call::Write {
+                path: path(),
+                condition: WriteCondition::Anything,
+            }),
+            r#"{"id":1,"kind":"write","path":"/workspace/a","condition":{"expect":"anything"}}"#,
+        );
+        check_json(
+            &request(Call::Write {
+                path: path(),
+                condition: WriteCondition::Missing,
+            }),
+            r#"{"id":1,"kind":"write","path":"/workspace/a","condition":{"expect":"missing"}}"#,
+        );
+        check_json(
+            &request(Call::Stat { path: path() }),
+            r#"{"id":1,"kind":"stat","path":"/workspace/a"}"#,
+        );
+        check_json(
+            &request(Call::HangUp {
+                terminal: "t1".into(),
+            }),
+            r#"{"id":1,"kind":"hang_up","terminal":"t1"}"#,
+        );
+        check_json(
+            &request(Call::HangUpOthers {
+                keep: vec!["t1".into()],
+            }),
+            r#"{"id":1,"kind":"hang_up_others","keep":["t1"]}"#,
+        );
+    }
+
+    #[test]
+    fn responses_are_written_as_documented() {
+        let ok = |reply| Response {
+            id: 1,
+            result: Ok(reply),
+        };
+        let error = |failure| Response {
+            id: 1,
+            result: Err(CallError {
+                failure,
+                message: "no".into(),
+            }),
+        };
+        let revision = || Revision("r".into());
+        let entry = || Entry {
+            name: "a".into(),
+            path: "/workspace/a".into(),
+            kind: EntryKind::Symlink,
+            target_kind: Some(EntryKind::Dir),
+            size: 3,
+            modified_ms: -1,
+            mode: 0o777,
+        };
+        let entry_json = r#"{"name":"a","path":"/workspace/a","kind":"symlink","target_kind":"dir","size":3,"modified_ms":-1,"mode":511}"#;
+        check_json(
+            &ok(Reply::Hello(Hello {
+                protocol: 1,
+                agent_version: "0.1.0".into(),
+                uid: 1000,
+                gid: 1000,
+                user: None,
+                workspace_writable: true,
+            })),
+            r#"{"id":1,"result":{"Ok":{"kind":"hello","protocol":1,"agent_version":"0.1.0","uid":1000,"gid":1000,"user":null,"workspace_writable":true}}}"#,
+        );
+        check_json(
+            &ok(Reply::List {
+                entries: vec![entry()],
+                truncated: false,
+            }),
+            &format!(
+                r#"{{"id":1,"result":{{"Ok":{{"kind":"list","entries":[{entry_json}],"truncated":false}}}}}}"#
+            ),
+        );
+        check_json(
+            &ok(Reply::Read {
+                size: 3,
+                truncated: true,
+                revision: revision(),
+            }),
+            r#"{"id":1,"result":{"Ok":{"kind":"read","size":3,"truncated":true,"revision":"r"}}}"#,
+        );
+        check_json(
+            &ok(Reply::Write {
+                revision: revision(),
+            }),
+            r#"{"id":1,"result":{"Ok":{"kind":"write","revision":"r"}}}"#,
+        );
+        check_json(
+            &ok(Reply::Stat {
+                entry: entry(),
+                revision: revision(),
+            }),
+            &format!(
+                r#"{{"id":1,"result":{{"Ok":{{"kind":"stat","entry":{entry_json},"revision":"r"}}}}}}"#
+            ),
+        );
+        check_json(
+            &ok(Reply::HangUp { ended: 2 }),
+            r#"{"id":1,"result":{"Ok":{"kind":"hang_up","ended":2}}}"#,
+        );
+        check_json(
+            &ok(Reply::HangUpOthers { ended: 2 }),
+            r#"{"id":1,"result":{"Ok":{"kind":"hang_up_others","ended":2}}}"#,
+        );
+        check_json(
+            &error(Failure::NotFound),
+            r#"{"id":1,"result":{"Err":{"code":"not_found","message":"no"}}}"#,
+        );
+        check_json(
+            &error(Failure::Conflict {
+                revision: Some(revision()),
+            }),
+            r#"{"id":1,"result":{"Err":{"code":"conflict","revision":"r","message":"no"}}}"#,
+        );
+        check_json(
+            &error(Failure::Conflict { revision: None }),
+            r#"{"id":1,"result":{"Err":{"code":"conflict","revision":null,"message":"no"}}}"#,
+        );
+        check_json(
+            &error(Failure::UnsupportedProtocol { protocol: 1 }),
+            r#"{"id":1,"result":{"Err":{"code":"unsupported_protocol","protocol":1,"message":"no"}}}"#,
+        );
+    }
+}

@@ -1,0 +1,194 @@
+//! How `agent serve` learns that `agent init` has finished its setup.
+//!
+//! Init leaves a small file, [`STATE`], that holds the start time of process 1 and the outcome. A file of
+//! an earlier start of the container has another start time and counts as not there. The file and its
+//! directory belong to root: who talks to the agent as the image's user cannot forge it.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, fchown};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{OFlags, inotify};
+use rustix::process::Pid;
+
+use crate::processes;
+
+/// The name of the file in the agent's directory.
+pub(crate) const STATE: &str = "state";
+
+const FINISHED: &str = "ok";
+
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Leaves the outcome of the setup for [`wait`].
+pub(crate) fn announce(
+    directory: &Path,
+    start_time: u64,
+    outcome: &Result<(), String>,
+) -> io::Result<()> {
+    let outcome = outcome.as_ref().map_or_else(String::as_str, |()| FINISHED);
+    let new = directory.join(format!("{STATE}.new"));
+    forget(&new)?;
+    let flags = OFlags::NOFOLLOW.bits().cast_signed();
+    let mut file = File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o644)
+        .custom_flags(flags)
+        .open(&new)?;
+    // The umask may have taken from the mode.
+    file.set_permissions(std::fs::Permissions::from_mode(0o644))?;
+    file.write_all(format!("{start_time}\n{outcome}").as_bytes())?;
+    std::fs::rename(&new, directory.join(STATE))
+}
+
+/// Makes the agent's directory one that only root can write to, and drops what an earlier start left.
+pub(crate) fn prepare(directory: &Path) -> io::Result<()> {
+    match std::fs::create_dir(directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let flags = (OFlags::DIRECTORY | OFlags::NOFOLLOW).bits().cast_signed();
+    let opened = File::options()
+        .read(true)
+        .custom_flags(flags)
+        .open(directory)?;
+    fchown(&opened, Some(0), Some(0))?;
+    opened.set_permissions(std::fs::Permissions::from_mode(0o755))?;
+    forget(&directory.join(STATE))
+}
+
+/// Waits until the setup of this start of the container has finished.
+///
+/// # Errors
+/// Says why the container is not ready: the setup failed, took longer than `limit`, or process 1 is not
+/// the agent.
+pub(crate) fn wait(directory: &Path, limit: Duration) -> Result<(), String> {
+    let Some(init) = processes::stat_of(Pid::INIT) else {
+        return Err("/proc is not mounted in this container, or hides process 1".to_owned());
+    };
+    let deadline = Instant::now() + limit;
+    let mut changes = None;
+    loop {
+        if let Some(outcome) = outcome_in(directory, init.start_time) {
+            return outcome;
+        }
+        let rest = deadline.saturating_duration_since(Instant::now());
+        if rest.is_zero() {
+            return Err(format!("{}, and has not finished its setup", process_1()));
+        }
+        match &changes {
+            // The watch begins only now: look once more before waiting for it.
+            None => changes = Some(watch(directory)),
+            Some(Ok(changes)) => await_change(changes, rest),
+            // The user has no watches left on this machine.
+            Some(Err(_)) => std::thread::sleep(rest.min(LOOK_AGAIN)),
+        }
+    }
+}
+
+fn outcome_in(directory: &Path, start_time: u64) -> Option<Result<(), String>> {
+    let state = std::fs::read_to_string(directory.join(STATE)).ok()?;
+    let (written_for, outcome) = state.split_once('\n')?;
+    if written_for.parse() != Ok(start_time) {
+        return None;
+    }
+    Some(if outcome == FINISHED {
+        Ok(())
+    } else {
+        Err(outcome.to_owned())
+    })
+}
+
+fn watch(directory: &Path) -> rustix::io::Result<File> {
+    let changes = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
+    inotify::add_watch(&changes, directory, inotify::WatchFlags::MOVED_TO)?;
+    Ok(changes.into())
+}
+
+fn await_change(mut changes: &File, limit: Duration) {
+    let Ok(limit) = Timespec::try_from(limit) else {
+        return;
+    };
+    // Whatever ends the wait, the caller looks at the file and at the clock.
+    let _ = poll(&mut [PollFd::new(changes, PollFlags::IN)], Some(&limit));
+    let _ = changes.read(&mut [0; 4096]);
+}
+
+fn process_1() -> String {
+    let command = std::fs::read("/proc/1/cmdline").unwrap_or_default();
+    let words: Vec<_> = command
+        .split(|byte| *byte == 0)
+        .take(2)
+        .map(String::from_utf8_lossy)
+        .collect();
+    format!("process 1 of this container is `{}`", words.join(" "))
+}
+
+fn forget(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    fn start_time() -> u64 {
+        processes::stat_of(Pid::INIT).unwrap().start_time
+    }
+
+    #[test]
+    fn a_finished_setup_is_ready_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        announce(directory.path(), start_time(), &Ok(())).unwrap();
+        assert_eq!(wait(directory.path(), Duration::ZERO), Ok(()));
+    }
+
+    #[test]
+    fn a_failed_setup_tells_its_reason() {
+        let directory = tempfile::tempdir().unwrap();
+        let failed = Err("no\nluck".to_owned());
+        announce(directory.path(), start_time(), &failed).unwrap();
+        assert_eq!(wait(directory.path(), LIMIT), failed);
+    }
+
+    #[test]
+    fn the_outcome_of_an_earlier_start_does_not_count() {
+        let directory = tempfile::tempdir().unwrap();
+        announce(directory.path(), start_time() + 1, &Ok(())).unwrap();
+        let reason = wait(directory.path(), Duration::ZERO).unwrap_err();
+        assert!(reason.ends_with("has not finished its setup"), "{reason}");
+        prepare(directory.path()).unwrap();
+        assert!(!directory.path().join(STATE).exists());
+    }
+
+    #[test]
+    fn a_setup_that_finishes_later_is_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| wait(directory.path(), LIMIT));
+            announce(directory.path(), 0, &Ok(())).unwrap();
+            announce(directory.path(), start_time(), &Ok(())).unwrap();
+            assert_eq!(waiting.join().unwrap(), Ok(()));
+        });
+    }
+
+    #[test]
+    fn a_change_ends_the_wait_for_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let changes = watch(directory.path()).unwrap();
+        announce(directory.path(), 0, &Ok(())).unwrap();
+        let begin = Instant::now();
+        await_change(&changes, LIMIT);
+        assert!(begin.elapsed() < LIMIT);
+    }
+}

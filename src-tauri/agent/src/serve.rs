@@ -1,0 +1,326 @@
+//! `agent serve`: answers the app's requests on stdin and stdout, as the image's user.
+//!
+//! Each request has its own thread, [`AT_ONCE`] of them at most, so that a slow one does not hold up the
+//! others. What runs when the app goes away is finished first: a write is never cut off.
+
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getegid, geteuid, getrlimit, setrlimit};
+
+use crate::protocol::{
+    self, Call, CallError, Decoder, Failure, Frame, Hello, ProtocolError, Reply, Request, Response,
+};
+use crate::workspace::Workspace;
+use crate::{accounts, processes, readiness};
+
+/// How many requests are worked on at the same time.
+const AT_ONCE: usize = 8;
+
+/// How long a hello waits for the setup of the container.
+const SETUP_LIMIT: Duration = Duration::from_secs(10);
+
+/// Serves until stdin ends. A stream that breaks the protocol ends with code 2.
+#[must_use]
+pub fn run(directory: &Path, workspace: &Path) -> ExitCode {
+    // A path holds one descriptor for each of its directories; a limit that cannot be raised is met only
+    // by paths of a depth that nobody has.
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        },
+    );
+    let agent = Agent {
+        workspace: Workspace::open(workspace),
+        directory,
+    };
+    match agent.serve(io::stdin().lock(), io::stdout()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The app reads it from the exec's stderr; without one there is nobody to tell.
+            let _ = writeln!(io::stderr(), "cove-agent: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+struct Agent<'a> {
+    /// The failure is answered to every call: the app learns it from the first.
+    workspace: Result<Workspace, CallError>,
+    directory: &'a Path,
+}
+
+impl Agent<'_> {
+    fn serve(&self, mut input: impl Read, output: impl Write + Send) -> Result<(), ProtocolError> {
+        let output = Mutex::new(output);
+        let slots = Slots::new(AT_ONCE);
+        let mut decoder = Decoder::new();
+        let mut buffer = vec![0; 64 << 10];
+        std::thread::scope(|scope| {
+            loop {
+                let bytes = match input.read(&mut buffer) {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    // A stdin that cannot be read has ended.
+                    Ok(0) | Err(_) => return Ok(()),
+                    Ok(length) => buffer.get(..length).unwrap_or_default(),
+                };
+                decoder.push(bytes);
+                while let Some(frame) = decoder.next_frame()? {
+                    let slot = slots.take();
+                    let output = &output;
+                    scope.spawn(move || {
+                        let response = self.respond(frame);
+                        // If the app no longer listens, stdin ends too.
+                        let _ = lock(output)
+                            .write_all(&response)
+                            .and_then(|()| lock(output).flush());
+                        drop(slot);
+                    });
+                }
+            }
+        })
+    }
+
+    fn respond(
+        &self,
+        Frame {
+            header: Request { id, call },
+            body,
+        }: Frame<Request>,
+    ) -> Vec<u8> {
+        let (result, body) = match self.answer(call, &body) {
+            Ok((reply, body)) => (Ok(reply), body),
+            Err(error) => (Err(error), Vec::new()),
+        };
+        protocol::encode(&Response { id, result }, &body).unwrap_or_else(|error| {
+            let error = CallError {
+                failure: Failure::TooLarge,
+                message: error.to_string(),
+            };
+            protocol::encode(
+                &Response {
+                    id,
+                    result: Err(error),
+                },
+                &[],
+            )
+            .unwrap_or_default()
+        })
+    }
+
+    fn answer(&self, call: Call, body: &[u8]) -> Result<(Reply, Vec<u8>), CallError> {
+        let workspace = self.workspace.as_ref().map_err(Clone::clone);
+        let reply = match call {
+            Call::Hello { protocol } => Reply::Hello(self.hello(protocol)?),
+            Call::List { path, limit } => {
+                let (entries, truncated) = workspace?.list(&path, limit)?;
+                Reply::List { entries, truncated }
+            }
+            Call::Read {
+                path,
+                offset,
+                limit,
+            } => {
+                let piece = workspace?.read(&path, offset, limit)?;
+                let reply = Reply::Read {
+                    size: piece.size,
+                    truncated: piece.truncated,
+                    revision: piece.revision,
+                };
+                return Ok((reply, piece.content));
+            }
+            Call::Write { path, condition } => Reply::Write {
+                revision: workspace?.write(&path, &condition, body)?,
+            },
+            Call::Stat { path } => {
+                let (entry, revision) = workspace?.stat(&path)?;
+                Reply::Stat { entry, revision }
+            }
+            Call::HangUp { terminal } => Reply::HangUp {
+                ended: processes::hang_up(|found| found == terminal.as_bytes()),
+            },
+            Call::HangUpOthers { keep } => Reply::HangUpOthers {
+                ended: processes::hang_up(|found| {
+                    !keep.iter().any(|kept| found == kept.as_bytes())
+                }),
+            },
+        };
+        Ok((reply, Vec::new()))
+    }
+
+    fn hello(&self, protocol: u32) -> Result<Hello, CallError> {
+        if protocol != protocol::VERSION {
+            return Err(CallError {
+                failure: Failure::UnsupportedProtocol {
+                    protocol: protocol::VERSION,
+                },
+                message: format!(
+                    "the agent speaks protocol {}, not {protocol}",
+                    protocol::VERSION
+                ),
+            });
+        }
+        let not_ready = |message| CallError {
+            failure: Failure::NotReady,
+            message,
+        };
+        readiness::wait(self.directory, SETUP_LIMIT).map_err(not_ready)?;
+        let workspace = self
+            .workspace
+            .as_ref()
+            .map_err(|error| not_ready(error.message.clone()))?;
+        let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+        Ok(Hello {
+            protocol: protocol::VERSION,
+            agent_version: crate::VERSION.to_owned(),
+            uid,
+            gid,
+            user: accounts::account_of(uid, &accounts::passwd()).map(|account| account.name),
+            workspace_writable: workspace.is_writable(),
+        })
+    }
+}
+
+struct Slots {
+    free: Mutex<usize>,
+    freed: Condvar,
+}
+
+/// Given back when dropped.
+struct Slot<'a>(&'a Slots);
+
+impl Slots {
+    fn new(free: usize) -> Self {
+        Self {
+            free: Mutex::new(free),
+            freed: Condvar::new(),
+        }
+    }
+
+    /// Waits until there is a free one.
+    fn take(&self) -> Slot<'_> {
+        let waited = self.freed.wait_while(lock(&self.free), |free| *free == 0);
+        *waited.unwrap_or_else(PoisonError::into_inner) -= 1;
+        Slot(self)
+    }
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        *lock(&self.0.free) += 1;
+        self.0.freed.notify_one();
+    }
+}
+
+/// A panic elsewhere leaves these values whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+    use crate::protocol::WriteCondition;
+
+    /// Plays a whole stream to an agent on an empty workspace, and returns the responses by id.
+    fn check(requests: &[(Call, &[u8])]) -> Vec<(u64, Result<Reply, CallError>, Vec<u8>)> {
+        let workspace = tempfile::tempdir().unwrap();
+        let agent = Agent {
+            workspace: Workspace::open(workspace.path()),
+            directory: Path::new("/nonexistent"),
+        };
+        let input: Vec<u8> = (1..)
+            .zip(requests)
+            .flat_map(|(id, (call, body))| {
+                protocol::encode(
+                    &Request {
+                        id,
+                        call: call.clone(),
+                    },
+                    body,
+                )
+                .unwrap()
+            })
+            .collect();
+        let mut output = Vec::new();
+        agent.serve(&*input, &mut output).unwrap();
+        let mut decoder = Decoder::<Response>::new();
+        decoder.push(&output);
+        let mut responses = Vec::new();
+        while let Some(Frame { header, body }) = decoder.next_frame().unwrap() {
+            responses.push((header.id, header.result, body));
+        }
+        assert!(decoder.is_between_frames());
+        responses.sort_by_key(|(id, ..)| *id);
+        responses
+    }
+
+    #[test]
+    fn every_request_is_answered_once_even_beyond_the_slots() {
+        let requests: Vec<_> = (0..100)
+            .map(|number| {
+                let path = format!("/workspace/{number}");
+                (
+                    Call::Write {
+                        path,
+                        condition: WriteCondition::Anything,
+                    },
+                    b"x".as_slice(),
+                )
+            })
+            .collect();
+        let responses = check(&requests);
+        assert_eq!(
+            responses.iter().map(|(id, ..)| *id).collect::<Vec<_>>(),
+            (1..=100).collect::<Vec<_>>()
+        );
+        assert!(responses.iter().all(|(_, result, _)| result.is_ok()));
+    }
+
+    #[test]
+    fn another_protocol_is_refused_with_ours() {
+        let responses = check(&[(Call::Hello { protocol: 99 }, b"")]);
+        let error = responses.into_iter().next().unwrap().1.unwrap_err();
+        assert_eq!(
+            error.failure,
+            Failure::UnsupportedProtocol {
+                protocol: protocol::VERSION
+            }
+        );
+        assert_eq!(error.message, "the agent speaks protocol 1, not 99");
+    }
+
+    #[test]
+    fn a_missing_workspace_is_told_by_every_call() {
+        let nowhere = Path::new("/nonexistent");
+        let agent = Agent {
+            workspace: Workspace::open(nowhere),
+            directory: nowhere,
+        };
+        let error = agent
+            .answer(
+                Call::Stat {
+                    path: "/workspace".into(),
+                },
+                &[],
+            )
+            .unwrap_err();
+        assert_eq!(error.failure, Failure::NotFound);
+    }
+
+    #[test]
+    fn a_stream_that_breaks_the_protocol_ends() {
+        let agent = Agent {
+            workspace: Workspace::open(Path::new("/")),
+            directory: Path::new("/nonexistent"),
+        };
+        assert!(agent.serve([255; 64].as_slice(), Vec::new()).is_err());
+    }
+}

@@ -1,0 +1,220 @@
+//! `agent shell`: becomes the image's shell in a terminal, as an interactive login shell.
+//!
+//! It says so when the image has none, rather than letting the terminal vanish.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use rustix::process::geteuid;
+use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
+
+use crate::accounts::{self, Account};
+use crate::processes::TERMINAL;
+
+/// Where shells are, the most comfortable first.
+const SHELLS: [&str; 6] = [
+    "/bin/bash",
+    "/usr/bin/bash",
+    "/bin/ash",
+    "/bin/sh",
+    "/usr/bin/sh",
+    "/busybox/sh",
+];
+
+/// What a shell returns when it cannot find a program.
+const NO_SHELL: u8 = 127;
+
+const NO_SHELL_MESSAGE: &str = "This image has no shell, so there is no terminal here.
+You can still view and edit the files; for a terminal, make a session of an image with a shell, such as the built-in one.
+";
+
+/// Becomes the shell; returns only if there is none and the user has seen that.
+#[must_use]
+pub fn run(terminal: Option<&str>) -> ExitCode {
+    let account = accounts::account_of(geteuid().as_raw(), &accounts::passwd());
+    for shell in candidates(env::var_os("SHELL").as_deref(), account.as_ref()) {
+        let variables = variables(|name| env::var_os(name), &shell, account.as_ref(), terminal);
+        // It returns if the file is missing, not executable or made for another machine: try the next.
+        let _ = Command::new(&shell)
+            .arg0(login_name(&shell))
+            .envs(variables)
+            .exec();
+    }
+    // Whoever closes the terminal meanwhile does not read it.
+    let _ = io::stdout().write_all(NO_SHELL_MESSAGE.as_bytes());
+    await_key();
+    ExitCode::from(NO_SHELL)
+}
+
+fn candidates(shell: Option<&OsStr>, account: Option<&Account>) -> Vec<PathBuf> {
+    let own = account.map(|account| OsStr::new(&account.shell));
+    let mut shells: Vec<PathBuf> = Vec::new();
+    for candidate in shell
+        .into_iter()
+        .chain(own)
+        .chain(SHELLS.map(OsStr::new))
+        .map(Path::new)
+    {
+        let turns_away = candidate
+            .file_name()
+            .is_some_and(|name| name == "nologin" || name == "false");
+        if candidate.is_absolute() && !turns_away && !shells.iter().any(|known| known == candidate)
+        {
+            shells.push(candidate.to_owned());
+        }
+    }
+    shells
+}
+
+/// Returns the variables to set in addition to what the image and the engine have set.
+fn variables(
+    present: impl Fn(&str) -> Option<OsString>,
+    shell: &Path,
+    account: Option<&Account>,
+    terminal: Option<&str>,
+) -> Vec<(&'static str, OsString)> {
+    let mut variables = vec![("SHELL", shell.into()), ("COLORTERM", "truecolor".into())];
+    if let Some(terminal) = terminal {
+        variables.push((TERMINAL, terminal.into()));
+    }
+    // `xterm` is what engines set for any terminal: it knows fewer colours than ours.
+    if present("TERM").is_none_or(|term| term.is_empty() || term == "dumb" || term == "xterm") {
+        variables.push(("TERM", "xterm-256color".into()));
+    }
+    if present("LANG").is_none() && present("LC_ALL").is_none() {
+        variables.push(("LANG", "C.UTF-8".into()));
+    }
+    if let Some(account) = account {
+        variables.push(("USER", (&account.name).into()));
+        variables.push(("LOGNAME", (&account.name).into()));
+        if !account.home.is_empty()
+            && present("HOME").is_none_or(|home| home.is_empty() || home == "/")
+        {
+            variables.push(("HOME", (&account.home).into()));
+        }
+    }
+    variables
+}
+
+/// A leading `-` makes a login shell.
+fn login_name(shell: &Path) -> OsString {
+    let mut name = OsString::from("-");
+    name.push(shell.file_name().unwrap_or(OsStr::from_bytes(b"sh")));
+    name
+}
+
+/// Waits until a key is pressed or the terminal is closed.
+fn await_key() {
+    let stdin = io::stdin();
+    let before = tcgetattr(&stdin).ok();
+    if let Some(mut raw) = before.clone() {
+        raw.make_raw();
+        // Without raw mode it takes the enter key.
+        let _ = tcsetattr(&stdin, OptionalActions::Flush, &raw);
+    }
+    // A key, the end and an error all mean: seen.
+    let _ = stdin.lock().read(&mut [0]);
+    if let Some(before) = before {
+        // The terminal may be gone.
+        let _ = tcsetattr(&stdin, OptionalActions::Now, &before);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn account(home: &str, shell: &str) -> Account {
+        Account {
+            name: "node".into(),
+            uid: 1000,
+            gid: 1000,
+            home: home.into(),
+            shell: shell.into(),
+        }
+    }
+
+    fn check_first(shell: Option<&str>, own: Option<&str>, expected: &str) {
+        let account = own.map(|own| account("/", own));
+        let found = candidates(shell.map(OsStr::new), account.as_ref());
+        assert_eq!(
+            found.first().map(PathBuf::as_path),
+            Some(Path::new(expected)),
+            "{shell:?} {own:?}"
+        );
+    }
+
+    #[test]
+    fn the_users_shell_comes_before_the_usual_ones() {
+        check_first(Some("/usr/bin/fish"), Some("/bin/zsh"), "/usr/bin/fish");
+        check_first(None, Some("/bin/zsh"), "/bin/zsh");
+        check_first(None, None, "/bin/bash");
+        check_first(Some("fish"), None, "/bin/bash");
+        check_first(Some(""), Some(""), "/bin/bash");
+        check_first(Some("/bin/false"), Some("/usr/sbin/nologin"), "/bin/bash");
+    }
+
+    #[test]
+    fn no_shell_is_tried_twice() {
+        assert_eq!(
+            candidates(Some(OsStr::new("/bin/sh")), Some(&account("/", "/bin/sh"))).len(),
+            SHELLS.len()
+        );
+    }
+
+    fn check_variables(
+        present: &[(&str, &str)],
+        account: Option<&Account>,
+        expected: &[(&str, &str)],
+    ) {
+        let present = |name: &str| {
+            present
+                .iter()
+                .find(|(known, _)| *known == name)
+                .map(|(_, value)| value.into())
+        };
+        let found = variables(present, Path::new("/bin/sh"), account, Some("t1"));
+        let mut expected: Vec<_> = expected
+            .iter()
+            .map(|(name, value)| (*name, OsString::from(value)))
+            .collect();
+        expected.splice(
+            0..0,
+            [
+                ("SHELL", "/bin/sh"),
+                ("COLORTERM", "truecolor"),
+                (TERMINAL, "t1"),
+            ]
+            .map(|(n, v)| (n, v.into())),
+        );
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn the_environment_is_completed_and_not_overruled() {
+        let node = account("/home/node", "/bin/sh");
+        let user = [("USER", "node"), ("LOGNAME", "node")];
+        let set = [("TERM", "xterm-256color"), ("LANG", "C.UTF-8")];
+        check_variables(&[], None, &set);
+        check_variables(
+            &[("TERM", "xterm"), ("HOME", "/")],
+            Some(&node),
+            &[&set[..], &user, &[("HOME", "/home/node")]].concat(),
+        );
+        check_variables(
+            &[("TERM", "foot"), ("LC_ALL", "C"), ("HOME", "/data")],
+            Some(&node),
+            &user,
+        );
+    }
+
+    #[test]
+    fn a_login_shell_has_a_dash_in_its_name() {
+        assert_eq!(login_name(Path::new("/usr/bin/bash")), "-bash");
+    }
+}
