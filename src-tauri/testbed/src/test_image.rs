@@ -191,7 +191,8 @@ impl Busybox {
     /// Adds the program at `bin/busybox` and a link for each command.
     pub fn add_to(&self, tree: &mut Tree) {
         tree.file("bin/busybox", 0o755, 0, self.binary.clone());
-        for command in &self.commands {
+        // `linuxrc` is for a machine that boots.
+        for command in self.commands.iter().filter(|name| *name != "linuxrc") {
             tree.link(command, "/bin/busybox");
         }
     }

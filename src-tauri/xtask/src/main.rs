@@ -1,2 +1,64 @@
-//! Project commands.
-fn main() {}
+//! The project's own commands. `cargo xtask` alone lists them.
+//!
+//! They only arrange: compiling is cargo's, the UI npm's, the packages Tauri's. What they need is set up on the way,
+//! so that a fresh clone on a fresh machine gets by with `cargo xtask run`.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command-line tool speaks on the terminal"
+)]
+
+mod assets;
+mod base_image;
+mod testbed;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+use crate::workspace::Workspace;
+
+const USAGE: &str = "\
+The project's own commands: cargo xtask <command>
+
+  run [--headless]    set up, build and open the app; without a display, do the main job on a virtual one
+  test [filter]       set up, then every check and test; with a filter, only the tests whose name has it
+  build               make the release binary, target/release/cove
+  bundle              make the installers of this system
+  setup               only the set-up of all of these
+  assets              only the agent and the built-in image
+  icons               make the icons anew from icons/cove.svg
+  bench create        compare creating a session with the bare engine and its command line
+  testbed [command]   run a command with a test engine and registries, or show how to reach them
+
+Settings by environment:
+  COVE_TARGET_DIR     where cargo builds, shared by all clones (CARGO_TARGET_DIR goes before it)
+  COVE_ASSETS         a folder with ready-made agents and images, instead of making them
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match dispatch(&arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(arguments: &[&str]) -> Result<ExitCode> {
+    let workspace = Workspace::find()?;
+    match arguments {
+        ["assets"] => {
+            let folder = assets::make(&workspace)?;
+            println!("assets: {}", folder.display());
+        }
+        ["testbed", command @ ..] => return testbed::run(command),
+        [] | ["help" | "--help" | "-h"] => print!("{USAGE}"),
+        _ => bail!("no such command: `{}`\n\n{USAGE}", arguments.join(" ")),
+    }
+    Ok(ExitCode::SUCCESS)
+}
