@@ -125,7 +125,6 @@ fn parse_stat(stat: &[u8]) -> Option<ProcessStat> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use std::process::{Child, Command};
 

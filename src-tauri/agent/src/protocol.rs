@@ -453,11 +453,6 @@ fn split_length(bytes: &[u8]) -> Option<(usize, &[u8])> {
 }
 
 #[cfg(test)]
-#[expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a failed unwrap is a failed test"
-)]
 mod tests {
     use super::*;
 

@@ -167,11 +167,6 @@ impl Place {
 }
 
 #[cfg(test)]
-#[expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a failed unwrap is a failed test"
-)]
 mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;

@@ -76,10 +76,10 @@ impl Agent<'_> {
                     let output = &output;
                     scope.spawn(move || {
                         let response = self.respond(frame);
+                        let mut output = lock(output);
                         // If the app no longer listens, stdin ends too.
-                        let _ = lock(output)
-                            .write_all(&response)
-                            .and_then(|()| lock(output).flush());
+                        let _ = output.write_all(&response).and_then(|()| output.flush());
+                        drop(output);
                         drop(slot);
                     });
                 }
@@ -224,7 +224,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use super::*;
     use crate::protocol::WriteCondition;
