@@ -27,7 +27,7 @@ mod workspace;
 /// Where the agent's binary lies in a container; the app puts it there before the first start.
 pub const AGENT_PATH: &str = "/.cove/agent";
 
-/// The directory of the agent in a container. It belongs to root and only [`init`](self) writes to it.
+/// The directory of the agent in a container. It belongs to root and only `agent init` writes to it.
 pub const AGENT_DIRECTORY: &str = "/.cove";
 
 /// Where the session's volume is mounted.

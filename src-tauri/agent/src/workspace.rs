@@ -97,10 +97,13 @@ impl Workspace {
             .map_err(failed)?;
         let mut names = names_in(&directory).map_err(failed)?;
         names.sort_unstable_by(|(a_kind, a), (b_kind, b)| {
-            let folded = |name: &[u8]| name.to_ascii_lowercase();
             (*b_kind == EntryKind::Dir)
                 .cmp(&(*a_kind == EntryKind::Dir))
-                .then_with(|| folded(a).cmp(&folded(b)))
+                .then_with(|| {
+                    a.iter()
+                        .map(u8::to_ascii_lowercase)
+                        .cmp(b.iter().map(u8::to_ascii_lowercase))
+                })
                 .then_with(|| a.cmp(b))
         });
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
