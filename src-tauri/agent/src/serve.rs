@@ -1,6 +1,6 @@
 //! `agent serve`: answers the app's requests on stdin and stdout, as the image's user.
 //!
-//! Each request has its own thread, [`AT_ONCE`] of them at most, so that a slow one does not hold up the
+//! Each request has its own thread, eight of them at most, so that a slow one does not hold up the
 //! others. What runs when the app goes away is finished first: a write is never cut off.
 
 use std::io::{self, Read, Write};
