@@ -352,27 +352,10 @@ impl Window {
         self.lines.all().clone()
     }
 
-    /// Calls `each` with every line the app prints, from the first on, until it returns true.
-    ///
-    /// # Errors
-    /// When it does not within the limit.
-    pub fn follow_log(&self, limit: Duration, mut each: impl FnMut(&str) -> bool) -> Result<()> {
-        let start = Instant::now();
-        let mut seen = 0;
-        loop {
-            let new = self.lines.after(seen, POLL);
-            seen += new.len();
-            if new.iter().any(|line| each(line)) {
-                return Ok(());
-            }
-            if start.elapsed() > limit {
-                bail!(
-                    "waited {} s in vain for a line of the app:\n{}",
-                    limit.as_secs(),
-                    self.lines.tail()
-                );
-            }
-        }
+    /// Returns the lines that the app has printed after the first `seen`, waiting up to `limit` for one.
+    #[must_use]
+    pub fn log_lines_after(&self, seen: usize, limit: Duration) -> Vec<String> {
+        self.lines.after(seen, limit)
     }
 
     /// Kills the app at this instant, as a crash would; the driver is of no use afterwards.

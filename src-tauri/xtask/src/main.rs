@@ -10,6 +10,15 @@
 
 mod assets;
 mod base_image;
+mod bench;
+mod headless;
+mod icons;
+mod package;
+mod run;
+mod setup;
+mod summary;
+mod system;
+mod test;
 mod testbed;
 mod workspace;
 
@@ -17,6 +26,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
+use crate::setup::Need;
 use crate::workspace::Workspace;
 
 const USAGE: &str = "\
@@ -52,10 +62,19 @@ fn main() -> ExitCode {
 fn dispatch(arguments: &[&str]) -> Result<ExitCode> {
     let workspace = Workspace::find()?;
     match arguments {
+        ["run"] => return run::run(&workspace, false),
+        ["run", "--headless"] => return run::run(&workspace, true),
+        ["test"] => return test::test(&workspace, None),
+        ["test", filter] => return test::test(&workspace, Some(filter)),
+        ["build"] => package::build(&workspace)?,
+        ["bundle"] => package::bundle(&workspace)?,
+        ["setup"] => setup::set_up(&workspace, &[Need::Build, Need::Window, Need::Engine])?,
         ["assets"] => {
             let folder = assets::make(&workspace)?;
             println!("assets: {}", folder.display());
         }
+        ["icons"] => icons::make(&workspace)?,
+        ["bench", "create"] => bench::create(&workspace)?,
         ["testbed", command @ ..] => return testbed::run(command),
         [] | ["help" | "--help" | "-h"] => print!("{USAGE}"),
         _ => bail!("no such command: `{}`\n\n{USAGE}", arguments.join(" ")),
