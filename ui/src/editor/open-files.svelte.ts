@@ -1,0 +1,89 @@
+// The files that are open in the viewer of one session.
+
+import type { FileEntry } from "../bindings/FileEntry";
+import type { ErrorReport } from "../bindings/ErrorReport";
+import type { FileContent } from "../lib/ipc/commands";
+import { reportOf } from "../lib/ipc/error";
+
+export type Content =
+  | { kind: "loading" }
+  | { kind: "text"; text: string; size: number; truncated: boolean }
+  | { kind: "image"; source: string; size: number }
+  | { kind: "binary"; size: number }
+  | { kind: "failed"; failure: ErrorReport };
+
+export class OpenFile {
+  readonly path: string;
+  readonly name: string;
+  content = $state.raw<Content>({ kind: "loading" });
+
+  constructor(path: string, name: string) {
+    this.path = path;
+    this.name = name;
+  }
+}
+
+const IMAGE_TYPES: Record<string, string> = {
+  png: "image/png",
+  jpg: "image/jpeg",
+  jpeg: "image/jpeg",
+  gif: "image/gif",
+  webp: "image/webp",
+  ico: "image/x-icon",
+};
+
+export class OpenFiles {
+  files = $state.raw<OpenFile[]>([]);
+  activePath = $state<string | null>(null);
+
+  readonly #read: (path: string) => Promise<FileContent>;
+
+  constructor(read: (path: string) => Promise<FileContent>) {
+    this.#read = read;
+  }
+
+  readonly active = $derived.by(() => this.files.find((file) => file.path === this.activePath) ?? null);
+
+  /** Opens a file, or shows the one that is open and reads it again. */
+  async open(entry: Pick<FileEntry, "path" | "name">): Promise<void> {
+    let file = this.files.find((open) => open.path === entry.path);
+    if (!file) {
+      file = new OpenFile(entry.path, entry.name);
+      this.files = [...this.files, file];
+    }
+    this.activePath = file.path;
+    try {
+      file.content = contentOf(file.name, await this.#read(file.path));
+    } catch (thrown) {
+      file.content = { kind: "failed", failure: reportOf(thrown) };
+    }
+  }
+
+  close(path: string): void {
+    const index = this.files.findIndex((file) => file.path === path);
+    this.files = this.files.filter((file) => file.path !== path);
+    if (this.activePath === path) {
+      this.activePath = (this.files[index] ?? this.files[index - 1])?.path ?? null;
+    }
+  }
+}
+
+export function contentOf(name: string, read: FileContent): Content {
+  const { content, size, truncated } = read;
+  switch (read.encoding) {
+    case "utf-8":
+      return { kind: "text", text: content, size, truncated };
+    case "base64": {
+      const type = IMAGE_TYPES[extensionOf(name)];
+      if (type === undefined || truncated) return { kind: "binary", size };
+      return { kind: "image", source: `data:${type};base64,${content}`, size };
+    }
+    default:
+      return read.encoding satisfies never;
+  }
+}
+
+export function extensionOf(name: string): string {
+  const dot = name.lastIndexOf(".");
+  return dot < 0 ? "" : name.slice(dot + 1).toLowerCase();
+}

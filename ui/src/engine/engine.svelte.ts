@@ -1,0 +1,119 @@
+// Which engines were found and whether one can be used.
+
+import type { EngineReason } from "../bindings/EngineReason";
+import type { EngineView } from "../bindings/EngineView";
+import type { ErrorReport } from "../bindings/ErrorReport";
+import type { engineStatus } from "../lib/ipc/commands";
+import type { System } from "../lib/ipc/desktop";
+import { reportOf } from "../lib/ipc/error";
+
+/** What the one button of the page does. */
+export type NextStep =
+  | { kind: "guide"; label: string; url: string }
+  | { kind: "copy"; label: string; command: string }
+  | { kind: "probe"; label: string };
+
+const INSTALL_GUIDES: Record<System, string> = {
+  linux: "https://docs.docker.com/engine/install/",
+  macos: "https://docs.docker.com/desktop/setup/install/mac-install/",
+  windows: "https://docs.docker.com/desktop/setup/install/windows-install/",
+};
+
+export const REASON_TITLES: Record<EngineReason, string> = {
+  not_installed: "No container engine is installed",
+  not_running: "The container engine is not running",
+  no_permission: "You may not use the container engine",
+  too_old: "The container engine is too old",
+  wrong_system: "The container engine runs Windows containers",
+};
+
+/** A place where an engine stands tells more than one where none was ever found. */
+const MOST_TELLING: readonly EngineReason[] = [
+  "no_permission",
+  "not_running",
+  "too_old",
+  "wrong_system",
+  "not_installed",
+];
+
+export class Engine {
+  engines = $state.raw<EngineView[]>([]);
+  probing = $state(false);
+  /** Whether an answer came since the window loaded. */
+  known = $state(false);
+  failure = $state.raw<ErrorReport | null>(null);
+
+  readonly #engineStatus: typeof engineStatus;
+
+  constructor(status: typeof engineStatus) {
+    this.#engineStatus = status;
+  }
+
+  readonly selected = $derived.by(
+    () => this.engines.find((engine) => engine.selected && engine.problem === null) ?? null,
+  );
+  readonly missing = $derived.by(() => this.known && this.selected === null);
+  /** The problem that is closest to being solved. */
+  readonly reason = $derived.by((): EngineReason => {
+    const reasons = this.engines.map((engine) => engine.problem?.reason);
+    return MOST_TELLING.find((reason) => reasons.includes(reason)) ?? "not_installed";
+  });
+
+  /** Looks again; a probe under way is not doubled. */
+  async probe(): Promise<void> {
+    if (this.probing) return;
+    this.probing = true;
+    try {
+      this.engines = await this.#engineStatus();
+      this.failure = null;
+    } catch (thrown) {
+      this.engines = [];
+      this.failure = reportOf(thrown);
+    } finally {
+      this.probing = false;
+      this.known = true;
+    }
+  }
+}
+
+export function nextStep(reason: EngineReason, system: System): NextStep {
+  switch (reason) {
+    case "not_installed":
+      return { kind: "guide", label: "Open the install guide", url: INSTALL_GUIDES[system] };
+    case "too_old":
+      return { kind: "guide", label: "Open the update guide", url: INSTALL_GUIDES[system] };
+    case "not_running":
+      return system === "linux"
+        ? { kind: "copy", label: "Copy the start command", command: "sudo systemctl start docker" }
+        : { kind: "probe", label: "Look again" };
+    case "no_permission":
+      return system === "linux"
+        ? { kind: "copy", label: "Copy the command", command: 'sudo usermod -aG docker "$USER"' }
+        : { kind: "probe", label: "Look again" };
+    case "wrong_system":
+      return { kind: "probe", label: "Look again" };
+    default:
+      return reason satisfies never;
+  }
+}
+
+export function explanation(reason: EngineReason, system: System): string {
+  switch (reason) {
+    case "not_installed":
+      return "Cove runs sessions on a container engine on your machine: Docker, Podman, Colima, OrbStack or Rancher Desktop. Install one of them and start it.";
+    case "not_running":
+      return system === "linux"
+        ? "An engine is installed, and nobody answers. Start it with the command below."
+        : "An engine is installed, and nobody answers. Start it from your applications.";
+    case "no_permission":
+      return system === "linux"
+        ? "An engine is running, and your user may not talk to it. Add yourself to its group with the command below, then log out and in again."
+        : "An engine is running, and your user may not talk to it. Check its settings.";
+    case "too_old":
+      return "Cove needs Docker 20.10, Podman 4, or newer.";
+    case "wrong_system":
+      return "Cove's sessions are Linux containers. Switch the engine to Linux containers in its menu.";
+    default:
+      return reason satisfies never;
+  }
+}

@@ -1,0 +1,13 @@
+import type { LucideProps } from "@lucide/svelte";
+import type { Component } from "svelte";
+
+/** An entry of a menu. */
+export interface MenuAction {
+  /** Names the entry for code; unique in its menu. */
+  name: string;
+  label: string;
+  icon: Component<LucideProps>;
+  danger?: boolean;
+  disabled?: boolean;
+  run: () => void;
+}

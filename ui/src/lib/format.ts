@@ -1,0 +1,74 @@
+// Figures as people read them.
+
+import type { PullProgress } from "../bindings/PullProgress";
+
+const UNITS = ["B", "kB", "MB", "GB", "TB"] as const;
+
+/** `0:21`, `12:05`, `1:02:09`. Whole seconds, rounded down. */
+export function clock(ms: number): string {
+  const total = Math.max(0, Math.floor(ms / 1000));
+  const seconds = String(total % 60).padStart(2, "0");
+  const minutes = Math.floor(total / 60) % 60;
+  const hours = Math.floor(total / 3600);
+  return hours > 0 ? `${hours}:${String(minutes).padStart(2, "0")}:${seconds}` : `${minutes}:${seconds}`;
+}
+
+/** `0.1 s` below ten seconds, `42 s` below a minute, then `1:05`. */
+export function duration(ms: number): string {
+  if (ms < 9_950) return `${(Math.max(0, ms) / 1000).toFixed(1)} s`;
+  if (ms < 60_000) return `${Math.floor(ms / 1000)} s`;
+  return clock(ms);
+}
+
+/** `431 MB`, `1.2 GB`; powers of a thousand, as the engines count. */
+export function bytes(count: number): string {
+  const unit = unitOf(count);
+  return `${inUnit(count, unit)} ${UNITS[unit] ?? "B"}`;
+}
+
+/** `182 of 431 MB · 24 MB/s · 5 of 9 layers`; `≥` while the total may still grow. */
+export function pullLine(pull: PullProgress): string {
+  const parts: string[] = [];
+  if (pull.total_bytes > 0) {
+    const unit = unitOf(pull.total_bytes);
+    const atLeast = pull.total_is_exact ? "" : "≥ ";
+    parts.push(
+      `${inUnit(pull.downloaded_bytes, unit)} of ${atLeast}${inUnit(pull.total_bytes, unit)} ${UNITS[unit] ?? "B"}`,
+    );
+  }
+  if (pull.bytes_per_second !== null && pull.downloaded_bytes < pull.total_bytes) {
+    parts.push(`${bytes(pull.bytes_per_second)}/s`);
+  }
+  if (pull.layers_total > 0) {
+    parts.push(`${pull.layers_done} of ${pull.layers_total} ${pull.layers_total === 1 ? "layer" : "layers"}`);
+  }
+  return parts.join(" · ");
+}
+
+/** `about 0:12 left`; rounded up, because "0:00 left" is never true while one waits. */
+export function timeLeft(etaMs: number | null): string {
+  if (etaMs === null) return "calculating…";
+  return `about ${clock(Math.max(1, Math.ceil(etaMs / 1000)) * 1000)} left`;
+}
+
+export function count(n: number, one: string, many = `${one}s`): string {
+  return `${n} ${n === 1 ? one : many}`;
+}
+
+export function dateTime(iso: string): string {
+  const date = new Date(iso);
+  if (Number.isNaN(date.getTime())) return iso;
+  return date.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+}
+
+function unitOf(count: number): number {
+  let unit = 0;
+  while (unit < UNITS.length - 1 && count >= 999.5 * 1000 ** unit) unit += 1;
+  return unit;
+}
+
+function inUnit(count: number, unit: number): string {
+  const value = count / 1000 ** unit;
+  const figure = unit >= 3 || (unit > 0 && value > 0 && value < 9.95) ? value.toFixed(1) : String(Math.round(value));
+  return figure.endsWith(".0") ? figure.slice(0, -2) : figure;
+}

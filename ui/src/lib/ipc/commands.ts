@@ -1,0 +1,209 @@
+// One typed function per command. Each rejects with a `CommandError` and with nothing else.
+
+import { Channel, invoke } from "@tauri-apps/api/core";
+
+import type { Encoding } from "../../bindings/Encoding";
+import type { EngineView } from "../../bindings/EngineView";
+import type { FileEntry } from "../../bindings/FileEntry";
+import type { ImageView } from "../../bindings/ImageView";
+import type { Phase } from "../../bindings/Phase";
+import type { Session } from "../../bindings/Session";
+import type { SessionId } from "../../bindings/SessionId";
+import type { SessionStatus } from "../../bindings/SessionStatus";
+import type { Settings } from "../../bindings/Settings";
+import type { TemplateCard } from "../../bindings/TemplateCard";
+import { CommandError, report, reportOf } from "./error";
+
+export interface CreateRequest {
+  workspace_id: string;
+  template?: string;
+  image?: string;
+  project_name?: string;
+  description?: string;
+}
+
+export interface CreatedSession {
+  ok: true;
+  session_id: SessionId;
+  phase: Phase;
+  message: string;
+}
+
+export interface Acted {
+  ok: true;
+  session_id: SessionId;
+}
+
+export interface Directory {
+  entries: FileEntry[];
+  truncated: boolean;
+}
+
+export interface FileContent {
+  content: string;
+  encoding: Encoding;
+  size: number;
+  truncated: boolean;
+  revision: string;
+}
+
+/** How a terminal's process ended; `code` is null when a signal or a lost connection ended it. */
+export interface TerminalExit {
+  code: number | null;
+  message: string;
+}
+
+export interface TerminalOutput {
+  /** Raw bytes of the terminal, in order. */
+  onbytes: (bytes: Uint8Array) => void;
+  /** Heard once, after the last bytes. */
+  onexit: (exit: TerminalExit) => void;
+}
+
+/** The directory that every session's files live in. */
+export const WORKSPACE = "/workspace";
+
+export function createSession(request: CreateRequest): Promise<CreatedSession> {
+  return call("create_session", { request });
+}
+
+export function sessionStatus(id: MaybeId): Promise<SessionStatus> {
+  return callWithId("session_status", id);
+}
+
+export function cancelSession(id: MaybeId): Promise<Acted> {
+  return callWithId("cancel_session", id);
+}
+
+export function retrySession(id: MaybeId): Promise<Acted> {
+  return callWithId("retry_session", id);
+}
+
+export function openSession(id: MaybeId): Promise<Acted> {
+  return callWithId("open_session", id);
+}
+
+export function stopSession(id: MaybeId): Promise<Acted> {
+  return callWithId("stop_session", id);
+}
+
+export function deleteSession(id: MaybeId): Promise<Acted> {
+  return callWithId("delete_session", id);
+}
+
+export async function listSessions(): Promise<Session[]> {
+  return (await call<{ sessions: Session[] }>("list_sessions")).sessions;
+}
+
+export async function listTemplates(): Promise<TemplateCard[]> {
+  return (await call<{ templates: TemplateCard[] }>("list_templates")).templates;
+}
+
+export async function listImages(): Promise<ImageView[]> {
+  return (await call<{ images: ImageView[] }>("list_images")).images;
+}
+
+export async function engineStatus(): Promise<EngineView[]> {
+  return (await call<{ engines: EngineView[] }>("engine_status")).engines;
+}
+
+export async function readSettings(): Promise<Settings> {
+  return (await call<{ settings: Settings }>("read_settings")).settings;
+}
+
+export async function writeSettings(settings: Settings): Promise<Settings> {
+  return (await call<{ settings: Settings }>("write_settings", { settings })).settings;
+}
+
+export function listDir(id: MaybeId, path: string): Promise<Directory> {
+  return callWithId("list_dir", id, { path });
+}
+
+export function readFile(id: MaybeId, path: string): Promise<FileContent> {
+  return callWithId("read_file", id, { path });
+}
+
+export async function writeFile(
+  id: MaybeId,
+  path: string,
+  content: string,
+  encoding: Encoding,
+  revision?: string,
+): Promise<string> {
+  const args = { path, content, encoding, ...(revision === undefined ? {} : { revision }) };
+  return (await callWithId<{ revision: string }>("write_file", id, args)).revision;
+}
+
+/** Opens a new terminal, or attaches to the one named and hears its recent output first. */
+export async function openTerminal(
+  id: MaybeId,
+  terminalId: string | null,
+  size: { cols: number; rows: number },
+  output: TerminalOutput,
+): Promise<string> {
+  const on_output = new Channel<unknown>((message) => hearTerminal(message, output));
+  const args = { ...size, on_output, ...(terminalId === null ? {} : { terminal_id: terminalId }) };
+  return (await callWithId<{ terminal_id: string }>("open_terminal", id, args)).terminal_id;
+}
+
+export async function writeTerminal(id: MaybeId, terminal_id: string, data: string): Promise<void> {
+  await callWithId("write_terminal", id, { terminal_id, data });
+}
+
+export async function resizeTerminal(
+  id: MaybeId,
+  terminal_id: string,
+  cols: number,
+  rows: number,
+): Promise<void> {
+  await callWithId("resize_terminal", id, { terminal_id, cols, rows });
+}
+
+/** Says how many bytes of this attachment have been rendered in all; output waits for it. */
+export async function ackTerminal(id: MaybeId, terminal_id: string, bytes: number): Promise<void> {
+  await callWithId("ack_terminal", id, { terminal_id, bytes });
+}
+
+export async function closeTerminal(id: MaybeId, terminal_id: string): Promise<void> {
+  await callWithId("close_terminal", id, { terminal_id });
+}
+
+/** What a caller may hold where an id should be; only a real one is ever sent. */
+type MaybeId = SessionId | null | undefined;
+
+type Args = Record<string, unknown>;
+
+function callWithId<T>(command: string, id: MaybeId, args: Args = {}): Promise<T> {
+  const word = id?.trim();
+  if (word === undefined || word === "" || word === "undefined" || word === "null") {
+    return Promise.reject(
+      new CommandError(
+        report(
+          "SESSION_ID_MISSING",
+          "no session id was given",
+          "Choose a session from the list, or create a new one.",
+        ),
+      ),
+    );
+  }
+  return call(command, { id, ...args });
+}
+
+async function call<T>(command: string, args: Args = {}): Promise<T> {
+  try {
+    return await invoke<T>(command, args);
+  } catch (thrown) {
+    throw new CommandError(reportOf(thrown));
+  }
+}
+
+/** Raw messages come as bytes; small ones may come as an array of numbers. */
+function hearTerminal(message: unknown, output: TerminalOutput): void {
+  if (message instanceof ArrayBuffer) output.onbytes(new Uint8Array(message));
+  else if (ArrayBuffer.isView(message)) {
+    output.onbytes(new Uint8Array(message.buffer, message.byteOffset, message.byteLength));
+  } else if (Array.isArray(message)) output.onbytes(Uint8Array.from(message as number[]));
+  else if (typeof message === "object" && message !== null && "exit" in message) {
+    output.onexit(message.exit as TerminalExit);
+  }
+}

@@ -1,0 +1,165 @@
+// What the window knows of one session: its entry in the list and how its current or last run goes.
+// News and snapshots come in from outside; nothing here asks for anything.
+
+import type { ErrorReport } from "../bindings/ErrorReport";
+import type { Phase } from "../bindings/Phase";
+import type { Progress } from "../bindings/Progress";
+import type { Session } from "../bindings/Session";
+import type { SessionState } from "../bindings/SessionState";
+import type { SessionStatus } from "../bindings/SessionStatus";
+import type { Undone } from "../bindings/Undone";
+import type { SessionNews } from "../lib/ipc/events";
+
+/** A pull that has been silent for longer than this is called stalled. */
+export const STALL_MS = 3_000;
+
+const NOTHING_YET: Progress = {
+  percent: 0,
+  eta_ms: null,
+  elapsed_ms: 0,
+  idle_ms: 0,
+  finished: [],
+  pull: null,
+};
+
+export class Run {
+  readonly id: string;
+
+  session = $state.raw<Session | null>(null);
+  state = $state<SessionState>("provisioning");
+  phase = $state<Phase>("Starting");
+  progress = $state.raw<Progress>(NOTHING_YET);
+  message = $state("");
+  /** The messages of this run, oldest first, without repetition. */
+  messages = $state<string[]>([]);
+  error = $state.raw<ErrorReport | null>(null);
+  undone = $state.raw<Undone[]>([]);
+  /** From the press of Cancel until the run has ended. */
+  cancelling = $state(false);
+  /** Why a command about this session was refused. */
+  refusal = $state.raw<ErrorReport | null>(null);
+  /** From the press of a button until the answer. */
+  asking = $state(false);
+  /** Whether anything was heard of it since the window loaded. */
+  seeded = $state(false);
+
+  /** The last event that is included here. */
+  seq = -1;
+  #heardAt = $state(0);
+
+  constructor(id: string) {
+    this.id = id;
+  }
+
+  readonly name = $derived.by(() => this.session?.name ?? this.id.slice(0, 8));
+  readonly running = $derived.by(() => this.state === "provisioning");
+
+  /** Takes an event; returns false and changes nothing when something as new is known already. */
+  hear(news: SessionNews, now: number): boolean {
+    if (news.seq <= this.seq) return false;
+    this.seq = news.seq;
+    this.seeded = true;
+    switch (news.kind) {
+      case "progress":
+        this.state = "provisioning";
+        this.error = null;
+        this.phase = news.phase;
+        this.#take(news.progress, news.message, now);
+        break;
+      case "ready":
+        this.session = news.session;
+        this.phase = "Ready";
+        this.#take(news.progress, "", now);
+        this.#end("ready");
+        break;
+      case "failed":
+        this.phase = news.phase;
+        this.error = news.error;
+        this.undone = news.undone;
+        this.#freeze(now);
+        this.#end("failed");
+        break;
+      case "cancelled":
+        this.phase = news.phase;
+        this.undone = news.undone;
+        this.#freeze(now);
+        this.#end("cancelled");
+        break;
+      default:
+        news satisfies never;
+    }
+    return true;
+  }
+
+  /** Takes a snapshot, unless an event overtook it. */
+  seed(status: SessionStatus, now: number): boolean {
+    if (status.seq < this.seq) return false;
+    this.seq = status.seq;
+    this.seeded = true;
+    this.session = status.session;
+    this.state = status.state;
+    this.phase = status.phase;
+    this.error = status.error;
+    this.undone = status.undone;
+    this.#take(status.progress, status.message, now);
+    if (!this.running) this.cancelling = false;
+    return true;
+  }
+
+  /** Takes the list's view, which knows no events: what was heard since it was asked for wins. */
+  list(session: Session, heardSince: boolean): void {
+    this.session = session;
+    if (!heardSince) this.state = session.state;
+  }
+
+  /** Begins anew before the first event of the new run, so that nothing old is shown. */
+  restart(now: number): void {
+    this.state = "provisioning";
+    this.phase = "Starting";
+    this.error = null;
+    this.refusal = null;
+    this.undone = [];
+    this.messages = [];
+    this.cancelling = false;
+    this.#take(NOTHING_YET, "", now);
+  }
+
+  /** Milliseconds since the run began; stands still once it is over. */
+  elapsed(now: number): number {
+    return this.progress.elapsed_ms + (this.running ? Math.max(0, now - this.#heardAt) : 0);
+  }
+
+  /** Milliseconds that the current phase has taken. */
+  phaseElapsed(now: number): number {
+    const before = this.progress.finished.reduce((sum, finished) => sum + finished.elapsed_ms, 0);
+    return Math.max(0, this.elapsed(now) - before);
+  }
+
+  /** How long the pull has been silent, once that is worth saying; null otherwise. */
+  stalled(now: number): number | null {
+    if (!this.running || this.phase !== "PullingImage") return null;
+    const idle = this.progress.idle_ms + Math.max(0, now - this.#heardAt);
+    return idle >= STALL_MS ? idle : null;
+  }
+
+  #take(progress: Progress, message: string, now: number): void {
+    this.progress = progress;
+    this.#heardAt = now;
+    this.message = message;
+    if (message !== "" && this.messages.at(-1) !== message) {
+      this.messages = [...this.messages.slice(-49), message];
+    }
+  }
+
+  #freeze(now: number): void {
+    this.progress = { ...this.progress, elapsed_ms: this.elapsed(now), eta_ms: null };
+    this.#heardAt = now;
+  }
+
+  #end(state: SessionState): void {
+    this.state = state;
+    this.cancelling = false;
+    this.refusal = null;
+    if (state === "ready") this.error = null;
+  }
+}

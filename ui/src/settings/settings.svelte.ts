@@ -1,0 +1,118 @@
+// What the user can set: limits that the Rust side keeps, and preferences of this window.
+
+import type { ErrorReport } from "../bindings/ErrorReport";
+import type { Settings as Limits } from "../bindings/Settings";
+import type * as commands from "../lib/ipc/commands";
+import { problemsOf, reportOf } from "../lib/ipc/error";
+import { recall, remember } from "../lib/remembered";
+
+type FieldName = keyof Limits;
+
+export const NO_NUMBER = "must be a number";
+
+/** Preferences of the terminal that need no restart of a session. */
+export class TerminalPreferences {
+  /** Draws with elements instead of the graphics card. */
+  simpleRenderer = $state(recall("terminal.renderer", "restart") === "dom");
+  screenReader = $state(recall("terminal.screen-reader", "restart") === "on");
+
+  set(simpleRenderer: boolean, screenReader: boolean): void {
+    this.simpleRenderer = simpleRenderer;
+    this.screenReader = screenReader;
+    remember("terminal.renderer", simpleRenderer ? "dom" : null, "restart");
+    remember("terminal.screen-reader", screenReader ? "on" : null, "restart");
+  }
+}
+
+export class SettingsForm {
+  open = $state(false);
+  loading = $state(false);
+  saving = $state(false);
+  values = $state<Record<FieldName, string>>({
+    time_limit_s: "",
+    cpu_limit: "",
+    memory_limit_mb: "",
+    pids_limit: "",
+  });
+  simpleRenderer = $state(false);
+  screenReader = $state(false);
+  problems = $state.raw<Record<string, string>>({});
+  failure = $state.raw<ErrorReport | null>(null);
+
+  readonly preferences: TerminalPreferences;
+  readonly #commands: Pick<typeof commands, "readSettings" | "writeSettings">;
+
+  constructor(
+    formCommands: Pick<typeof commands, "readSettings" | "writeSettings">,
+    preferences: TerminalPreferences,
+  ) {
+    this.#commands = formCommands;
+    this.preferences = preferences;
+  }
+
+  async show(): Promise<void> {
+    if (this.open) return;
+    this.open = true;
+    this.loading = true;
+    this.failure = null;
+    this.problems = {};
+    this.simpleRenderer = this.preferences.simpleRenderer;
+    this.screenReader = this.preferences.screenReader;
+    try {
+      this.#fill(await this.#commands.readSettings());
+    } catch (thrown) {
+      this.failure = reportOf(thrown);
+    } finally {
+      this.loading = false;
+    }
+  }
+
+  close(): void {
+    this.open = false;
+  }
+
+  async save(): Promise<void> {
+    if (this.saving || this.loading) return;
+    const problems: Record<string, string> = {};
+    const number = (name: FieldName): number => {
+      const text = this.values[name].trim();
+      const value = Number(text);
+      if (text === "" || !Number.isFinite(value)) problems[name] = NO_NUMBER;
+      return value;
+    };
+    const optional = (name: FieldName): number | null =>
+      this.values[name].trim() === "" ? null : number(name);
+    const limits: Limits = {
+      time_limit_s: number("time_limit_s"),
+      cpu_limit: optional("cpu_limit"),
+      memory_limit_mb: optional("memory_limit_mb"),
+      pids_limit: number("pids_limit"),
+    };
+    this.problems = problems;
+    this.failure = null;
+    if (Object.keys(problems).length > 0) return;
+
+    this.saving = true;
+    try {
+      this.#fill(await this.#commands.writeSettings(limits));
+      this.preferences.set(this.simpleRenderer, this.screenReader);
+      this.open = false;
+    } catch (thrown) {
+      const failure = reportOf(thrown);
+      this.problems = problemsOf(failure);
+      const placed = Object.keys(this.values).some((name) => name in this.problems);
+      this.failure = placed ? null : failure;
+    } finally {
+      this.saving = false;
+    }
+  }
+
+  #fill(limits: Limits): void {
+    this.values = {
+      time_limit_s: String(limits.time_limit_s),
+      cpu_limit: limits.cpu_limit === null ? "" : String(limits.cpu_limit),
+      memory_limit_mb: limits.memory_limit_mb === null ? "" : String(limits.memory_limit_mb),
+      pids_limit: String(limits.pids_limit),
+    };
+  }
+}
