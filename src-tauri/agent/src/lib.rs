@@ -1,11 +1,12 @@
 //! The Cove agent: process 1 of a session's container, and the protocol to talk to it.
 //!
-//! [`protocol`] and [`path`] are pure and compile everywhere: the app uses them on every system. The
-//! rest is what the agent itself does and exists on Linux only. Nothing here knows about container
+//! [`protocol`], [`path`] and the messages of [`terminal`] are pure and compile everywhere: the app uses
+//! them on every system. The rest is what the agent itself does and exists on Linux only. Nothing here knows about container
 //! engines: how the agent gets into a container and how its streams reach the app is the app's part.
 
 pub mod path;
 pub mod protocol;
+pub mod terminal;
 
 #[cfg(target_os = "linux")]
 mod accounts;

@@ -7,7 +7,7 @@ fn main() -> ExitCode {
     use std::io::Write;
     use std::path::Path;
 
-    use cove_agent::{AGENT_DIRECTORY, VERSION, WORKSPACE, init, protocol, serve, shell};
+    use cove_agent::{AGENT_DIRECTORY, VERSION, WORKSPACE, init, protocol, serve, shell, terminal};
 
     let arguments: Vec<String> = std::env::args_os()
         .skip(1)
@@ -18,8 +18,11 @@ fn main() -> ExitCode {
     match *arguments {
         ["init", "--owner", owner] => init::run(owner, directory, workspace),
         ["serve"] => serve::run(directory, workspace),
-        ["shell"] => shell::run(None),
-        ["shell", "--terminal", terminal] => shell::run(Some(terminal)),
+        ["terminal", "--cols", cols, "--rows", rows] => {
+            // Absurd sizes become the usual one; the window says the real one soon.
+            terminal::run(cols.parse().unwrap_or(80), rows.parse().unwrap_or(24))
+        }
+        ["shell"] => shell::run(),
         ["version"] => {
             match writeln!(
                 std::io::stdout(),
@@ -34,7 +37,7 @@ fn main() -> ExitCode {
             // Without a stderr there is nobody to tell.
             let _ = writeln!(
                 std::io::stderr(),
-                "usage: agent init --owner USER | serve | shell [--terminal ID] | version"
+                "usage: agent init --owner USER | serve | terminal --cols N --rows N | shell | version"
             );
             ExitCode::from(2)
         }

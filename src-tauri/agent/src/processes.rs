@@ -1,24 +1,8 @@
-//! What runs in the container, read from `/proc`, and how it is ended.
-//!
-//! A process belongs to a terminal if the environment that it was started with says so: `agent shell`
-//! sets [`TERMINAL`], everything that runs below inherits it, and neither `nohup` nor a new session
-//! takes it away. Which processes may be looked at and signalled is the kernel's decision, not made here.
+//! What runs in the container, read from `/proc`.
 
 use std::fs;
-use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, getpid, kill_process};
-
-/// The environment variable that tells the terminal.
-pub(crate) const TERMINAL: &str = "COVE_TERMINAL";
-
-/// How long a process has between SIGHUP and SIGKILL.
-const GRACE: Duration = Duration::from_secs(1);
-
-/// How long SIGKILL may take to show.
-const KILL_GRACE: Duration = Duration::from_millis(500);
-
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+use rustix::process::Pid;
 
 /// What `/proc/PID/stat` tells of a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,67 +30,6 @@ pub(crate) fn all() -> Vec<Pid> {
         .collect()
 }
 
-/// Ends the processes of all terminals that `is_meant` picks, and returns how many there were.
-///
-/// Returns when they are gone, at the latest after 1.5 s.
-pub(crate) fn hang_up(is_meant: impl Fn(&[u8]) -> bool) -> u32 {
-    let mut ended = 0;
-    for pid in in_terminals(&is_meant) {
-        // A process that went by itself meanwhile, or that the user may not signal, is no failure.
-        if kill_process(pid, Signal::HUP).is_ok() {
-            ended += 1;
-            // A stopped job gets the signal only when it goes on.
-            let _ = kill_process(pid, Signal::CONT);
-        }
-    }
-    if !gone_within(GRACE, &is_meant, |_| {}) {
-        gone_within(KILL_GRACE, &is_meant, |pid| {
-            // As above.
-            let _ = kill_process(pid, Signal::KILL);
-        });
-    }
-    ended
-}
-
-fn gone_within(
-    limit: Duration,
-    is_meant: &impl Fn(&[u8]) -> bool,
-    on_survivor: impl Fn(Pid),
-) -> bool {
-    let begin = Instant::now();
-    loop {
-        let survivors = in_terminals(is_meant);
-        if survivors.is_empty() {
-            return true;
-        }
-        if begin.elapsed() >= limit {
-            return false;
-        }
-        survivors.into_iter().for_each(&on_survivor);
-        std::thread::sleep(LOOK_AGAIN);
-    }
-}
-
-fn in_terminals(is_meant: &impl Fn(&[u8]) -> bool) -> Vec<Pid> {
-    let mut pids = all();
-    pids.retain(|pid| {
-        *pid != getpid()
-            && *pid != Pid::INIT
-            // Unreadable: of another user, or gone.
-            && fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero()))
-                .is_ok_and(|environment| terminal_in(&environment).is_some_and(is_meant))
-    });
-    pids
-}
-
-fn terminal_in(environment: &[u8]) -> Option<&[u8]> {
-    environment.split(|byte| *byte == 0).find_map(|variable| {
-        variable
-            .strip_prefix(TERMINAL.as_bytes())?
-            .strip_prefix(b"=")
-    })
-}
-
 /// The second field is the name in parentheses and may hold anything, so fields count from the last `)`.
 fn parse_stat(stat: &[u8]) -> Option<ProcessStat> {
     let end_of_name = stat.iter().rposition(|byte| *byte == b')')?;
@@ -126,7 +49,7 @@ fn parse_stat(stat: &[u8]) -> Option<ProcessStat> {
 
 #[cfg(test)]
 mod tests {
-    use std::process::{Child, Command};
+    use rustix::process::getpid;
 
     use super::*;
 
@@ -155,34 +78,5 @@ mod tests {
     #[test]
     fn the_own_start_time_is_found() {
         assert!(stat_of(getpid()).unwrap().start_time > 0);
-    }
-
-    fn in_terminal(terminal: &str, script: &str) -> Child {
-        Command::new("sh")
-            .args(["-c", script])
-            .env(TERMINAL, terminal)
-            .spawn()
-            .unwrap()
-    }
-
-    #[test]
-    fn a_hang_up_ends_even_what_ignores_it_and_nothing_else() {
-        let mine = format!("test-{}-mine", getpid().as_raw_nonzero());
-        let other = format!("test-{}-other", getpid().as_raw_nonzero());
-        let mut polite = in_terminal(&mine, "exec sleep 60");
-        let mut stubborn = in_terminal(&mine, "trap '' HUP; sleep 60 & wait; sleep 60");
-        let mut bystander = in_terminal(&other, "exec sleep 60");
-        while in_terminals(&|terminal| terminal == mine.as_bytes()).len() < 3 {
-            std::thread::yield_now();
-        }
-        let begin = Instant::now();
-        // The children are waited for only afterwards: a zombie counts as gone.
-        hang_up(|terminal| terminal == mine.as_bytes());
-        assert!(begin.elapsed() < GRACE + KILL_GRACE);
-        assert!(polite.wait().unwrap().code().is_none());
-        assert!(stubborn.wait().unwrap().code().is_none());
-        assert_eq!(bystander.try_wait().unwrap(), None);
-        assert_eq!(hang_up(|terminal| terminal == other.as_bytes()), 1);
-        bystander.wait().unwrap();
     }
 }

@@ -86,16 +86,6 @@ pub enum Call {
         /// The file; a symlink as the last name is described, not followed.
         path: String,
     },
-    /// Ends everything that runs in a terminal: SIGHUP, and SIGKILL a second later.
-    HangUp {
-        /// What `agent shell --terminal` was given.
-        terminal: String,
-    },
-    /// Ends everything that runs in any other terminal than these.
-    HangUpOthers {
-        /// The terminals to leave alone.
-        keep: Vec<String>,
-    },
 }
 
 /// What must hold for a [`Call::Write`] to happen.
@@ -146,16 +136,6 @@ pub enum Reply {
         entry: Entry,
         /// The state of the file; of the target, for a symlink that leads somewhere inside.
         revision: Revision,
-    },
-    /// The processes of the terminal are gone.
-    HangUp {
-        /// How many there were.
-        ended: u32,
-    },
-    /// The processes of the other terminals are gone.
-    HangUpOthers {
-        /// How many there were.
-        ended: u32,
     },
 }
 
@@ -562,8 +542,8 @@ mod tests {
         ));
         let long = Request {
             id: 1,
-            call: Call::HangUp {
-                terminal: "a".repeat(MAX_REQUEST_HEADER),
+            call: Call::Stat {
+                path: "a".repeat(MAX_REQUEST_HEADER),
             },
         };
         assert!(matches!(
@@ -631,18 +611,6 @@ mod tests {
         check_json(
             &request(Call::Stat { path: path() }),
             r#"{"id":1,"kind":"stat","path":"/workspace/a"}"#,
-        );
-        check_json(
-            &request(Call::HangUp {
-                terminal: "t1".into(),
-            }),
-            r#"{"id":1,"kind":"hang_up","terminal":"t1"}"#,
-        );
-        check_json(
-            &request(Call::HangUpOthers {
-                keep: vec!["t1".into()],
-            }),
-            r#"{"id":1,"kind":"hang_up_others","keep":["t1"]}"#,
         );
     }
 
@@ -712,14 +680,6 @@ mod tests {
             &format!(
                 r#"{{"id":1,"result":{{"Ok":{{"kind":"stat","entry":{entry_json},"revision":"r"}}}}}}"#
             ),
-        );
-        check_json(
-            &ok(Reply::HangUp { ended: 2 }),
-            r#"{"id":1,"result":{"Ok":{"kind":"hang_up","ended":2}}}"#,
-        );
-        check_json(
-            &ok(Reply::HangUpOthers { ended: 2 }),
-            r#"{"id":1,"result":{"Ok":{"kind":"hang_up_others","ended":2}}}"#,
         );
         check_json(
             &error(Failure::NotFound),

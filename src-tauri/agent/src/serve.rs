@@ -15,7 +15,7 @@ use crate::protocol::{
     self, Call, CallError, Decoder, Failure, Frame, Hello, ProtocolError, Reply, Request, Response,
 };
 use crate::workspace::Workspace;
-use crate::{accounts, processes, readiness};
+use crate::{accounts, readiness};
 
 /// How many requests are worked on at the same time.
 const AT_ONCE: usize = 8;
@@ -142,14 +142,6 @@ impl Agent<'_> {
                 let (entry, revision) = workspace?.stat(&path)?;
                 Reply::Stat { entry, revision }
             }
-            Call::HangUp { terminal } => Reply::HangUp {
-                ended: processes::hang_up(|found| found == terminal.as_bytes()),
-            },
-            Call::HangUpOthers { keep } => Reply::HangUpOthers {
-                ended: processes::hang_up(|found| {
-                    !keep.iter().any(|kept| found == kept.as_bytes())
-                }),
-            },
         };
         Ok((reply, Vec::new()))
     }

@@ -1,4 +1,5 @@
-//! `agent shell`: becomes the image's shell in a terminal, as an interactive login shell.
+//! `agent shell`: becomes the image's shell on the TTY that [`crate::terminal`] made, as an interactive
+//! login shell.
 //!
 //! It says so when the image has none, rather than letting the terminal vanish.
 
@@ -10,11 +11,10 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use rustix::process::geteuid;
+use rustix::process::{geteuid, ioctl_tiocsctty, setsid};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 
 use crate::accounts::{self, Account};
-use crate::processes::TERMINAL;
 
 /// Where shells are, the most comfortable first.
 const SHELLS: [&str; 6] = [
@@ -35,10 +35,14 @@ You can still view and edit the files; for a terminal, make a session of an imag
 
 /// Becomes the shell; returns only if there is none and the user has seen that.
 #[must_use]
-pub fn run(terminal: Option<&str>) -> ExitCode {
+pub fn run() -> ExitCode {
+    // Makes the TTY on stdin the one that Ctrl-C and a hang-up come from. Where this is not a new
+    // TTY, as under a debugger, the shell works all the same.
+    let _ = setsid();
+    let _ = ioctl_tiocsctty(io::stdin());
     let account = accounts::account_of(geteuid().as_raw(), &accounts::passwd());
     for shell in candidates(env::var_os("SHELL").as_deref(), account.as_ref()) {
-        let variables = variables(|name| env::var_os(name), &shell, account.as_ref(), terminal);
+        let variables = variables(|name| env::var_os(name), &shell, account.as_ref());
         // It returns if the file is missing, not executable or made for another machine: try the next.
         let _ = Command::new(&shell)
             .arg0(login_name(&shell))
@@ -76,12 +80,8 @@ fn variables(
     present: impl Fn(&str) -> Option<OsString>,
     shell: &Path,
     account: Option<&Account>,
-    terminal: Option<&str>,
 ) -> Vec<(&'static str, OsString)> {
     let mut variables = vec![("SHELL", shell.into()), ("COLORTERM", "truecolor".into())];
-    if let Some(terminal) = terminal {
-        variables.push((TERMINAL, terminal.into()));
-    }
     // `xterm` is what engines set for any terminal: it knows fewer colours than ours.
     if present("TERM").is_none_or(|term| term.is_empty() || term == "dumb" || term == "xterm") {
         variables.push(("TERM", "xterm-256color".into()));
@@ -178,19 +178,14 @@ mod tests {
                 .find(|(known, _)| *known == name)
                 .map(|(_, value)| value.into())
         };
-        let found = variables(present, Path::new("/bin/sh"), account, Some("t1"));
+        let found = variables(present, Path::new("/bin/sh"), account);
         let mut expected: Vec<_> = expected
             .iter()
             .map(|(name, value)| (*name, OsString::from(value)))
             .collect();
         expected.splice(
             0..0,
-            [
-                ("SHELL", "/bin/sh"),
-                ("COLORTERM", "truecolor"),
-                (TERMINAL, "t1"),
-            ]
-            .map(|(n, v)| (n, v.into())),
+            [("SHELL", "/bin/sh"), ("COLORTERM", "truecolor")].map(|(n, v)| (n, v.into())),
         );
         assert_eq!(found, expected);
     }

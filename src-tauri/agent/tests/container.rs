@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use cove_agent::protocol::{
     self, Call, CallError, Decoder, Failure, Frame, Reply, Request, Response,
 };
+use cove_agent::terminal::{End, Input};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -279,31 +280,78 @@ fn a_stop_takes_less_than_a_second_whatever_ignores_it() {
 }
 
 #[test]
-fn a_shell_knows_its_terminal_and_hangs_up_with_it() {
+fn a_terminal_is_a_tty_that_follows_the_size_and_tells_how_the_shell_ended() {
     let Some(root) = root() else { return };
     let container = Container::start(root.path(), "node");
-    let mut shell = container.exec(&["/.cove/agent", "shell", "--terminal", "t1"]);
-    let mut input = shell.stdin.take().unwrap();
+    let mut terminal =
+        container.exec(&["/.cove/agent", "terminal", "--cols", "80", "--rows", "24"]);
+    let mut input = terminal.stdin.take().unwrap();
+    let mut send = |header: &Input, body: &[u8]| {
+        input
+            .write_all(&protocol::encode(header, body).unwrap())
+            .unwrap();
+    };
+    send(
+        &Input::Bytes,
+        b"stty -echo; PS1=; echo [$0 $TERM $HOME $USER $SHELL]; stty size\n",
+    );
+    await_output(
+        &mut terminal,
+        "[-sh xterm-256color /home/node node /bin/sh]\r\n24 80\r\n",
+    );
+    send(
+        &Input::Resize {
+            cols: 132,
+            rows: 50,
+        },
+        &[],
+    );
+    send(&Input::Bytes, b"stty size\n");
+    await_output(&mut terminal, "50 132\r\n");
+    send(&Input::Bytes, b"sleep 1000\n");
+    send(&Input::Bytes, b"\x03");
+    send(&Input::Bytes, b"echo interrupted; (sleep 60 &); exit 7\n");
+    await_output(&mut terminal, "interrupted\r\n");
+    let ended = terminal.wait_with_output().unwrap();
+    let end: End = serde_json::from_slice(&ended.stderr).unwrap();
+    assert_eq!(end.code, Some(7), "{end:?}");
+}
+
+#[test]
+fn a_terminal_whose_app_is_gone_hangs_up_its_shell() {
+    let Some(root) = root() else { return };
+    let container = Container::start(root.path(), "node");
+    let mut terminal =
+        container.exec(&["/.cove/agent", "terminal", "--cols", "80", "--rows", "24"]);
+    let mut input = terminal.stdin.take().unwrap();
     input
-        .write_all(b"echo $0 $COVE_TERMINAL $TERM $HOME $USER $SHELL; sleep 60 &\necho up; wait\n")
+        .write_all(&protocol::encode(&Input::Bytes, b"echo up; sleep 60\n").unwrap())
         .unwrap();
-    await_line(&mut shell, "-sh t1 xterm-256color /home/node node /bin/sh");
-    let Ok(Reply::HangUpOthers { ended: 0 }) = container.call(Call::HangUpOthers {
-        keep: vec!["t1".into()],
-    }) else {
-        panic!("the terminal is kept")
-    };
-    eventually("the background job", || {
-        (container.processes().len() == 3).then_some(())
+    await_output(&mut terminal, "\nup\r\n");
+    eventually("the sleep", || {
+        (container.processes().len() == 4).then_some(())
     });
-    let Ok(Reply::HangUp { ended }) = container.call(Call::HangUp {
-        terminal: "t1".into(),
-    }) else {
-        panic!("no answer")
-    };
-    assert_eq!(ended, 2);
-    shell.wait().unwrap();
-    assert_eq!(container.processes().len(), 1);
+    drop(input);
+    assert!(terminal.wait().unwrap().success());
+    eventually("the end of all of them", || {
+        (container.processes().len() == 1).then_some(())
+    });
+}
+
+/// Reads until the output ends so; the stream goes on.
+fn await_output(child: &mut Child, expected: &str) {
+    let stdout = child.stdout.as_mut().unwrap();
+    let (mut output, mut byte) = (Vec::new(), [0]);
+    while !output.ends_with(expected.as_bytes()) {
+        let count = stdout.read(&mut byte).unwrap();
+        assert_eq!(
+            count,
+            1,
+            "{} instead of {expected}",
+            String::from_utf8_lossy(&output)
+        );
+        output.extend_from_slice(&byte);
+    }
 }
 
 fn await_line(child: &mut Child, expected: &str) {

@@ -81,9 +81,6 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Runs a command in a running container, attached to its standard streams, without a TTY.
     async fn exec(&self, container: &str, spec: &ExecSpec) -> Result<Exec, Error>;
-
-    /// Returns the exit code of an exec, or `None` while it runs or when it is forgotten.
-    async fn exec_exit_code(&self, exec_id: &str) -> Result<Option<i64>, Error>;
 }
 
 /// Labels of a container or volume.
@@ -211,8 +208,6 @@ pub struct ExecSpec {
 
 /// A command that runs in a container. Dropping it closes the command's input.
 pub struct Exec {
-    /// Names it on the engine.
-    pub id: String,
     /// Its standard input.
     pub input: Pin<Box<dyn AsyncWrite + Send>>,
     /// Its output.

@@ -79,6 +79,21 @@ pub struct Progress {
     pub pull: Option<PullProgress>,
 }
 
+impl Progress {
+    /// Returns the figures of a session that has no run.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self {
+            percent: 0.0,
+            eta_ms: None,
+            elapsed_ms: 0,
+            idle_ms: 0,
+            finished: Vec::new(),
+            pull: None,
+        }
+    }
+}
+
 /// A phase that is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(ts_rs::TS), ts(export))]

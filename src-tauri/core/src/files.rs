@@ -1,6 +1,19 @@
-//! Files of a session's workspace.
+//! Files of a session's workspace, as the agent in the container sees them. Paths are opaque: what
+//! the agent gave is passed back, and whether it stays inside `/workspace` is the agent's to decide.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use cove_agent::protocol::{
+    Call, CallError, Entry, EntryKind, Failure, LIST_LIMIT, MAX_BODY, Reply, Revision,
+    WriteCondition,
+};
 use serde::{Deserialize, Serialize};
+
+use crate::agent::{Agent, CallFailure};
+use crate::error::Error;
+
+/// Bytes of a file that are read for the viewer; the rest is left out, and said so.
+const READ_LIMIT: u32 = 2 * 1024 * 1024;
 
 /// What a directory entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,4 +60,181 @@ pub enum Encoding {
     /// The content is binary.
     #[serde(rename = "base64")]
     Base64,
+}
+
+/// A directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS), ts(export))]
+pub struct DirContent {
+    /// Directories first, then by name.
+    pub entries: Vec<FileEntry>,
+    /// Whether there are more.
+    pub truncated: bool,
+}
+
+/// The content of a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS), ts(export))]
+pub struct FileContent {
+    /// The content, or its beginning.
+    pub content: String,
+    /// How the content is written.
+    pub encoding: Encoding,
+    /// Bytes of the whole file.
+    pub size: u64,
+    /// Whether the file goes on.
+    pub truncated: bool,
+    /// The state of the file; passed back with a write, it keeps that from overwriting a change.
+    pub revision: String,
+}
+
+/// Lists a directory.
+///
+/// # Errors
+/// [`Error::FileNotFound`], [`Error::FileNotUsable`], [`Error::PathOutsideWorkspace`].
+pub async fn list_dir(agent: &Agent, path: &str) -> Result<DirContent, Error> {
+    let call = Call::List { path: path.to_owned(), limit: LIST_LIMIT };
+    match ask(agent, path, call, &[]).await? {
+        (Reply::List { entries, truncated }, _) => {
+            Ok(DirContent { entries: entries.into_iter().map(FileEntry::from).collect(), truncated })
+        }
+        _ => Err(nonsense()),
+    }
+}
+
+/// Reads a regular file, up to 2 MiB of it.
+///
+/// # Errors
+/// [`Error::FileNotFound`], [`Error::FileNotUsable`], [`Error::PathOutsideWorkspace`].
+pub async fn read_file(agent: &Agent, path: &str) -> Result<FileContent, Error> {
+    let call = Call::Read { path: path.to_owned(), offset: 0, limit: READ_LIMIT };
+    match ask(agent, path, call, &[]).await? {
+        (Reply::Read { size, truncated, revision }, body) => {
+            let (content, encoding) = as_text(body, truncated);
+            Ok(FileContent { content, encoding, size, truncated, revision: revision.0 })
+        }
+        _ => Err(nonsense()),
+    }
+}
+
+/// Makes `content` the whole content of a file, atomically. With a `revision`, only if the file is
+/// still that. Returns the new revision.
+///
+/// # Errors
+/// [`Error::Conflict`] when the revision no longer holds; [`Error::Validation`] when the content is
+/// not what `encoding` says or is over 16 MiB; [`Error::DiskFull`]; and those of [`read_file`].
+pub async fn write_file(
+    agent: &Agent,
+    path: &str,
+    content: String,
+    encoding: Encoding,
+    revision: Option<String>,
+) -> Result<String, Error> {
+    let body = match encoding {
+        Encoding::Utf8 => content.into_bytes(),
+        Encoding::Base64 => BASE64
+            .decode(content)
+            .map_err(|_| Error::field("content", "must be base64, as `encoding` says"))?,
+    };
+    if body.len() > MAX_BODY {
+        return Err(Error::field("content", "must be at most 16 MiB"));
+    }
+    let condition = match revision {
+        Some(revision) => WriteCondition::Unchanged { revision: Revision(revision) },
+        None => WriteCondition::Anything,
+    };
+    let call = Call::Write { path: path.to_owned(), condition };
+    match ask(agent, path, call, &body).await? {
+        (Reply::Write { revision }, _) => Ok(revision.0),
+        _ => Err(nonsense()),
+    }
+}
+
+async fn ask(agent: &Agent, path: &str, call: Call, body: &[u8]) -> Result<(Reply, Vec<u8>), Error> {
+    agent.call(call, body).await.map_err(|failure| match failure {
+        CallFailure::Refused(error) => refused(path, error),
+        CallFailure::Disconnected => {
+            Error::AgentUnavailable("the connection to the container ended".to_owned())
+        }
+    })
+}
+
+fn refused(path: &str, error: CallError) -> Error {
+    let path = path.to_owned();
+    match error.failure {
+        Failure::NotFound => Error::FileNotFound(path),
+        Failure::Outside => Error::PathOutsideWorkspace(path),
+        Failure::Conflict { revision } => Error::Conflict {
+            path,
+            revision: revision.map(|revision| revision.0).unwrap_or_default(),
+        },
+        Failure::NoSpace => Error::DiskFull { operation: format!("write `{path}`") },
+        Failure::NotReady | Failure::UnsupportedProtocol { .. } => {
+            Error::AgentUnavailable(error.message)
+        }
+        Failure::NotADirectory
+        | Failure::IsADirectory
+        | Failure::PermissionDenied
+        | Failure::Exists
+        | Failure::TooLarge
+        | Failure::Invalid
+        | Failure::Io => Error::FileNotUsable { path, message: error.message },
+    }
+}
+
+fn nonsense() -> Error {
+    Error::AgentUnavailable("it answered something else than was asked".to_owned())
+}
+
+/// Writes content as text. The beginning of a UTF-8 file may end within a character: that is cut off
+/// rather than called binary.
+fn as_text(mut body: Vec<u8>, truncated: bool) -> (String, Encoding) {
+    if truncated
+        && let Err(error) = std::str::from_utf8(&body)
+        && error.error_len().is_none()
+    {
+        body.truncate(error.valid_up_to());
+    }
+    match String::from_utf8(body) {
+        Ok(text) => (text, Encoding::Utf8),
+        Err(error) => (BASE64.encode(error.as_bytes()), Encoding::Base64),
+    }
+}
+
+impl From<Entry> for FileEntry {
+    fn from(entry: Entry) -> Self {
+        Self {
+            name: entry.name,
+            path: entry.path,
+            kind: entry.kind.into(),
+            target_kind: entry.target_kind.map(FileKind::from),
+            size: entry.size,
+            modified_ms: entry.modified_ms,
+            mode: entry.mode,
+        }
+    }
+}
+
+impl From<EntryKind> for FileKind {
+    fn from(kind: EntryKind) -> Self {
+        match kind {
+            EntryKind::File => Self::File,
+            EntryKind::Dir => Self::Dir,
+            EntryKind::Symlink => Self::Symlink,
+            EntryKind::Other => Self::Other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_cut_within_a_character_is_still_a_text() {
+        let euro = "1 €".as_bytes();
+        assert_eq!(as_text(euro[..4].to_vec(), true), ("1 ".to_owned(), Encoding::Utf8));
+        assert_eq!(as_text(euro[..4].to_vec(), false).1, Encoding::Base64);
+        assert_eq!(as_text(vec![b'a', 0xff, b'b'], true).1, Encoding::Base64);
+    }
 }

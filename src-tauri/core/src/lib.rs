@@ -3,12 +3,18 @@
 //! This crate knows no Tauri and draws nothing. The shell around it turns commands into calls on
 //! [`sessions::Sessions`] and [`event::SessionEvent`]s into what the UI hears.
 
+mod agent;
+pub mod assets;
 pub mod engine;
 pub mod error;
+pub mod estimate;
 pub mod event;
 pub mod files;
 pub mod image;
 pub mod labels;
+mod provision;
 pub mod session;
+pub mod sessions;
 pub mod settings;
 pub mod template;
+pub mod terminal;

@@ -346,11 +346,10 @@ impl Engine for DockerEngine {
             };
             let exec = client.create_exec(container, options).await?;
             let start = StartExecOptions { output_capacity: Some(EXEC_BUFFER), ..Default::default() };
-            Ok((client.start_exec(&exec.id, Some(start)).await?, exec.id))
+            client.start_exec(&exec.id, Some(start)).await
         };
         match run.await {
-            Ok((StartExecResults::Attached { output, input }, id)) => Ok(Exec {
-                id,
+            Ok(StartExecResults::Attached { output, input }) => Ok(Exec {
                 input,
                 output: output
                     .map(|piece| match piece {
@@ -364,19 +363,10 @@ impl Engine for DockerEngine {
                     })
                     .boxed(),
             }),
-            Ok((StartExecResults::Detached, _)) => {
+            Ok(StartExecResults::Detached) => {
                 Err(Error::Internal("the engine detached an exec that was to be attached".into()))
             }
             Err(error) => Err(self.failed("run the agent in the container", &error)),
-        }
-    }
-
-    async fn exec_exit_code(&self, exec_id: &str) -> Result<Option<i64>, Error> {
-        match self.client().await?.inspect_exec(exec_id).await {
-            Ok(exec) if exec.running == Some(true) => Ok(None),
-            Ok(exec) => Ok(exec.exit_code),
-            Err(error) if is_not_found(&error) => Ok(None),
-            Err(error) => Err(self.failed("inspect the command", &error)),
         }
     }
 }
@@ -613,12 +603,9 @@ async fn credentials_for(registry: String) -> Option<DockerCredentials> {
             },
         })
     });
-    match tokio::time::timeout(CREDENTIALS_LIMIT, lookup).await {
-        Ok(Ok(credentials)) => credentials,
-        Ok(Err(_)) | Err(_) => {
-            log::warn!("credentials could not be looked up; pulling without");
-            None
-        }
+    if let Ok(Ok(credentials)) = tokio::time::timeout(CREDENTIALS_LIMIT, lookup).await { credentials } else {
+        log::warn!("credentials could not be looked up; pulling without");
+        None
     }
 }
 

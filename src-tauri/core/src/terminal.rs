@@ -1,0 +1,389 @@
+//! Terminals: a shell on a real TTY in the container, and its output on the way to a window.
+//!
+//! The agent owns the TTY (see `cove_agent::terminal`), so bytes arrive exactly as they were
+//! written. A terminal outlives the window that shows it: it keeps its recent output, and a window
+//! that comes back gets that first. A window that is slow is waited for: beyond [`WINDOW`] bytes
+//! that it has not acknowledged, reading stops, and so in the end does the program that writes.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use cove_agent::protocol::encode;
+use cove_agent::terminal::{End, Input};
+use futures_util::stream::BoxStream;
+use futures_util::{FutureExt, StreamExt};
+use tokio::io::AsyncWriteExt;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use crate::agent::{AGENT_PATH, WORKSPACE};
+use crate::engine::{Engine, Exec, ExecOutput, ExecSpec};
+use crate::error::Error;
+
+/// Bytes that may be on the way to a window without its acknowledgement.
+const WINDOW: u64 = 2 * 1024 * 1024;
+/// Bytes of recent output that a window gets when it comes back.
+const KEPT: usize = 256 * 1024;
+/// Bytes that are sent to the window at once.
+const BATCH: usize = 64 * 1024;
+/// Output beyond this is a flood, and is gathered for [`GATHER`] before it is sent; an echo is not.
+const FLOOD: usize = 4 * 1024;
+/// How long a flood is gathered.
+const GATHER: Duration = Duration::from_millis(4);
+/// Keystrokes and sizes that may wait to be written.
+const QUEUE: usize = 256;
+
+/// Takes what a terminal has to say, in order. Must not block.
+pub type Sink = Box<dyn Fn(Output) + Send + Sync>;
+
+/// What a terminal has to say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Bytes for the screen.
+    Bytes(Vec<u8>),
+    /// The shell has ended, or the way to it; nothing follows.
+    Exit {
+        /// Its exit code; `None` when it is not known.
+        code: Option<i32>,
+        /// What happened, for people.
+        message: String,
+    },
+}
+
+/// A size in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Columns.
+    pub cols: u16,
+    /// Rows.
+    pub rows: u16,
+}
+
+/// A shell in a container. Dropping the last handle hangs it up.
+pub struct Terminal {
+    id: String,
+    input: mpsc::Sender<Vec<u8>>,
+    screen: Arc<Screen>,
+}
+
+/// What is between the reader and the window.
+struct Screen {
+    state: Mutex<ScreenState>,
+    /// Wakes the reader when the window has caught up.
+    caught_up: Notify,
+}
+
+struct ScreenState {
+    sink: Sink,
+    /// Bytes sent to this window, and how many of them it has acknowledged.
+    sent: u64,
+    acknowledged: u64,
+    recent: VecDeque<u8>,
+    /// Whether `recent` has lost its beginning.
+    cut: bool,
+    ended: Option<Output>,
+}
+
+impl Terminal {
+    /// Starts a shell as the image's user and shows it in a window.
+    ///
+    /// # Errors
+    /// What [`Engine::exec`] fails with.
+    pub async fn open(
+        engine: &dyn Engine,
+        container: &str,
+        user: &str,
+        size: Size,
+        sink: Sink,
+        tracker: &TaskTracker,
+    ) -> Result<Self, Error> {
+        let spec = ExecSpec {
+            command: [
+                AGENT_PATH,
+                "terminal",
+                "--cols",
+                &size.cols.to_string(),
+                "--rows",
+                &size.rows.to_string(),
+            ]
+            .map(str::to_owned)
+            .to_vec(),
+            user: user.to_owned(),
+            directory: WORKSPACE.to_owned(),
+            environment: Vec::new(),
+        };
+        let Exec { mut input, output } = engine.exec(container, &spec).await?;
+        let screen = Arc::new(Screen::new(sink));
+        let (sender, mut queue) = mpsc::channel::<Vec<u8>>(QUEUE);
+        // When the terminal is dropped the queue ends, the input with it, and the agent hangs up.
+        tracker.spawn(async move {
+            while let Some(frame) = queue.recv().await {
+                if input.write_all(&frame).await.is_err() || input.flush().await.is_err() {
+                    return;
+                }
+            }
+            // The agent takes a lost connection for the same.
+            let _ = input.shutdown().await;
+        });
+        tracker.spawn(Arc::clone(&screen).read(output));
+        Ok(Self { id: Uuid::new_v4().to_string(), input: sender, screen })
+    }
+
+    /// Returns the id by which the window knows this terminal.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Shows the terminal in another window, or in the same one after it was reloaded: recent output
+    /// first.
+    pub fn attach(&self, sink: Sink) {
+        self.screen.attach(sink);
+    }
+
+    /// Writes what was typed or pasted.
+    ///
+    /// # Errors
+    /// [`Error::TerminalNotFound`] when the shell has ended.
+    pub async fn write(&self, data: &[u8]) -> Result<(), Error> {
+        self.send(&Input::Bytes, data).await
+    }
+
+    /// Changes the size.
+    ///
+    /// # Errors
+    /// [`Error::TerminalNotFound`] when the shell has ended.
+    pub async fn resize(&self, size: Size) -> Result<(), Error> {
+        self.send(&Input::Resize { cols: size.cols, rows: size.rows }, &[]).await
+    }
+
+    /// Takes note that the window has shown this many bytes since it was attached.
+    pub fn acknowledge(&self, bytes: u64) {
+        self.screen.acknowledge(bytes);
+    }
+
+    async fn send(&self, header: &Input, body: &[u8]) -> Result<(), Error> {
+        let frame = encode(header, body)
+            .map_err(|error| Error::field("data", format!("cannot be sent: {error}")))?;
+        let sent = self.input.send(frame).await;
+        sent.map_err(|_| Error::TerminalNotFound(self.id.clone()))
+    }
+}
+
+impl Screen {
+    fn new(sink: Sink) -> Self {
+        Self {
+            state: Mutex::new(ScreenState {
+                sink,
+                sent: 0,
+                acknowledged: 0,
+                recent: VecDeque::new(),
+                cut: false,
+                ended: None,
+            }),
+            caught_up: Notify::new(),
+        }
+    }
+
+    async fn read(self: Arc<Self>, mut output: BoxStream<'static, Result<ExecOutput, Error>>) {
+        let mut end = Vec::new();
+        let mut open = true;
+        while open {
+            self.wait_for_room().await;
+            let mut batch = Vec::new();
+            open = take(output.next().await, &mut batch, &mut end);
+            let gathered_by = Instant::now() + GATHER;
+            while open && batch.len() < BATCH {
+                let next = if batch.len() < FLOOD {
+                    output.next().now_or_never()
+                } else {
+                    tokio::time::timeout_at(gathered_by, output.next()).await.ok()
+                };
+                match next {
+                    Some(piece) => open = take(piece, &mut batch, &mut end),
+                    None => break,
+                }
+            }
+            if !batch.is_empty() {
+                self.show(batch);
+            }
+        }
+        self.end(&end);
+    }
+
+    async fn wait_for_room(&self) {
+        loop {
+            let caught_up = self.caught_up.notified();
+            {
+                let state = self.lock();
+                if state.sent.saturating_sub(state.acknowledged) < WINDOW {
+                    return;
+                }
+            }
+            caught_up.await;
+        }
+    }
+
+    fn show(&self, bytes: Vec<u8>) {
+        let mut state = self.lock();
+        state.recent.extend(&bytes);
+        let excess = state.recent.len().saturating_sub(KEPT);
+        if excess > 0 {
+            state.recent.drain(..excess);
+            state.cut = true;
+        }
+        state.sent += bytes.len() as u64;
+        (state.sink)(Output::Bytes(bytes));
+    }
+
+    fn end(&self, end: &[u8]) {
+        let exit = match serde_json::from_slice::<End>(end) {
+            Ok(End { code, message }) => Output::Exit { code, message },
+            Err(_) => Output::Exit {
+                code: None,
+                message: "The connection to the container ended.".to_owned(),
+            },
+        };
+        let mut state = self.lock();
+        state.ended = Some(exit.clone());
+        (state.sink)(exit);
+    }
+
+    fn attach(&self, sink: Sink) {
+        let mut state = self.lock();
+        state.sink = sink;
+        let recent = state.replay();
+        state.sent = recent.len() as u64;
+        state.acknowledged = 0;
+        if !recent.is_empty() {
+            (state.sink)(Output::Bytes(recent));
+        }
+        if let Some(exit) = state.ended.clone() {
+            (state.sink)(exit);
+        }
+        drop(state);
+        self.caught_up.notify_one();
+    }
+
+    fn acknowledge(&self, bytes: u64) {
+        let mut state = self.lock();
+        state.acknowledged = state.acknowledged.max(bytes.min(state.sent));
+        drop(state);
+        self.caught_up.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ScreenState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ScreenState {
+    /// Returns the recent output. If its beginning is lost, it starts at a line: the middle of a
+    /// character or an escape sequence would show as rubbish.
+    fn replay(&self) -> Vec<u8> {
+        let line = self.recent.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        self.recent.iter().skip(if self.cut { line } else { 0 }).copied().collect()
+    }
+}
+
+/// Sorts a piece of output: the screen's bytes, or the agent's last word. `false` at the end.
+fn take(
+    piece: Option<Result<ExecOutput, Error>>,
+    batch: &mut Vec<u8>,
+    end: &mut Vec<u8>,
+) -> bool {
+    match piece {
+        Some(Ok(ExecOutput::Out(bytes))) => batch.extend_from_slice(&bytes),
+        Some(Ok(ExecOutput::Err(bytes))) => end.extend_from_slice(&bytes),
+        Some(Err(error)) => {
+            log::warn!("a terminal ended: {error}");
+            return false;
+        }
+        None => return false,
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    type Seen = Arc<Mutex<Vec<Output>>>;
+
+    fn sink() -> (Sink, Seen) {
+        let seen = Seen::default();
+        let heard = Arc::clone(&seen);
+        (Box::new(move |output| heard.lock().unwrap().push(output)), seen)
+    }
+
+    fn bytes_of(seen: &Seen) -> Vec<u8> {
+        let seen = seen.lock().unwrap();
+        seen.iter()
+            .flat_map(|output| match output {
+                Output::Bytes(bytes) => bytes.clone(),
+                Output::Exit { .. } => Vec::new(),
+            })
+            .collect()
+    }
+
+    fn stream(pieces: Vec<ExecOutput>) -> BoxStream<'static, Result<ExecOutput, Error>> {
+        futures_util::stream::iter(pieces.into_iter().map(Ok)).boxed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_window_that_does_not_acknowledge_is_waited_for() {
+        let (sink, seen) = sink();
+        let screen = Arc::new(Screen::new(sink));
+        let pieces = vec![ExecOutput::Out(Bytes::from(vec![b'y'; 32 * 1024])); 256];
+        let reader = tokio::spawn(Arc::clone(&screen).read(stream(pieces)));
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let shown = bytes_of(&seen).len() as u64;
+        assert!((WINDOW..WINDOW + BATCH as u64 + 32 * 1024).contains(&shown), "{shown}");
+        while !reader.is_finished() {
+            screen.acknowledge(bytes_of(&seen).len() as u64);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(bytes_of(&seen).len(), 256 * 32 * 1024);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_window_that_comes_back_sees_the_recent_output_and_the_end() {
+        let (sink_one, _) = sink();
+        let screen = Arc::new(Screen::new(sink_one));
+        let end = r#"{"code":3,"message":"The shell ended with code 3."}"#;
+        Arc::clone(&screen)
+            .read(stream(vec![
+                ExecOutput::Out(Bytes::from_static(b"hello\r\n")),
+                ExecOutput::Err(Bytes::from_static(end.as_bytes())),
+            ]))
+            .await;
+        let (sink_two, seen) = sink();
+        screen.attach(sink_two);
+        assert_eq!(
+            *seen.lock().unwrap(),
+            [
+                Output::Bytes(b"hello\r\n".to_vec()),
+                Output::Exit { code: Some(3), message: "The shell ended with code 3.".to_owned() },
+            ]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn kept_output_is_bounded_and_starts_at_a_line() {
+        let (sink_one, seen_one) = sink();
+        let screen = Arc::new(Screen::new(sink_one));
+        for _ in 0..100 {
+            screen.show([&[b'x'; 9_999][..], b"\n"].concat());
+        }
+        let (sink_two, seen) = sink();
+        screen.attach(sink_two);
+        let replayed = bytes_of(&seen);
+        assert!(replayed.len() <= KEPT);
+        assert_eq!(replayed.len() % 10_000, 0, "whole lines only");
+        assert_eq!(bytes_of(&seen_one).len(), 1_000_000);
+    }
+}
