@@ -247,7 +247,7 @@ impl Engine {
             .stdout(log.try_clone().context("failed to open the engine's log")?)
             .stderr(log);
 
-        let mut daemon = Guarded::spawn("dockerd", command)?;
+        let mut daemon = Guarded::spawn_family("dockerd", command)?;
         if let Err(error) = daemon.wait_until(START_LIMIT, || self.answers()) {
             let log = fs::read_to_string(self.log()).unwrap_or_default();
             let tail: Vec<&str> = log.lines().rev().take(10).collect();

@@ -15,6 +15,8 @@ use anyhow::{Context as _, Result, anyhow, bail};
 pub struct Guarded {
     child: Child,
     name: String,
+    /// Whether the process started is a wrapper around a process namespace.
+    is_wrapper: bool,
 }
 
 /// Returns a command that starts `program` so that the kernel kills it when this process ends.
@@ -158,7 +160,15 @@ impl Guarded {
         Ok(Self {
             child,
             name: name.to_owned(),
+            is_wrapper: false,
         })
+    }
+
+    /// Starts a command made by [`command_with_family`].
+    pub(crate) fn spawn_family(name: &str, command: Command) -> Result<Self> {
+        let mut guarded = Self::spawn(name, command)?;
+        guarded.is_wrapper = can_contain();
+        Ok(guarded)
     }
 
     /// Returns the process id.
@@ -167,13 +177,14 @@ impl Guarded {
         self.child.id()
     }
 
-    /// Returns the process behind the wrappers of [`command_with_family`]: the last only child of only children.
-    pub(crate) fn innermost(&self) -> u32 {
-        let first = children(self.id());
-        match first.as_slice() {
-            [init] => *init,
-            _ => self.id(),
-        }
+    /// Returns the process to signal: the first of its namespace, or the process itself.
+    fn innermost(&self) -> u32 {
+        let first = if self.is_wrapper {
+            children(self.id()).first().copied()
+        } else {
+            None
+        };
+        first.unwrap_or_else(|| self.id())
     }
 
     /// Returns the child's piped handles to take.
@@ -281,7 +292,8 @@ fn spawn_from_lasting_thread(command: Command) -> Result<Child> {
     Ok(child.recv().context("the spawning thread is gone")??)
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use super::*;
 
@@ -293,7 +305,7 @@ mod tests {
         }
         let mut command = command_with_family("sh");
         command.args(["-c", "sleep 1000 & sleep 1000"]);
-        let mut guard = Guarded::spawn("sh", command).unwrap();
+        let mut guard = Guarded::spawn_family("sh", command).unwrap();
         let init = {
             let mut init = guard.id();
             guard

@@ -74,6 +74,16 @@ impl Window {
     /// # Errors
     /// When [`Self::cannot_open`] has a reason, the binary is missing, or the app shows no page in time.
     pub fn open(binary: &Path, options: &WindowOptions) -> Result<Self> {
+        let window = Self::start(binary, &[], options)?;
+        // The driver takes a program that does not start for one that shows an empty page.
+        window.wait("the app's page", START_LIMIT, |window| {
+            let url = window.driver.url()?;
+            Ok((!url.is_empty() && url != "about:blank").then_some(()))
+        })?;
+        Ok(window)
+    }
+
+    fn start(binary: &Path, arguments: &[&str], options: &WindowOptions) -> Result<Self> {
         if let Some(reason) = Self::cannot_open() {
             bail!("failed to open a window: {reason}");
         }
@@ -121,7 +131,7 @@ impl Window {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
 
-        let mut processes = Guarded::spawn("WebKitWebDriver", command)?;
+        let mut processes = Guarded::spawn_family("WebKitWebDriver", command)?;
         let lines = Arc::new(Lines::default());
         if let Some(stdout) = processes.child().stdout.take() {
             lines.follow(stdout);
@@ -133,10 +143,11 @@ impl Window {
         processes.wait_until(START_LIMIT, || {
             std::net::TcpStream::connect(&address).is_ok()
         })?;
-        let capabilities = json!({"webkitgtk:browserOptions": {"binary": binary, "args": []}});
+        let capabilities =
+            json!({"webkitgtk:browserOptions": {"binary": binary, "args": arguments}});
         let driver = WebDriver::open(&address, &capabilities, REQUEST_LIMIT)
             .with_context(|| format!("the app said:\n{}", lines.tail()))?;
-        let window = Self {
+        Ok(Self {
             driver,
             lines,
             binary,
@@ -144,12 +155,7 @@ impl Window {
             processes,
             _display: display,
             _scratch: scratch,
-        };
-        window.wait("the app's page", START_LIMIT, |window| {
-            let url = window.driver.url()?;
-            Ok((!url.is_empty() && url != "about:blank").then_some(()))
-        })?;
-        Ok(window)
+        })
     }
 
     /// Returns why no window can be opened here, or `None` when one can.
@@ -429,7 +435,15 @@ impl Lines {
 /// Starts a virtual display and returns its name, `:99`.
 fn start_display((width, height): (u32, u32)) -> Result<(Guarded, String)> {
     let mut command = process::command("Xvfb");
-    command.args(["-displayfd", "1", "-nolisten", "tcp", "-screen", "0"]);
+    command.args([
+        "-displayfd",
+        "1",
+        "-noreset",
+        "-nolisten",
+        "tcp",
+        "-screen",
+        "0",
+    ]);
     command.arg(format!("{width}x{height}x24"));
     command
         .stdin(Stdio::null())
@@ -461,4 +475,111 @@ fn make_private(path: &Path) -> Result<()> {
         fs::set_permissions(path, fs::Permissions::from_mode(0o700)).with_context(failed)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use super::*;
+
+    /// The browser that comes with the web view stands in for the app.
+    fn browser() -> Option<Window> {
+        let path = format!(
+            "/usr/lib/{}-linux-gnu/webkit2gtk-4.1/MiniBrowser",
+            std::env::consts::ARCH
+        );
+        let path = Path::new(&path);
+        if Window::cannot_open().is_some() || !path.exists() {
+            crate::skip("no virtual display, driver or browser here");
+            return None;
+        }
+        let options = WindowOptions::default();
+        Some(Window::start(path, &["--automation"], &options).unwrap())
+    }
+
+    #[test]
+    fn a_window_is_driven_as_a_user_would() {
+        let Some(window) = browser() else {
+            return;
+        };
+        let page = "document.body.innerHTML = `<input id=name><button id=go>Go</button><p id=said></p>`;
+            go.onclick = () => setTimeout(() => { said.textContent = `ahoy ${document.getElementById('name').value}`; go.remove() }, 50)";
+        window.execute(page, &[]).unwrap();
+        window.keys("#name", "sailor").unwrap();
+        window.click("#go").unwrap();
+        window.wait_gone("#go", Duration::from_secs(5)).unwrap();
+        assert_eq!(window.text("#said").unwrap(), "ahoy sailor");
+        assert_eq!(
+            window.attribute("#said", "id").unwrap().as_deref(),
+            Some("said")
+        );
+        assert!(!window.has("#nobody").unwrap());
+
+        window.click("#name").unwrap();
+        window.driver().press(&['\u{E009}'], "a").unwrap();
+        window.driver().press(&[], "captain").unwrap();
+        let script = "arguments[1](document.getElementById(arguments[0]).value)";
+        assert_eq!(
+            window.execute_async(script, &[json!("name")]).unwrap(),
+            json!("captain")
+        );
+        let thrown = window.execute("throw new Error('storm')", &[]).unwrap_err();
+        assert!(format!("{thrown:#}").contains("storm"), "{thrown:#}");
+
+        let picture = window.home().join("picture.png");
+        window.screenshot(&picture).unwrap();
+        assert!(fs::read(&picture).unwrap().starts_with(b"\x89PNG"));
+    }
+
+    #[test]
+    fn nothing_of_a_window_outlives_its_guard() {
+        let Some(window) = browser() else {
+            return;
+        };
+        let app = window.app_process().unwrap();
+        let home = window.home().to_owned();
+        drop(window);
+        assert!(!process::is_alive(app));
+        assert!(!home.exists());
+    }
+
+    #[test]
+    fn what_the_app_prints_is_read() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let Some(window) = browser() else {
+            return;
+        };
+        let talking = window.home().join("talking");
+        let script = format!(
+            "#!/bin/sh\necho ahoy from $HOME\nexec {} \"$@\"\n",
+            window.binary.display()
+        );
+        fs::write(&talking, script).unwrap();
+        fs::set_permissions(&talking, fs::Permissions::from_mode(0o755)).unwrap();
+        let options = WindowOptions {
+            home: Some(window.home().join("second")),
+            ..WindowOptions::default()
+        };
+        let second = Window::start(&talking, &["--automation"], &options).unwrap();
+        let line = format!("ahoy from {}", second.home().display());
+        assert!(
+            second.log_lines().contains(&line),
+            "{:?}",
+            second.log_lines()
+        );
+    }
+
+    #[test]
+    fn a_killed_app_is_gone_at_once() {
+        let Some(window) = browser() else {
+            return;
+        };
+        let app = window.app_process().unwrap();
+        window.kill_app().unwrap();
+        window
+            .wait("the app's end", Duration::from_secs(5), |_| {
+                Ok((!process::is_alive(app)).then_some(()))
+            })
+            .unwrap();
+    }
 }

@@ -1,2 +1,1 @@
-//! Window tests.
-fn main() {}
+//! The app in its real window, on a real engine and registry; `cargo xtask test` hands both over.
