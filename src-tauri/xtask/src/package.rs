@@ -39,7 +39,7 @@ pub(crate) fn build(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// Makes the installers of this system and puts them into `target/release/bundle` of the clone.
+/// Makes the installers of this system and puts them into `target/release/installers` of the clone.
 pub(crate) fn bundle(workspace: &Workspace) -> Result<()> {
     prepare(workspace)?;
     say("bundle");
@@ -57,7 +57,7 @@ pub(crate) fn bundle(workspace: &Workspace) -> Result<()> {
             .with_context(|| format!("failed to remove `{}`", made.display()))?;
     }
     run(workspace.tauri().args(["build", "--bundles", kinds]))?;
-    let place = workspace.root().join("target/release/bundle");
+    let place = workspace.root().join("target/release/installers");
     let installers = installers(&made)?;
     if installers.is_empty() {
         bail!("no installer in `{}`", made.display());
