@@ -72,8 +72,8 @@ fn drive(window: &Window, screenshots: &Path) -> Result<()> {
     window.wait_for("[data-testid=new-session]", STEP_LIMIT)?;
     picture("1-start.png")?;
     window.click("[data-testid=new-session]")?;
-    window.click("[data-testid=template-built-in]")?;
-    window.keys("[data-testid=project-name]", PROJECT)?;
+    window.click("[data-template=built-in]")?;
+    window.keys("input[name=project_name]", PROJECT)?;
     picture("2-new-session.png")?;
     window.click("[data-testid=create-session]")?;
 
@@ -123,22 +123,23 @@ fn drive(window: &Window, screenshots: &Path) -> Result<()> {
     picture("4-terminal.png")?;
 
     say("deleting the session");
-    let answer = window.execute_async(INVOKE, &[json!("delete_session"), json!({"id": id})])?;
-    if answer.get("ok") != Some(&json!(true)) {
-        bail!("the session was not deleted: {answer}");
-    }
+    let row = format!("[data-session-id='{id}']");
+    window.click("header [aria-label^='Actions for']")?;
+    window.click("[data-action=delete]")?;
+    window.wait_for("[data-testid=delete-dialog]", STEP_LIMIT)?;
+    picture("5-delete.png")?;
+    window.click("[data-testid=delete-dialog] [data-testid=confirm]")?;
+    window.wait_gone(&row, STEP_LIMIT)?;
     window.wait("the session's end", STEP_LIMIT, |window| {
         let answer = window.execute_async(INVOKE, &[json!("list_sessions"), json!({})])?;
-        let sessions = answer
-            .get("sessions")
-            .and_then(Value::as_array)
-            .context("no list of sessions")?;
-        Ok((!sessions
+        let sessions = answer.get("sessions").and_then(Value::as_array);
+        let sessions = sessions.context("no list of sessions")?;
+        let is_listed = sessions
             .iter()
-            .any(|session| session.to_string().contains(&id)))
-        .then_some(()))
+            .any(|session| session.to_string().contains(&id));
+        Ok((!is_listed).then_some(()))
     })?;
-    picture("5-deleted.png")?;
+    picture("6-deleted.png")?;
     println!(
         "\nThe main job works: a session became ready, ran a command and left nothing behind."
     );
