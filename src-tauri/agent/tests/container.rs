@@ -103,6 +103,7 @@ impl Container {
             .env("PATH", "/usr/bin:/bin")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn()
             .unwrap()
     }
@@ -309,6 +310,14 @@ fn a_terminal_is_a_tty_that_follows_the_size_and_tells_how_the_shell_ended() {
     send(&Input::Bytes, b"stty size\n");
     await_output(&mut terminal, "50 132\r\n");
     send(&Input::Bytes, b"sleep 1000\n");
+    // Only then is it in the foreground, where Ctrl-C goes.
+    eventually("the sleep", || {
+        let processes = container.processes();
+        processes
+            .iter()
+            .any(|stat| stat.contains("(sleep)"))
+            .then_some(())
+    });
     send(&Input::Bytes, b"\x03");
     send(&Input::Bytes, b"echo interrupted; (sleep 60 &); exit 7\n");
     await_output(&mut terminal, "interrupted\r\n");
@@ -327,7 +336,7 @@ fn a_terminal_whose_app_is_gone_hangs_up_its_shell() {
     input
         .write_all(&protocol::encode(&Input::Bytes, b"echo up; sleep 60\n").unwrap())
         .unwrap();
-    await_output(&mut terminal, "\nup\r\n");
+    await_output(&mut terminal, "up\r\n");
     eventually("the sleep", || {
         (container.processes().len() == 4).then_some(())
     });
