@@ -50,6 +50,8 @@ export default ts.config(
       "no-restricted-imports": ["error", { patterns: [tauri] }],
       "@typescript-eslint/consistent-type-assertions": ["error", { assertionStyle: "never" }],
       eqeqeq: "error",
+      // Sets and maps that nothing renders from need not be reactive; those that are rendered are.
+      "svelte/prefer-svelte-reactivity": "off",
     },
   },
   {

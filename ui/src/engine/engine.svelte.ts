@@ -103,12 +103,12 @@ export function explanation(reason: EngineReason, system: System): string {
       return "Cove runs sessions on a container engine on your machine: Docker, Podman, Colima, OrbStack or Rancher Desktop. Install one of them and start it.";
     case "not_running":
       return system === "linux"
-        ? "An engine is installed, and nobody answers. Start it with the command below."
-        : "An engine is installed, and nobody answers. Start it from your applications.";
+        ? "An engine is installed, but it does not answer. Start it with the command below."
+        : "An engine is installed, but it does not answer. Start it from your applications.";
     case "no_permission":
       return system === "linux"
-        ? "An engine is running, and your user may not talk to it. Add yourself to its group with the command below, then log out and in again."
-        : "An engine is running, and your user may not talk to it. Check its settings.";
+        ? "An engine is running, but your user may not talk to it. Add yourself to its group with the command below, then log out and in again."
+        : "An engine is running, but your user may not talk to it. Check its settings.";
     case "too_old":
       return "Cove needs Docker 20.10, Podman 4, or newer.";
     case "wrong_system":

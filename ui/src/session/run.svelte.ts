@@ -40,11 +40,13 @@ export class Run {
   refusal = $state.raw<ErrorReport | null>(null);
   /** From the press of a button until the answer. */
   asking = $state(false);
+  /** What the run is for, as the title says it. */
+  doing = $state<"Creating" | "Opening" | "Resuming">("Creating");
   /** Whether anything was heard of it since the window loaded. */
   seeded = $state(false);
 
   /** The last event that is included here. */
-  seq = -1;
+  seq = $state(-1);
   #heardAt = $state(0);
 
   constructor(id: string) {

@@ -5,6 +5,7 @@ import { SvelteMap } from "svelte/reactivity";
 
 import type { ErrorReport } from "../bindings/ErrorReport";
 import type { Session } from "../bindings/Session";
+import type { SessionState } from "../bindings/SessionState";
 import type * as commands from "../lib/ipc/commands";
 import { reportOf } from "../lib/ipc/error";
 import type { SessionNews } from "../lib/ipc/events";
@@ -217,6 +218,7 @@ export class Sessions {
     const run = this.runs.get(id);
     if (!run || run.asking || run.running) return;
     const before = { state: run.state, error: run.error, seq: run.seq };
+    run.doing = DOING[run.state];
     run.asking = true;
     run.restart(this.#now());
     this.show(id);
@@ -272,6 +274,16 @@ export class Sessions {
     remember("background", this.#background.size > 0 ? [...this.#background].join(" ") : null, "reload");
   }
 }
+
+/** What a run that begins in this state is for. */
+const DOING: Record<SessionState, Run["doing"]> = {
+  stopped: "Opening",
+  interrupted: "Resuming",
+  failed: "Creating",
+  cancelled: "Creating",
+  provisioning: "Creating",
+  ready: "Opening",
+};
 
 /** What the list will say about a new session, until it says so itself. */
 function provisional(id: string, request: commands.CreateRequest, imageName: string): Session {

@@ -1,0 +1,275 @@
+// An invented backend: it answers every command and tells a session's story on request.
+
+import { emit } from "@tauri-apps/api/event";
+import { mockIPC, mockWindows } from "@tauri-apps/api/mocks";
+
+import type { EngineView } from "../src/bindings/EngineView";
+import type { ErrorReport } from "../src/bindings/ErrorReport";
+import type { FileEntry } from "../src/bindings/FileEntry";
+import type { Phase } from "../src/bindings/Phase";
+import type { Progress } from "../src/bindings/Progress";
+import type { Session } from "../src/bindings/Session";
+import type { SessionState } from "../src/bindings/SessionState";
+import type { SessionStatus } from "../src/bindings/SessionStatus";
+import type { Undone } from "../src/bindings/Undone";
+import type { FileContent } from "../src/lib/ipc/commands";
+
+type Args = Record<string, unknown>;
+
+const MEGA = 1_000_000;
+
+export class Backend {
+  engines: EngineView[] = [engine("Docker", "28.1.1", "unix:///var/run/docker.sock", "the default socket", true)];
+  sessions = new Map<string, SessionStatus>();
+  refuse: Record<string, ErrorReport> = {};
+  live = false;
+  #seq = 0;
+  #made = 0;
+
+  install(): void {
+    mockWindows("main");
+    mockIPC((command, args) => this.#answer(command, (args ?? {}) as Args), { shouldMockEvents: true });
+  }
+
+  async settle(): Promise<void> {
+    await new Promise((done) => setTimeout(done, 250));
+  }
+
+  add(name: string, workspace: string, state: SessionState, image = "python:3.13", more: Partial<SessionStatus> = {}): string {
+    const id = `3f0c7d1e-5b8a-4c7e-9a41-${String(++this.#made).padStart(12, "0")}`;
+    const session: Session = {
+      session_id: id,
+      workspace_id: workspace,
+      name,
+      project_name: name,
+      description: null,
+      template: null,
+      image: `docker.io/library/${image}`,
+      image_name: image,
+      state,
+      created: new Date(Date.UTC(2025, 5, 1, 9, this.#made)).toISOString(),
+    };
+    this.sessions.set(id, {
+      ok: true,
+      session_id: id,
+      ready: state === "ready",
+      phase: state === "ready" ? "Ready" : "Starting",
+      state,
+      progress: progress(0, 0),
+      error: null,
+      message: "",
+      seq: 0,
+      session,
+      terminals: [],
+      undone: [],
+      ...more,
+    });
+    return id;
+  }
+
+  async progress(id: string, phase: Phase, at: Progress, message = ""): Promise<void> {
+    await emit("session:progress", { session_id: id, seq: ++this.#seq, phase, progress: at, message });
+  }
+
+  async ready(id: string): Promise<void> {
+    const status = this.sessions.get(id)!;
+    status.state = "ready";
+    status.session = { ...status.session, state: "ready" };
+    await emit("session:ready", { session_id: id, seq: ++this.#seq, session: status.session, progress: progress(100, 21_000) });
+  }
+
+  async failed(id: string, phase: Phase, error: ErrorReport, undone: Undone[] = []): Promise<void> {
+    this.#become(id, "failed");
+    await emit("session:failed", { session_id: id, seq: ++this.#seq, phase, error, undone });
+  }
+
+  async cancelled(id: string, phase: Phase, undone: Undone[]): Promise<void> {
+    this.#become(id, "cancelled");
+    await emit("session:cancelled", { session_id: id, seq: ++this.#seq, phase, undone });
+  }
+
+  #become(id: string, state: SessionState): void {
+    const status = this.sessions.get(id);
+    if (!status) return;
+    status.state = state;
+    status.session = { ...status.session, state };
+  }
+
+  #answer(command: string, args: Args): unknown {
+    const refusal = this.refuse[command];
+    if (refusal) throw refusal;
+    const id = String(args["id"]);
+    switch (command) {
+      case "engine_status":
+        return { ok: true, engines: this.engines };
+      case "list_sessions":
+        return { ok: true, sessions: [...this.sessions.values()].map((status) => status.session) };
+      case "session_status":
+        return this.sessions.get(id);
+      case "list_templates":
+        return { ok: true, templates: TEMPLATES };
+      case "list_images":
+        return {
+          ok: true,
+          images: [
+            { image_name: "python:3.13", size_bytes: 1_021 * MEGA },
+            { image_name: "postgres:17", size_bytes: 438 * MEGA },
+            { image_name: "registry.example.com/team/tools:2025.6", size_bytes: 94 * MEGA },
+          ],
+        };
+      case "read_settings":
+        return { ok: true, settings: { time_limit_s: 300, cpu_limit: null, memory_limit_mb: 4096, pids_limit: 4096 } };
+      case "write_settings":
+        return { ok: true, settings: args["settings"] };
+      case "create_session": {
+        const request = args["request"] as { workspace_id: string; project_name?: string; image?: string };
+        const made = this.add(request.project_name ?? "session", request.workspace_id, "provisioning", request.image ?? "python:3.13");
+        if (this.live) void this.tell(made);
+        return { ok: true, session_id: made, phase: "Starting", message: "starting" };
+      }
+      case "open_session":
+      case "retry_session":
+        this.#become(id, "provisioning");
+        if (this.live) void this.tell(id);
+        return { ok: true, session_id: id };
+      case "cancel_session":
+        if (this.live) setTimeout(() => void this.cancelled(id, "PullingImage", UNDONE), 900);
+        return { ok: true, session_id: id };
+      case "stop_session":
+        this.#become(id, "stopped");
+        return { ok: true, session_id: id };
+      case "delete_session":
+        this.sessions.delete(id);
+        return { ok: true, session_id: id };
+      case "list_dir":
+        return { ok: true, entries: FILES[String(args["path"])] ?? [], truncated: args["path"] === "/workspace/many" };
+      case "read_file":
+        return CONTENT[String(args["path"])] ?? text("");
+      case "open_terminal": {
+        const channel = args["on_output"] as { onmessage: (message: unknown) => void };
+        setTimeout(() => channel.onmessage(new TextEncoder().encode(TERMINAL).buffer), 30);
+        return { ok: true, terminal_id: args["terminal_id"] ?? "t1" };
+      }
+      default:
+        return { ok: true, session_id: id };
+    }
+  }
+
+  /** Plays a whole run, as the real backend would. */
+  async tell(id: string): Promise<void> {
+    const begun = Date.now();
+    const elapsed = () => Date.now() - begun;
+    for (let step = 0; step <= 60; step += 1) {
+      if (this.sessions.get(id)?.state !== "provisioning") return;
+      await new Promise((done) => setTimeout(done, 120));
+      const percent = 10 + (step / 60) * 15;
+      await this.progress(id, "PullingImage", pulling(percent, elapsed(), step / 60), "pulling the image");
+    }
+    if (this.sessions.get(id)?.state === "provisioning") await this.ready(id);
+  }
+}
+
+export function engine(name: string, version: string | null, address: string, source: string, selected = false): EngineView {
+  return { name, version, address, source, selected, problem: null };
+}
+
+export function progress(percent: number, elapsed_ms: number, eta_ms: number | null = null): Progress {
+  return { percent, eta_ms, elapsed_ms, idle_ms: 0, finished: [], pull: null };
+}
+
+export function pulling(percent: number, elapsed_ms: number, fraction: number, exact = true): Progress {
+  return {
+    percent,
+    eta_ms: 12_400,
+    elapsed_ms,
+    idle_ms: 0,
+    finished: [{ phase: "Starting", elapsed_ms: 120 }],
+    pull: {
+      fraction,
+      downloaded_bytes: Math.round(431 * MEGA * fraction),
+      total_bytes: 431 * MEGA,
+      total_is_exact: exact,
+      bytes_per_second: 24 * MEGA,
+      layers_done: Math.floor(9 * fraction),
+      layers_total: 9,
+    },
+  };
+}
+
+export const UNDONE: Undone[] = [
+  { what: "removed container `cove-3f0c7d1e-5b8a-4c7e-9a41-000000000001`", failure: null },
+  { what: "removed volume `cove-3f0c7d1e-5b8a-4c7e-9a41-000000000001`", failure: null },
+];
+
+const TEMPLATES = [
+  { id: "built-in", name: "Built-in", summary: "A small shell environment, always there, works offline", image_name: "cove-base:1", built_in: true },
+  { id: "python", name: "Python", summary: "Python 3.13 with pip, on Debian", image_name: "python:3.13", built_in: false },
+  { id: "node", name: "Node.js", summary: "Node.js 22 with npm and yarn, on Debian", image_name: "node:22", built_in: false },
+  { id: "rust", name: "Rust", summary: "The stable Rust toolchain, on Debian", image_name: "rust:1", built_in: false },
+  { id: "go", name: "Go", summary: "The Go 1 toolchain, on Debian", image_name: "golang:1", built_in: false },
+  { id: "cpp", name: "C and C++", summary: "GCC 14 with make and autotools, on Debian", image_name: "gcc:14", built_in: false },
+  { id: "debian", name: "Debian", summary: "Plain Debian 12, to install what you like", image_name: "debian:12", built_in: false },
+];
+
+function entry(path: string, kind: FileEntry["kind"] = "file", size = 812, target_kind: FileEntry["target_kind"] = null): FileEntry {
+  return { name: path.slice(path.lastIndexOf("/") + 1), path, kind, target_kind, size, modified_ms: 0, mode: 0o644 };
+}
+
+const FILES: Record<string, FileEntry[]> = {
+  "/workspace": [
+    entry("/workspace/.git", "dir"),
+    entry("/workspace/many", "dir"),
+    entry("/workspace/src", "dir"),
+    entry("/workspace/tests", "dir"),
+    entry("/workspace/.gitignore"),
+    entry("/workspace/a\nname with \u202e tricks.txt"),
+    entry("/workspace/current", "symlink", 0, "dir"),
+    entry("/workspace/logo.bin", "file", 48_211),
+    entry("/workspace/pyproject.toml"),
+    entry("/workspace/README.md"),
+  ],
+  "/workspace/src": [entry("/workspace/src/api", "dir"), entry("/workspace/src/__init__.py"), entry("/workspace/src/app.py")],
+  "/workspace/many": Array.from({ length: 2_000 }, (_, n) => entry(`/workspace/many/file-${n}.txt`)),
+};
+
+const APP_PY = `from fastapi import FastAPI, HTTPException
+from pydantic import BaseModel
+
+app = FastAPI(title="api-server")
+
+
+class Item(BaseModel):
+    """What is sold."""
+
+    name: str
+    price: float = 9.5
+
+
+ITEMS: dict[int, Item] = {}
+
+
+@app.get("/items/{item_id}")
+async def read_item(item_id: int) -> Item:
+    # The list is small enough to stay in memory.
+    if item_id not in ITEMS:
+        raise HTTPException(status_code=404, detail=f"no item {item_id}")
+    return ITEMS[item_id]
+`;
+
+const CONTENT: Record<string, FileContent & { ok: true }> = {
+  "/workspace/src/app.py": text(APP_PY),
+  "/workspace/README.md": text("# api-server\n\nServes *items* over HTTP.\n\n- `GET /items/{id}`\n"),
+  "/workspace/logo.bin": { ok: true, content: "AAEC", encoding: "base64", size: 48_211, truncated: false, revision: "1" },
+};
+
+function text(content: string): FileContent & { ok: true } {
+  return { ok: true, content, encoding: "utf-8", size: content.length, truncated: false, revision: "1" };
+}
+
+const TERMINAL =
+  "\x1b[1;32mdev@api-server\x1b[0m:\x1b[1;34m/workspace\x1b[0m$ ls --color\r\n" +
+  "\x1b[1;34msrc\x1b[0m  \x1b[1;34mtests\x1b[0m  README.md  pyproject.toml\r\n" +
+  "\x1b[1;32mdev@api-server\x1b[0m:\x1b[1;34m/workspace\x1b[0m$ pytest -q\r\n" +
+  "\x1b[32m..................\x1b[0m\x1b[31mF\x1b[0m\x1b[33ms\x1b[0m                                   [100%]\r\n" +
+  "\x1b[31m1 failed\x1b[0m, \x1b[32m18 passed\x1b[0m, \x1b[33m1 skipped\x1b[0m in 0.42s  → http://127.0.0.1:8000\r\n" +
+  "\x1b[1;32mdev@api-server\x1b[0m:\x1b[1;34m/workspace\x1b[0m$ ";

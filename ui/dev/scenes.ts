@@ -1,0 +1,244 @@
+// The states of the window that are worth looking at.
+
+import type { ErrorReport } from "../src/bindings/ErrorReport";
+import { type Backend, engine, progress, pulling, UNDONE } from "./backend";
+
+interface Scene {
+  stage?: (backend: Backend) => void;
+  play?: (backend: Backend) => Promise<void>;
+}
+
+const NOT_FOUND: ErrorReport = {
+  ok: false,
+  error: "IMAGE_UNAVAILABLE",
+  message: "failed to pull image `docker.io/library/pyton:3.13`: manifest unknown",
+  hint: "Check the spelling of the image and its tag; a private image needs `docker login` first.",
+  details: { image: "docker.io/library/pyton:3.13", reason: "not_found" },
+};
+
+const INVALID: ErrorReport = {
+  ok: false,
+  error: "VALIDATION_ERROR",
+  message: "the request has fields (`image`, `project_name`, `workspace_id`) that must be corrected",
+  hint: "Correct the marked fields and try again.",
+  details: {
+    fields: {
+      image: "must be a reference as `name:tag`, and `Py thon` has a space",
+      project_name: "must be at most 80 characters long, and has 93",
+      workspace_id: "is required",
+    },
+  },
+};
+
+function others(backend: Backend): void {
+  backend.add("worker", "shop", "stopped");
+  backend.add("frontend", "shop", "failed", "node:22");
+  backend.add("try-go", "scratch", "cancelled", "golang:1");
+  backend.add("kernel-notes", "scratch", "interrupted", "debian:12");
+}
+
+function startOne(backend: Backend): string {
+  others(backend);
+  return backend.add("api-server", "shop", "provisioning", "python:3.13");
+}
+
+export const SCENES: Record<string, Scene> = {
+  live: { stage: (backend) => (backend.live = true) },
+  empty: {},
+  dialog: { stage: others, play: () => press("new-session") },
+  "dialog-image": {
+    stage: others,
+    play: async () => {
+      await press("new-session");
+      await type("image", "p");
+    },
+  },
+  "dialog-errors": {
+    stage: (backend) => {
+      others(backend);
+      backend.refuse["create_session"] = INVALID;
+    },
+    play: async () => {
+      await press("new-session");
+      await type("project_name", "a name that goes on and on and on");
+      await type("workspace_id", "");
+      await type("image", "Py thon");
+      await press("create-session");
+    },
+  },
+  pull: {
+    stage: (backend) => void startOne(backend),
+    play: async (backend) => {
+      await backend.progress(lastId(backend), "PullingImage", pulling(17.3, 21_400, 0.423, false), "pulling the image");
+      await wait(200);
+    },
+  },
+  stalled: {
+    stage: (backend) => void startOne(backend),
+    play: async (backend) => {
+      const at = { ...pulling(17.3, 41_400, 0.423), idle_ms: 12_200 };
+      await backend.progress(lastId(backend), "PullingImage", at, "pulling the image");
+      await wait(200);
+    },
+  },
+  starting: {
+    stage: (backend) => void startOne(backend),
+    play: async (backend) => {
+      await backend.progress(lastId(backend), "StartingContainer", finished(), "starting the container");
+      for (const button of document.querySelectorAll<HTMLElement>("[data-testid=progress-modal] button")) {
+        if (button.textContent?.includes("Details")) button.click();
+      }
+      await wait(200);
+    },
+  },
+  background: {
+    stage: (backend) => void startOne(backend),
+    play: async (backend) => {
+      await backend.progress(lastId(backend), "PullingImage", pulling(17.3, 21_400, 0.423), "pulling the image");
+      await press("run-in-background");
+    },
+  },
+  failed: {
+    stage: (backend) => void startOne(backend),
+    play: async (backend) => {
+      await backend.progress(lastId(backend), "PullingImage", progress(10, 1_400), "pulling the image");
+      await backend.failed(lastId(backend), "PullingImage", NOT_FOUND, UNDONE);
+      await wait(200);
+    },
+  },
+  "failed-left": {
+    stage: (backend) => void startOne(backend),
+    play: async (backend) => {
+      await backend.progress(lastId(backend), "CreatingContainer", finished(), "creating the container");
+      await backend.failed(lastId(backend), "CreatingContainer", NOT_FOUND, [
+        UNDONE[0]!,
+        { what: UNDONE[1]!.what, failure: "the volume is in use" },
+      ]);
+      await press("close-progress");
+    },
+  },
+  cancelled: {
+    stage: (backend) => void startOne(backend),
+    play: async (backend) => {
+      await backend.progress(lastId(backend), "CreatingContainer", finished(), "creating the container");
+      await press("cancel-session");
+      await backend.cancelled(lastId(backend), "CreatingContainer", UNDONE);
+      await wait(200);
+    },
+  },
+  cancelling: {
+    stage: (backend) => void startOne(backend),
+    play: async (backend) => {
+      await backend.progress(lastId(backend), "CreatingContainer", finished(), "creating the container");
+      await press("cancel-session");
+    },
+  },
+  ready: {
+    stage: (backend) => {
+      others(backend);
+      backend.add("api-server", "shop", "ready");
+    },
+    play: async () => {
+      await wait(900);
+      await pressRow("src");
+      await pressRow("README.md");
+      await pressRow("app.py");
+      await wait(900);
+    },
+  },
+  binary: {
+    stage: (backend) => void backend.add("api-server", "shop", "ready"),
+    play: async () => {
+      await wait(900);
+      await pressRow("logo.bin");
+      await pressRow("many");
+      await wait(300);
+    },
+  },
+  terminal: {
+    stage: (backend) => void backend.add("api-server", "shop", "ready"),
+    play: () => wait(1_200),
+  },
+  stopped: { stage: (backend) => void backend.add("worker", "shop", "stopped") },
+  interrupted: { stage: (backend) => void backend.add("kernel-notes", "scratch", "interrupted") },
+  delete: {
+    stage: (backend) => void backend.add("worker", "shop", "stopped"),
+    play: async () => {
+      document.querySelector("[data-testid=session-row]")?.dispatchEvent(
+        new MouseEvent("contextmenu", { bubbles: true, clientX: 90, clientY: 90 }),
+      );
+      await wait(300);
+      document.querySelector<HTMLElement>("[data-action=delete]")?.click();
+      await wait(300);
+    },
+  },
+  menu: {
+    stage: others,
+    play: async () => {
+      document.querySelector("[data-testid=session-row]")?.dispatchEvent(
+        new MouseEvent("contextmenu", { bubbles: true, clientX: 90, clientY: 90 }),
+      );
+      await wait(300);
+    },
+  },
+  "no-engine": {
+    stage: (backend) => {
+      backend.engines = [
+        {
+          ...engine("Docker", null, "unix:///var/run/docker.sock", "the default socket"),
+          problem: { reason: "not_running", message: "nobody answers on `/var/run/docker.sock`" },
+        },
+        {
+          ...engine("Podman", null, "unix:///run/user/1000/podman/podman.sock", "XDG_RUNTIME_DIR"),
+          problem: { reason: "not_installed", message: "there is no socket" },
+        },
+        {
+          ...engine("Colima", null, "unix:///home/dev/.colima/default/docker.sock", "context colima"),
+          problem: { reason: "not_installed", message: "there is no socket" },
+        },
+      ];
+    },
+  },
+  settings: { stage: others, play: () => press("open-settings") },
+};
+
+function finished() {
+  return {
+    ...pulling(58, 18_300, 1),
+    eta_ms: 4_000,
+    finished: [
+      { phase: "Starting" as const, elapsed_ms: 120 },
+      { phase: "PullingImage" as const, elapsed_ms: 17_400 },
+      { phase: "CreatingVolume" as const, elapsed_ms: 44 },
+    ],
+  };
+}
+
+function lastId(backend: Backend): string {
+  return [...backend.sessions.keys()].at(-1) ?? "";
+}
+
+function wait(ms: number): Promise<void> {
+  return new Promise((done) => setTimeout(done, ms));
+}
+
+async function press(testid: string): Promise<void> {
+  document.querySelector<HTMLElement>(`[data-testid="${testid}"]`)?.click();
+  await wait(250);
+}
+
+async function pressRow(name: string): Promise<void> {
+  for (const row of document.querySelectorAll<HTMLElement>("[role=treeitem]")) {
+    if (row.querySelector(".name")?.textContent === name) row.click();
+  }
+  await wait(250);
+}
+
+async function type(name: string, value: string): Promise<void> {
+  const input = document.querySelector<HTMLInputElement>(`input[name="${name}"]`);
+  if (!input) return;
+  input.focus();
+  input.value = value;
+  input.dispatchEvent(new InputEvent("input", { bubbles: true }));
+  await wait(150);
+}
