@@ -35,8 +35,11 @@ pub const BINARY: &str = "COVE_BINARY";
 
 /// Says that the calling test cannot run here, and why. The test must return right after it.
 pub fn skip(reason: &str) {
-    let thread = std::thread::current();
-    let test = thread.name().unwrap_or("a test");
+    // A runner that starts a process for each test may run it on the main thread, and names it here.
+    let test = std::env::var("NEXTEST_TEST_NAME").unwrap_or_else(|_| {
+        let thread = std::thread::current();
+        thread.name().unwrap_or("a test").to_owned()
+    });
     #[expect(
         clippy::print_stderr,
         reason = "the reader of a test log is meant to see it"
