@@ -1,1 +1,79 @@
-//! The shell.
+//! The shell: the window, its commands and events, and what is kept between runs. It is the only
+//! place that says `tauri::`; what sessions are and do is `cove_core`.
+
+mod commands;
+mod embedded;
+mod ipc;
+mod settings;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use cove_core::engine::docker::DockerEngine;
+use cove_core::sessions::Sessions;
+use tauri::{App, Manager, RunEvent};
+
+use crate::ipc::EventReporter;
+
+/// Runs the app until its window is closed.
+#[must_use]
+pub fn run() -> ExitCode {
+    let app = tauri::Builder::default()
+        .plugin(log_plugin())
+        .plugin(tauri_plugin_opener::init())
+        .plugin(tauri_plugin_store::Builder::default().build())
+        .invoke_handler(commands::handle)
+        .setup(|app| {
+            set_up(app);
+            Ok(())
+        })
+        .build(tauri::generate_context!());
+    let app = match app {
+        Ok(app) => app,
+        Err(error) => {
+            log::error!("failed to start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    app.run(|app, event| {
+        if let RunEvent::Exit = event {
+            let sessions = app.state::<Sessions>();
+            tauri::async_runtime::block_on(sessions.shutdown());
+        }
+    });
+    ExitCode::SUCCESS
+}
+
+fn set_up(app: &App) {
+    let sessions = Sessions::new(
+        Arc::new(DockerEngine::new()),
+        embedded::assets(),
+        Box::new(EventReporter::new(app.handle().clone())),
+        settings::load(app.handle()),
+        settings::load_history(app.handle()),
+        settings::keep_history(app.handle()),
+    );
+    app.manage(sessions);
+}
+
+/// Logs to the standard output and to the system's place for logs; `COVE_LOG=debug` says more.
+fn log_plugin() -> tauri::plugin::TauriPlugin<tauri::Wry> {
+    use tauri_plugin_log::{Builder, RotationStrategy, Target, TargetKind};
+    let level = match std::env::var("COVE_LOG").as_deref() {
+        Ok("debug") => log::LevelFilter::Debug,
+        Ok("trace") => log::LevelFilter::Trace,
+        _ => log::LevelFilter::Info,
+    };
+    Builder::new()
+        .level(log::LevelFilter::Warn)
+        .level_for("cove", level)
+        .level_for("cove_core", level)
+        .level_for(ipc::EVENT_LOG, level)
+        .targets([
+            Target::new(TargetKind::Stdout),
+            Target::new(TargetKind::LogDir { file_name: None }),
+        ])
+        .max_file_size(2_000_000)
+        .rotation_strategy(RotationStrategy::KeepOne)
+        .build()
+}
