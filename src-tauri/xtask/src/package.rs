@@ -122,7 +122,7 @@ fn check_deb(package: &Path) -> Result<()> {
         }
     }
     for file in [
-        "/usr/bin/cove",
+        " usr/bin/cove",
         ".desktop",
         "icons/hicolor/128x128/apps/cove.png",
     ] {
