@@ -344,11 +344,16 @@ impl Window {
         self.driver.reload()
     }
 
-    /// Saves what the window shows as a PNG file.
+    /// Saves what the window shows as a PNG file, once what the page knows now is drawn.
     ///
     /// # Errors
     /// When it cannot be written.
     pub fn screenshot(&self, path: &Path) -> Result<()> {
+        // The second frame begins when the first is on the screen; a hidden page draws none at all.
+        let drawn = "const done = arguments[0];
+            requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done, 50)));
+            setTimeout(done, 1000);";
+        self.execute_async(drawn, &[])?;
         self.driver.screenshot(path)
     }
 
