@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use cove_agent::protocol::{
     Call, CallError, Decoder, Failure, Frame, Hello, Reply, Request, Response, VERSION, encode,
 };
+use cove_agent::{AGENT_PATH, WORKSPACE};
 use futures_util::StreamExt;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{mpsc, oneshot};
@@ -16,11 +17,6 @@ use tokio_util::task::TaskTracker;
 
 use crate::engine::{Engine, Exec, ExecOutput, ExecSpec};
 use crate::error::Error;
-
-/// Where the agent is in a container.
-pub(crate) const AGENT_PATH: &str = "/.cove/agent";
-/// Where a session's files are in its container.
-pub(crate) const WORKSPACE: &str = "/workspace";
 
 /// Requests that may wait to be written.
 const QUEUE: usize = 64;
@@ -70,17 +66,23 @@ pub(crate) async fn connect(
     let agent = Agent::over(exec, tracker);
     match agent.call(Call::Hello { protocol: VERSION }, &[]).await {
         Ok((Reply::Hello(hello), _)) => Ok((agent, hello)),
-        Ok(_) => Err(Error::AgentUnavailable("it answered something else".to_owned())),
+        Ok(_) => Err(Error::AgentUnavailable(
+            "it answered something else".to_owned(),
+        )),
         Err(CallFailure::Refused(error)) => Err(Error::AgentUnavailable(error.message)),
-        Err(CallFailure::Disconnected) => {
-            Err(Error::AgentUnavailable("it ended before it answered".to_owned()))
-        }
+        Err(CallFailure::Disconnected) => Err(Error::AgentUnavailable(
+            "it ended before it answered".to_owned(),
+        )),
     }
 }
 
 impl Agent {
     fn over(exec: Exec, tracker: &TaskTracker) -> Self {
-        let Exec { mut input, mut output, .. } = exec;
+        let Exec {
+            mut input,
+            mut output,
+            ..
+        } = exec;
         let (requests, mut queue) = mpsc::channel::<Vec<u8>>(QUEUE);
         let waiting = Arc::new(Waiting(Mutex::new(Some(HashMap::new()))));
         let closed = CancellationToken::new();
@@ -115,7 +117,12 @@ impl Agent {
             until.cancel();
         });
 
-        Self { requests, waiting, next_id: AtomicU64::new(1), closed }
+        Self {
+            requests,
+            waiting,
+            next_id: AtomicU64::new(1),
+            closed,
+        }
     }
 
     /// Asks the agent, and waits for its answer.
@@ -125,7 +132,10 @@ impl Agent {
     pub async fn call(&self, call: Call, body: &[u8]) -> Result<(Reply, Vec<u8>), CallFailure> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let frame = encode(&Request { id, call }, body).map_err(|error| {
-            CallFailure::Refused(CallError { failure: Failure::TooLarge, message: error.to_string() })
+            CallFailure::Refused(CallError {
+                failure: Failure::TooLarge,
+                message: error.to_string(),
+            })
         })?;
         let (sender, answer) = oneshot::channel();
         if !self.waiting.add(id, sender) {
@@ -161,7 +171,10 @@ impl Waiting {
     /// Adds a request, unless there will be no more answers.
     fn add(&self, id: u64, sender: oneshot::Sender<Answer>) -> bool {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.as_mut().map(|open| open.insert(id, sender)).is_some()
+        waiting
+            .as_mut()
+            .map(|open| open.insert(id, sender))
+            .is_some()
     }
 
     /// Hands out all answers that have arrived; `false` when the stream makes no sense.

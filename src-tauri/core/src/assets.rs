@@ -38,8 +38,9 @@ impl Assets {
             };
             if let Some(architecture) = name.strip_prefix("cove-agent-") {
                 assets.agents.push(asset(architecture));
-            } else if let Some(architecture) =
-                name.strip_prefix("base-").and_then(|rest| rest.strip_suffix(".tar.gz"))
+            } else if let Some(architecture) = name
+                .strip_prefix("base-")
+                .and_then(|rest| rest.strip_suffix(".tar.gz"))
             {
                 assets.base_images.push(asset(architecture));
             }
@@ -65,8 +66,12 @@ impl Assets {
 }
 
 fn find(assets: &[Asset], architecture: &str, what: &str) -> Result<Bytes, Error> {
-    let found = assets.iter().find(|asset| asset.architecture == architecture);
+    let found = assets
+        .iter()
+        .find(|asset| asset.architecture == architecture);
     found.map(|asset| asset.content.clone()).ok_or_else(|| {
-        Error::Internal(format!("this build of Cove has no {what} for the processor `{architecture}`"))
+        Error::Internal(format!(
+            "this build of Cove has no {what} for the processor `{architecture}`"
+        ))
     })
 }

@@ -45,10 +45,13 @@ pub fn remaining(
     elapsed: Duration,
     pulled: Option<f64>,
 ) -> Option<Duration> {
-    let by_speed = pulled.filter(|share| *share >= ENOUGH_EVIDENCE).map(|share| {
-        elapsed.mul_f64((1.0 - share.min(1.0)) / share)
-    });
-    let by_history = expected.of(phase).checked_sub(elapsed).filter(|left| !left.is_zero());
+    let by_speed = pulled
+        .filter(|share| *share >= ENOUGH_EVIDENCE)
+        .map(|share| elapsed.mul_f64((1.0 - share.min(1.0)) / share));
+    let by_history = expected
+        .of(phase)
+        .checked_sub(elapsed)
+        .filter(|left| !left.is_zero());
     let here = match (by_history, by_speed) {
         (Some(history), _) if expected.is_learned(phase) => history,
         (_, Some(speed)) => speed,
@@ -68,12 +71,25 @@ mod tests {
     }
 
     fn cold() -> RunKind<'static> {
-        RunKind { image: "docker.io/library/python:3.13", cached: false }
+        RunKind {
+            image: "docker.io/library/python:3.13",
+            cached: false,
+        }
     }
 
     #[track_caller]
-    fn check(expected: &Expected, phase: Phase, elapsed: u64, pulled: Option<f64>, left: Option<u64>) {
-        assert_eq!(remaining(expected, phase, s(elapsed), pulled), left.map(s), "{phase:?}");
+    fn check(
+        expected: &Expected,
+        phase: Phase,
+        elapsed: u64,
+        pulled: Option<f64>,
+        left: Option<u64>,
+    ) {
+        assert_eq!(
+            remaining(expected, phase, s(elapsed), pulled),
+            left.map(s),
+            "{phase:?}"
+        );
     }
 
     #[test]
@@ -89,7 +105,13 @@ mod tests {
     fn a_pull_without_history_is_judged_by_its_own_speed() {
         let expected = History::default().expected(cold());
         check(&expected, Phase::PullingImage, 10, Some(0.5), Some(10 + 30));
-        check(&expected, Phase::PullingImage, 100, Some(0.5), Some(100 + 30));
+        check(
+            &expected,
+            Phase::PullingImage,
+            100,
+            Some(0.5),
+            Some(100 + 30),
+        );
     }
 
     #[test]
@@ -113,7 +135,10 @@ mod tests {
         let mut last = 0.0;
         for elapsed in 0..200 {
             let percent = percent(Phase::StartingContainer, share_by_time(s(elapsed), s(15)));
-            assert!(percent > last && percent < 90.0, "{percent} after {elapsed} s");
+            assert!(
+                percent > last && percent < 90.0,
+                "{percent} after {elapsed} s"
+            );
             last = percent;
             if elapsed == 15 {
                 assert!((85.0..87.0).contains(&percent), "{percent}");

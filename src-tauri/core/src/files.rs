@@ -93,11 +93,15 @@ pub struct FileContent {
 /// # Errors
 /// [`Error::FileNotFound`], [`Error::FileNotUsable`], [`Error::PathOutsideWorkspace`].
 pub async fn list_dir(agent: &Agent, path: &str) -> Result<DirContent, Error> {
-    let call = Call::List { path: path.to_owned(), limit: LIST_LIMIT };
+    let call = Call::List {
+        path: path.to_owned(),
+        limit: LIST_LIMIT,
+    };
     match ask(agent, path, call, &[]).await? {
-        (Reply::List { entries, truncated }, _) => {
-            Ok(DirContent { entries: entries.into_iter().map(FileEntry::from).collect(), truncated })
-        }
+        (Reply::List { entries, truncated }, _) => Ok(DirContent {
+            entries: entries.into_iter().map(FileEntry::from).collect(),
+            truncated,
+        }),
         _ => Err(nonsense()),
     }
 }
@@ -107,11 +111,28 @@ pub async fn list_dir(agent: &Agent, path: &str) -> Result<DirContent, Error> {
 /// # Errors
 /// [`Error::FileNotFound`], [`Error::FileNotUsable`], [`Error::PathOutsideWorkspace`].
 pub async fn read_file(agent: &Agent, path: &str) -> Result<FileContent, Error> {
-    let call = Call::Read { path: path.to_owned(), offset: 0, limit: READ_LIMIT };
+    let call = Call::Read {
+        path: path.to_owned(),
+        offset: 0,
+        limit: READ_LIMIT,
+    };
     match ask(agent, path, call, &[]).await? {
-        (Reply::Read { size, truncated, revision }, body) => {
+        (
+            Reply::Read {
+                size,
+                truncated,
+                revision,
+            },
+            body,
+        ) => {
             let (content, encoding) = as_text(body, truncated);
-            Ok(FileContent { content, encoding, size, truncated, revision: revision.0 })
+            Ok(FileContent {
+                content,
+                encoding,
+                size,
+                truncated,
+                revision: revision.0,
+            })
         }
         _ => Err(nonsense()),
     }
@@ -140,23 +161,36 @@ pub async fn write_file(
         return Err(Error::field("content", "must be at most 16 MiB"));
     }
     let condition = match revision {
-        Some(revision) => WriteCondition::Unchanged { revision: Revision(revision) },
+        Some(revision) => WriteCondition::Unchanged {
+            revision: Revision(revision),
+        },
         None => WriteCondition::Anything,
     };
-    let call = Call::Write { path: path.to_owned(), condition };
+    let call = Call::Write {
+        path: path.to_owned(),
+        condition,
+    };
     match ask(agent, path, call, &body).await? {
         (Reply::Write { revision }, _) => Ok(revision.0),
         _ => Err(nonsense()),
     }
 }
 
-async fn ask(agent: &Agent, path: &str, call: Call, body: &[u8]) -> Result<(Reply, Vec<u8>), Error> {
-    agent.call(call, body).await.map_err(|failure| match failure {
-        CallFailure::Refused(error) => refused(path, error),
-        CallFailure::Disconnected => {
-            Error::AgentUnavailable("the connection to the container ended".to_owned())
-        }
-    })
+async fn ask(
+    agent: &Agent,
+    path: &str,
+    call: Call,
+    body: &[u8],
+) -> Result<(Reply, Vec<u8>), Error> {
+    agent
+        .call(call, body)
+        .await
+        .map_err(|failure| match failure {
+            CallFailure::Refused(error) => refused(path, error),
+            CallFailure::Disconnected => {
+                Error::AgentUnavailable("the connection to the container ended".to_owned())
+            }
+        })
 }
 
 fn refused(path: &str, error: CallError) -> Error {
@@ -168,7 +202,9 @@ fn refused(path: &str, error: CallError) -> Error {
             path,
             revision: revision.map(|revision| revision.0).unwrap_or_default(),
         },
-        Failure::NoSpace => Error::DiskFull { operation: format!("write `{path}`") },
+        Failure::NoSpace => Error::DiskFull {
+            operation: format!("write `{path}`"),
+        },
         Failure::NotReady | Failure::UnsupportedProtocol { .. } => {
             Error::AgentUnavailable(error.message)
         }
@@ -178,7 +214,10 @@ fn refused(path: &str, error: CallError) -> Error {
         | Failure::Exists
         | Failure::TooLarge
         | Failure::Invalid
-        | Failure::Io => Error::FileNotUsable { path, message: error.message },
+        | Failure::Io => Error::FileNotUsable {
+            path,
+            message: error.message,
+        },
     }
 }
 
@@ -233,7 +272,10 @@ mod tests {
     #[test]
     fn a_text_cut_within_a_character_is_still_a_text() {
         let euro = "1 €".as_bytes();
-        assert_eq!(as_text(euro[..4].to_vec(), true), ("1 ".to_owned(), Encoding::Utf8));
+        assert_eq!(
+            as_text(euro[..4].to_vec(), true),
+            ("1 ".to_owned(), Encoding::Utf8)
+        );
         assert_eq!(as_text(euro[..4].to_vec(), false).1, Encoding::Base64);
         assert_eq!(as_text(vec![b'a', 0xff, b'b'], true).1, Encoding::Base64);
     }

@@ -25,7 +25,14 @@ pub fn of(id: SessionId, request: &CreateSession, created: &str) -> Labels {
             (WORKSPACE, request.workspace_id.clone()),
             (PROJECT, optional(&request.project_name)),
             (DESCRIPTION, optional(&request.description)),
-            (TEMPLATE, request.template.as_ref().map(ToString::to_string).unwrap_or_default()),
+            (
+                TEMPLATE,
+                request
+                    .template
+                    .as_ref()
+                    .map(ToString::to_string)
+                    .unwrap_or_default(),
+            ),
             (IMAGE, request.image.to_string()),
             (VERSION, env!("CARGO_PKG_VERSION").to_owned()),
             (CREATED, created.to_owned()),
@@ -46,13 +53,19 @@ pub fn read(labels: &Labels) -> Option<(SessionId, CreateSession, String)> {
         template: text(TEMPLATE).as_deref().map(TemplateId::from_label),
         image: text(IMAGE)?.parse().ok()?,
     };
-    Some((text(SESSION)?.parse().ok()?, request, text(CREATED).unwrap_or_default()))
+    Some((
+        text(SESSION)?.parse().ok()?,
+        request,
+        text(CREATED).unwrap_or_default(),
+    ))
 }
 
 /// Returns whether the labels are those of this session.
 #[must_use]
 pub fn belong_to(labels: &Labels, id: SessionId) -> bool {
-    labels.get(SESSION).is_some_and(|label| *label == id.to_string())
+    labels
+        .get(SESSION)
+        .is_some_and(|label| *label == id.to_string())
 }
 
 /// Writes a session for the list.
@@ -95,7 +108,10 @@ mod tests {
             let labels = of(id, &request, "2026-01-02T03:04:05Z");
             assert!(belong_to(&labels, id));
             assert!(!belong_to(&labels, SessionId::random()));
-            assert_eq!(read(&labels), Some((id, request, "2026-01-02T03:04:05Z".to_owned())));
+            assert_eq!(
+                read(&labels),
+                Some((id, request, "2026-01-02T03:04:05Z".to_owned()))
+            );
         }
         assert_eq!(read(&Labels::new()), None);
     }

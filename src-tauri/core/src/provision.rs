@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use cove_agent::{AGENT_PATH, WORKSPACE};
 use futures_util::TryStreamExt;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -18,7 +19,7 @@ use tokio_util::task::TaskTracker;
 
 pub(crate) use self::monitor::Monitor;
 use self::unwind::{Undo, Unwind};
-use crate::agent::{self, AGENT_PATH, Agent, WORKSPACE};
+use crate::agent::{self, Agent};
 use crate::assets::Assets;
 use crate::engine::{ContainerSpec, ContainerState, Engine, EngineFacts, ImageFacts, Labels};
 use crate::error::{Error, ImageReason};
@@ -103,8 +104,13 @@ impl Run {
                 unwind.forget();
                 Outcome::Ready { agent, user }
             }
-            Err(Error::Cancelled) => Outcome::Cancelled { undone: unwind.run().await },
-            Err(error) => Outcome::Failed { error, undone: unwind.run().await },
+            Err(Error::Cancelled) => Outcome::Cancelled {
+                undone: unwind.run().await,
+            },
+            Err(error) => Outcome::Failed {
+                error,
+                undone: unwind.run().await,
+            },
         }
     }
 
@@ -134,7 +140,10 @@ impl Run {
         self.enter(Phase::Starting, "Looking for a container engine");
         let found = self.look_around().await?;
 
-        self.enter(Phase::PullingImage, format!("Looking for {}", self.image_name()));
+        self.enter(
+            Phase::PullingImage,
+            format!("Looking for {}", self.image_name()),
+        );
         let image = self.ensure_image(&found).await?;
 
         self.enter(Phase::CreatingVolume, "Creating the volume for /workspace");
@@ -176,13 +185,19 @@ impl Run {
         )?;
         let foreign = |labels: &Labels| !labels::belong_to(labels, self.id);
         if volume.as_ref().is_some_and(foreign)
-            || container.as_ref().is_some_and(|container| foreign(&container.labels))
+            || container
+                .as_ref()
+                .is_some_and(|container| foreign(&container.labels))
         {
             return Err(Error::NameConflict(name));
         }
-        let kind = RunKind { image: &self.request.image.to_string(), cached: image.is_some() };
+        let kind = RunKind {
+            image: &self.request.image.to_string(),
+            cached: image.is_some(),
+        };
         let is_new = volume.is_none() && container.is_none();
-        self.monitor.expect(self.history.expected(kind), image.is_some(), is_new);
+        self.monitor
+            .expect(self.history.expected(kind), image.is_some(), is_new);
         Ok(Found {
             engine,
             image,
@@ -193,7 +208,9 @@ impl Run {
 
     async fn ensure_image(&self, found: &Found) -> Result<ImageFacts, Error> {
         let wanted = &self.request.image;
-        let image = if let Some(image) = &found.image { image.clone() } else {
+        let image = if let Some(image) = &found.image {
+            image.clone()
+        } else {
             if wanted.is_built_in() {
                 self.monitor.say("Loading the built-in image");
                 let archive = self.assets.base_image(&found.engine.architecture)?;
@@ -272,7 +289,9 @@ impl Run {
                 .await?;
         }
         let engine = Arc::clone(&self.engine);
-        unwind.effect(None, async move { engine.upload(&name, archive).await }).await
+        unwind
+            .effect(None, async move { engine.upload(&name, archive).await })
+            .await
     }
 
     /// Makes sure that the container runs and that the agent answers from inside.
@@ -293,7 +312,10 @@ impl Run {
             };
             let (engine, container) = (Arc::clone(&self.engine), name.clone());
             unwind
-                .effect(undo, async move { engine.start_container(&container).await })
+                .effect(
+                    undo,
+                    async move { engine.start_container(&container).await },
+                )
                 .await?;
             self.monitor.say("Waiting for the agent in the container");
         }
@@ -324,8 +346,13 @@ impl Run {
         ContainerSpec {
             hostname: hostname(project.as_deref(), self.id),
             image: self.request.image.to_string(),
-            command: [AGENT_PATH, "init", "--owner", &image.user].map(str::to_owned).to_vec(),
-            environment: project.map(|name| format!("COVE_PROJECT={name}")).into_iter().collect(),
+            command: [AGENT_PATH, "init", "--owner", &image.user]
+                .map(str::to_owned)
+                .to_vec(),
+            environment: project
+                .map(|name| format!("COVE_PROJECT={name}"))
+                .into_iter()
+                .collect(),
             labels: labels::of(self.id, &self.request, &self.created),
             volume: (name.clone(), WORKSPACE.to_owned()),
             cpu_limit: self.settings.cpu_limit,
@@ -365,10 +392,16 @@ fn agent_archive(agent: &[u8]) -> Result<Bytes, Error> {
             archive.append_data(&mut header, path, content)
         };
         add(".cove/", tar::EntryType::Directory, &[])?;
-        add(AGENT_PATH.trim_start_matches('/'), tar::EntryType::Regular, agent)?;
+        add(
+            AGENT_PATH.trim_start_matches('/'),
+            tar::EntryType::Regular,
+            agent,
+        )?;
         archive.into_inner()
     };
-    pack().map(Bytes::from).map_err(|error| Error::Internal(format!("failed to pack the agent: {error}")))
+    pack()
+        .map(Bytes::from)
+        .map_err(|error| Error::Internal(format!("failed to pack the agent: {error}")))
 }
 
 /// Milliseconds from one instant to another; 0 when they are the wrong way round.

@@ -65,12 +65,28 @@ struct Entry {
 
 /// What a session is doing.
 enum Activity {
-    Provisioning { monitor: Arc<Monitor>, cancel: CancellationToken, ended: CancellationToken },
-    Ready { open: Arc<OpenSession>, progress: Progress },
+    Provisioning {
+        monitor: Arc<Monitor>,
+        cancel: CancellationToken,
+        ended: CancellationToken,
+    },
+    Ready {
+        open: Arc<OpenSession>,
+        progress: Progress,
+    },
     Stopped,
     Interrupted,
-    Failed { phase: Phase, progress: Progress, error: ErrorReport, undone: Vec<Undone> },
-    Cancelled { phase: Phase, progress: Progress, undone: Vec<Undone> },
+    Failed {
+        phase: Phase,
+        progress: Progress,
+        error: ErrorReport,
+        undone: Vec<Undone>,
+    },
+    Cancelled {
+        phase: Phase,
+        progress: Progress,
+        undone: Vec<Undone>,
+    },
 }
 
 /// A ready session: the way to its files and terminals.
@@ -145,10 +161,17 @@ impl Sessions {
         }
         let mut sessions: Vec<_> = {
             let entries = self.shared.entries();
-            entries.iter().map(|(id, entry)| entry.session(*id)).collect()
+            entries
+                .iter()
+                .map(|(id, entry)| entry.session(*id))
+                .collect()
         };
         sessions.sort_by(|a, b| {
-            (&a.workspace_id, &a.created, a.session_id).cmp(&(&b.workspace_id, &b.created, b.session_id))
+            (&a.workspace_id, &a.created, a.session_id).cmp(&(
+                &b.workspace_id,
+                &b.created,
+                b.session_id,
+            ))
         });
         sessions
     }
@@ -172,7 +195,9 @@ impl Sessions {
     pub async fn open(&self, id: SessionId) -> Result<SessionStatus, Error> {
         self.know(id).await?;
         let mut entries = self.shared.entries();
-        let entry = entries.get_mut(&id).ok_or_else(|| Error::SessionNotFound(id.to_string()))?;
+        let entry = entries
+            .get_mut(&id)
+            .ok_or_else(|| Error::SessionNotFound(id.to_string()))?;
         match entry.activity {
             Activity::Provisioning { .. } | Activity::Ready { .. } => {}
             Activity::Stopped
@@ -194,7 +219,13 @@ impl Sessions {
         let _turn = turn.lock().await;
         self.close(id);
         let name = id.resource_name();
-        if self.shared.engine.container(&name).await?.is_some_and(|c| labels::belong_to(&c.labels, id)) {
+        if self
+            .shared
+            .engine
+            .container(&name)
+            .await?
+            .is_some_and(|c| labels::belong_to(&c.labels, id))
+        {
             self.shared.engine.stop_container(&name).await?;
             self.set_activity(id, Activity::Stopped);
         }
@@ -216,10 +247,18 @@ impl Sessions {
         self.close(id);
         let (engine, name) = (&self.shared.engine, id.resource_name());
         let is_ours = |labels: &Labels| labels::belong_to(labels, id);
-        if engine.container(&name).await?.is_some_and(|container| is_ours(&container.labels)) {
+        if engine
+            .container(&name)
+            .await?
+            .is_some_and(|container| is_ours(&container.labels))
+        {
             engine.remove_container(&name).await?;
         }
-        if engine.volume(&name).await?.is_some_and(|labels| is_ours(&labels)) {
+        if engine
+            .volume(&name)
+            .await?
+            .is_some_and(|labels| is_ours(&labels))
+        {
             engine.remove_volume(&name).await?;
         }
         self.shared.entries().remove(&id);
@@ -242,7 +281,10 @@ impl Sessions {
             self.close(id);
         }
         self.shared.tracker.close();
-        if tokio::time::timeout(SHUTDOWN_LIMIT, self.shared.tracker.wait()).await.is_err() {
+        if tokio::time::timeout(SHUTDOWN_LIMIT, self.shared.tracker.wait())
+            .await
+            .is_err()
+        {
             log::warn!("{} tasks did not end in time", self.shared.tracker.len());
         }
     }
@@ -263,7 +305,11 @@ impl Sessions {
     /// Returns the settings.
     #[must_use]
     pub fn settings(&self) -> Settings {
-        *self.shared.settings.lock().unwrap_or_else(PoisonError::into_inner)
+        *self
+            .shared
+            .settings
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes the settings; what is under way goes on with those it began with.
@@ -272,7 +318,11 @@ impl Sessions {
     /// [`Error::Validation`].
     pub fn set_settings(&self, settings: Settings) -> Result<Settings, Error> {
         let settings = settings.check()?;
-        *self.shared.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
+        *self
+            .shared
+            .settings
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = settings;
         Ok(settings)
     }
 
@@ -304,20 +354,33 @@ impl Sessions {
         encoding: Encoding,
         revision: Option<String>,
     ) -> Result<String, Error> {
-        files::write_file(&self.ready(id).await?.agent, path, content, encoding, revision).await
+        files::write_file(
+            &self.ready(id).await?.agent,
+            path,
+            content,
+            encoding,
+            revision,
+        )
+        .await
     }
 
     /// Opens a terminal and returns its id.
     ///
     /// # Errors
     /// [`Error::SessionNotReady`], and what the engine answers.
-    pub async fn open_terminal(&self, id: SessionId, size: Size, sink: Sink) -> Result<String, Error> {
+    pub async fn open_terminal(
+        &self,
+        id: SessionId,
+        size: Size,
+        sink: Sink,
+    ) -> Result<String, Error> {
         let open = self.ready(id).await?;
         let (engine, tracker) = (&*self.shared.engine, &self.shared.tracker);
         let terminal =
             Terminal::open(engine, &id.resource_name(), &open.user, size, sink, tracker).await?;
         let terminal_id = terminal.id().to_owned();
-        open.terminals().insert(terminal_id.clone(), Arc::new(terminal));
+        open.terminals()
+            .insert(terminal_id.clone(), Arc::new(terminal));
         Ok(terminal_id)
     }
 
@@ -359,7 +422,11 @@ impl Sessions {
         if !is_known() {
             self.reconcile().await?;
         }
-        if is_known() { Ok(()) } else { Err(Error::SessionNotFound(id.to_string())) }
+        if is_known() {
+            Ok(())
+        } else {
+            Err(Error::SessionNotFound(id.to_string()))
+        }
     }
 
     /// Takes over what the engine knows of sessions without a run or a connection here.
@@ -396,7 +463,16 @@ impl Sessions {
             match entries.get_mut(&id) {
                 None => {
                     let turn = Arc::default();
-                    entries.insert(id, Entry { request, created, seq: 0, activity, turn });
+                    entries.insert(
+                        id,
+                        Entry {
+                            request,
+                            created,
+                            seq: 0,
+                            activity,
+                            turn,
+                        },
+                    );
                 }
                 Some(entry) => match entry.activity {
                     Activity::Stopped | Activity::Interrupted => entry.activity = activity,
@@ -449,7 +525,9 @@ impl Sessions {
     fn settle(&self, id: SessionId, monitor: &Monitor, outcome: Outcome) {
         let (phase, progress, _) = monitor.snapshot();
         let mut entries = self.shared.entries();
-        let Some(entry) = entries.get_mut(&id) else { return };
+        let Some(entry) = entries.get_mut(&id) else {
+            return;
+        };
         entry.seq += 1;
         let (session_id, seq) = (id, entry.seq);
         let event = match outcome {
@@ -458,11 +536,23 @@ impl Sessions {
                 if let Some((cached, durations)) = lesson {
                     self.learn(&entry.request.image.to_string(), cached, durations);
                 }
-                let open = Arc::new(OpenSession { agent, user, terminals: Mutex::default() });
+                let open = Arc::new(OpenSession {
+                    agent,
+                    user,
+                    terminals: Mutex::default(),
+                });
                 self.watch(id, Arc::clone(&open));
-                entry.activity = Activity::Ready { open, progress: progress.clone() };
+                entry.activity = Activity::Ready {
+                    open,
+                    progress: progress.clone(),
+                };
                 let session = entry.session(id);
-                SessionEvent::Ready(ReadyEvent { session_id, seq, session, progress })
+                SessionEvent::Ready(ReadyEvent {
+                    session_id,
+                    seq,
+                    session,
+                    progress,
+                })
             }
             Outcome::Failed { error, undone } => {
                 log::warn!("session {id} failed in {phase:?}: {error}");
@@ -473,11 +563,26 @@ impl Sessions {
                     error: error.clone(),
                     undone: undone.clone(),
                 };
-                SessionEvent::Failed(FailedEvent { session_id, seq, phase, error, undone })
+                SessionEvent::Failed(FailedEvent {
+                    session_id,
+                    seq,
+                    phase,
+                    error,
+                    undone,
+                })
             }
             Outcome::Cancelled { undone } => {
-                entry.activity = Activity::Cancelled { phase, progress, undone: undone.clone() };
-                SessionEvent::Cancelled(CancelledEvent { session_id, seq, phase, undone })
+                entry.activity = Activity::Cancelled {
+                    phase,
+                    progress,
+                    undone: undone.clone(),
+                };
+                SessionEvent::Cancelled(CancelledEvent {
+                    session_id,
+                    seq,
+                    phase,
+                    undone,
+                })
             }
         };
         self.shared.reporter.report(&event);
@@ -495,7 +600,9 @@ impl Sessions {
         self.shared.tracker.spawn(async move {
             open.agent.closed().await;
             let mut entries = sessions.shared.entries();
-            let Some(entry) = entries.get_mut(&id) else { return };
+            let Some(entry) = entries.get_mut(&id) else {
+                return;
+            };
             match &entry.activity {
                 Activity::Ready { open: current, .. } if Arc::ptr_eq(current, &open) => {
                     entry.activity = Activity::Stopped;
@@ -554,7 +661,9 @@ impl Sessions {
     fn with_entry<T>(&self, id: SessionId, read: impl FnOnce(&Entry) -> T) -> Result<T, Error> {
         let entries = self.shared.entries();
         let entry = entries.get(&id);
-        entry.map(read).ok_or_else(|| Error::SessionNotFound(id.to_string()))
+        entry
+            .map(read)
+            .ok_or_else(|| Error::SessionNotFound(id.to_string()))
     }
 }
 
@@ -563,9 +672,17 @@ impl Shared {
     /// includes what event 7 said.
     fn tell(&self, session_id: SessionId, phase: Phase, progress: Progress, message: String) {
         let mut entries = self.entries();
-        let Some(entry) = entries.get_mut(&session_id) else { return };
+        let Some(entry) = entries.get_mut(&session_id) else {
+            return;
+        };
         entry.seq += 1;
-        let event = ProgressEvent { session_id, seq: entry.seq, phase, progress, message };
+        let event = ProgressEvent {
+            session_id,
+            seq: entry.seq,
+            phase,
+            progress,
+            message,
+        };
         self.reporter.report(&SessionEvent::Progress(event));
     }
 
@@ -580,7 +697,9 @@ impl Shared {
 
 impl OpenSession {
     fn terminals(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Terminal>>> {
-        self.terminals.lock().unwrap_or_else(PoisonError::into_inner)
+        self.terminals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -602,17 +721,28 @@ impl Entry {
 
     fn status(&self, id: SessionId) -> SessionStatus {
         let state = self.state();
-        let idle = || (Phase::Starting, Progress::none(), format!("The session is {}", state.as_str()));
+        let idle = || {
+            (
+                Phase::Starting,
+                Progress::none(),
+                format!("The session is {}", state.as_str()),
+            )
+        };
         let (phase, progress, message) = match &self.activity {
             Activity::Provisioning { monitor, .. } => monitor.snapshot(),
-            Activity::Ready { progress, .. } => (Phase::Ready, progress.clone(), "Ready".to_owned()),
+            Activity::Ready { progress, .. } => {
+                (Phase::Ready, progress.clone(), "Ready".to_owned())
+            }
             Activity::Stopped | Activity::Interrupted => idle(),
-            Activity::Failed { phase, progress, error, .. } => {
-                (*phase, progress.clone(), error.message.clone())
-            }
-            Activity::Cancelled { phase, progress, .. } => {
-                (*phase, progress.clone(), "Cancelled".to_owned())
-            }
+            Activity::Failed {
+                phase,
+                progress,
+                error,
+                ..
+            } => (*phase, progress.clone(), error.message.clone()),
+            Activity::Cancelled {
+                phase, progress, ..
+            } => (*phase, progress.clone(), "Cancelled".to_owned()),
         };
         let (error, undone) = match &self.activity {
             Activity::Failed { error, undone, .. } => (Some(error.clone()), undone.clone()),

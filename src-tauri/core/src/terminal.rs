@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use cove_agent::protocol::encode;
 use cove_agent::terminal::{End, Input};
+use cove_agent::{AGENT_PATH, WORKSPACE};
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt};
 use tokio::io::AsyncWriteExt;
@@ -19,7 +20,6 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use crate::agent::{AGENT_PATH, WORKSPACE};
 use crate::engine::{Engine, Exec, ExecOutput, ExecSpec};
 use crate::error::Error;
 
@@ -129,7 +129,11 @@ impl Terminal {
             let _ = input.shutdown().await;
         });
         tracker.spawn(Arc::clone(&screen).read(output));
-        Ok(Self { id: Uuid::new_v4().to_string(), input: sender, screen })
+        Ok(Self {
+            id: Uuid::new_v4().to_string(),
+            input: sender,
+            screen,
+        })
     }
 
     /// Returns the id by which the window knows this terminal.
@@ -157,7 +161,14 @@ impl Terminal {
     /// # Errors
     /// [`Error::TerminalNotFound`] when the shell has ended.
     pub async fn resize(&self, size: Size) -> Result<(), Error> {
-        self.send(&Input::Resize { cols: size.cols, rows: size.rows }, &[]).await
+        self.send(
+            &Input::Resize {
+                cols: size.cols,
+                rows: size.rows,
+            },
+            &[],
+        )
+        .await
     }
 
     /// Takes note that the window has shown this many bytes since it was attached.
@@ -200,7 +211,9 @@ impl Screen {
                 let next = if batch.len() < FLOOD {
                     output.next().now_or_never()
                 } else {
-                    tokio::time::timeout_at(gathered_by, output.next()).await.ok()
+                    tokio::time::timeout_at(gathered_by, output.next())
+                        .await
+                        .ok()
                 };
                 match next {
                     Some(piece) => open = take(piece, &mut batch, &mut end),
@@ -284,17 +297,21 @@ impl ScreenState {
     /// Returns the recent output. If its beginning is lost, it starts at a line: the middle of a
     /// character or an escape sequence would show as rubbish.
     fn replay(&self) -> Vec<u8> {
-        let line = self.recent.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        self.recent.iter().skip(if self.cut { line } else { 0 }).copied().collect()
+        let line = self
+            .recent
+            .iter()
+            .position(|byte| *byte == b'\n')
+            .map_or(0, |at| at + 1);
+        self.recent
+            .iter()
+            .skip(if self.cut { line } else { 0 })
+            .copied()
+            .collect()
     }
 }
 
 /// Sorts a piece of output: the screen's bytes, or the agent's last word. `false` at the end.
-fn take(
-    piece: Option<Result<ExecOutput, Error>>,
-    batch: &mut Vec<u8>,
-    end: &mut Vec<u8>,
-) -> bool {
+fn take(piece: Option<Result<ExecOutput, Error>>, batch: &mut Vec<u8>, end: &mut Vec<u8>) -> bool {
     match piece {
         Some(Ok(ExecOutput::Out(bytes))) => batch.extend_from_slice(&bytes),
         Some(Ok(ExecOutput::Err(bytes))) => end.extend_from_slice(&bytes),
@@ -317,7 +334,10 @@ mod tests {
     fn sink() -> (Sink, Seen) {
         let seen = Seen::default();
         let heard = Arc::clone(&seen);
-        (Box::new(move |output| heard.lock().unwrap().push(output)), seen)
+        (
+            Box::new(move |output| heard.lock().unwrap().push(output)),
+            seen,
+        )
     }
 
     fn bytes_of(seen: &Seen) -> Vec<u8> {
@@ -342,7 +362,10 @@ mod tests {
         let reader = tokio::spawn(Arc::clone(&screen).read(stream(pieces)));
         tokio::time::sleep(Duration::from_secs(60)).await;
         let shown = bytes_of(&seen).len() as u64;
-        assert!((WINDOW..WINDOW + BATCH as u64 + 32 * 1024).contains(&shown), "{shown}");
+        assert!(
+            (WINDOW..WINDOW + BATCH as u64 + 32 * 1024).contains(&shown),
+            "{shown}"
+        );
         while !reader.is_finished() {
             screen.acknowledge(bytes_of(&seen).len() as u64);
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -367,7 +390,10 @@ mod tests {
             *seen.lock().unwrap(),
             [
                 Output::Bytes(b"hello\r\n".to_vec()),
-                Output::Exit { code: Some(3), message: "The shell ended with code 3.".to_owned() },
+                Output::Exit {
+                    code: Some(3),
+                    message: "The shell ended with code 3.".to_owned()
+                },
             ]
         );
     }

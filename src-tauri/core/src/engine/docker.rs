@@ -9,6 +9,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bollard::Docker;
+use bollard::auth::DockerCredentials;
 use bollard::container::LogOutput;
 use bollard::errors::Error as ApiError;
 use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
@@ -21,8 +23,6 @@ use bollard::query_parameters::{
     ListContainersOptions, ListImagesOptions, ListVolumesOptions, RemoveContainerOptions,
     RemoveVolumeOptions, StartContainerOptions, StopContainerOptions, UploadToContainerOptions,
 };
-use bollard::Docker;
-use bollard::auth::DockerCredentials;
 use bytes::Bytes;
 use docker_credential::DockerCredential;
 use futures_util::stream::BoxStream;
@@ -79,11 +79,17 @@ impl DockerEngine {
     }
 
     fn remembered(&self) -> Option<Connected> {
-        self.connected.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.connected
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn remember(&self, connected: Option<Connected>) {
-        *self.connected.lock().unwrap_or_else(PoisonError::into_inner) = connected;
+        *self
+            .connected
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = connected;
     }
 
     /// Returns the client of the connected engine, or connects.
@@ -101,7 +107,10 @@ impl DockerEngine {
             match outcome {
                 Ok((client, version)) => {
                     log::info!("engine {} at {}", version_name(&version), place.address);
-                    let connected = Connected { client: client.clone(), address: place.address };
+                    let connected = Connected {
+                        client: client.clone(),
+                        address: place.address,
+                    };
                     self.remember(Some(connected));
                     return Ok((client, version));
                 }
@@ -134,7 +143,11 @@ impl Engine for DockerEngine {
             None => self.connect_first().await?.1,
         };
         Ok(EngineFacts {
-            name: format!("{} {}", version_name(&version), version.version.unwrap_or_default()),
+            name: format!(
+                "{} {}",
+                version_name(&version),
+                version.version.unwrap_or_default()
+            ),
             architecture: words::kernel_architecture(&version.arch.unwrap_or_default()),
         })
     }
@@ -144,13 +157,18 @@ impl Engine for DockerEngine {
         let current = self.remembered().map(|connected| connected.address);
         let selected = current
             .filter(|address| {
-                probes.iter().any(|probe| probe.outcome.is_ok() && probe.place.address == *address)
+                probes
+                    .iter()
+                    .any(|probe| probe.outcome.is_ok() && probe.place.address == *address)
             })
             .or_else(|| {
                 let first = probes.iter().find(|probe| probe.outcome.is_ok());
                 first.map(|probe| probe.place.address.clone())
             });
-        probes.into_iter().map(|probe| view(probe, selected.as_deref())).collect()
+        probes
+            .into_iter()
+            .map(|probe| view(probe, selected.as_deref()))
+            .collect()
     }
 
     async fn image(&self, image: &ImageReference) -> Result<Option<ImageFacts>, Error> {
@@ -158,7 +176,10 @@ impl Engine for DockerEngine {
             Ok(found) => Ok(Some(ImageFacts {
                 id: found.id.unwrap_or_default(),
                 architecture: words::kernel_architecture(&found.architecture.unwrap_or_default()),
-                user: found.config.and_then(|config| config.user).unwrap_or_default(),
+                user: found
+                    .config
+                    .and_then(|config| config.user)
+                    .unwrap_or_default(),
             })),
             Err(error) if is_not_found(&error) => Ok(None),
             Err(error) => Err(self.failed("inspect the image", &error)),
@@ -166,7 +187,11 @@ impl Engine for DockerEngine {
     }
 
     async fn images(&self) -> Result<Vec<ImageView>, Error> {
-        let images = self.client().await?.list_images(None::<ListImagesOptions>).await;
+        let images = self
+            .client()
+            .await?
+            .list_images(None::<ListImagesOptions>)
+            .await;
         let images = images.map_err(|error| self.failed("list the images", &error))?;
         let mut views: Vec<_> = images
             .into_iter()
@@ -175,7 +200,10 @@ impl Engine for DockerEngine {
                 image.repo_tags.into_iter().filter_map(move |tag| {
                     let reference: ImageReference = tag.parse().ok()?;
                     let offered = !reference.is_built_in();
-                    offered.then(|| ImageView { image_name: reference.familiar(), size_bytes })
+                    offered.then(|| ImageView {
+                        image_name: reference.familiar(),
+                        size_bytes,
+                    })
                 })
             })
             .collect();
@@ -205,10 +233,15 @@ impl Engine for DockerEngine {
 
     async fn load_image(&self, archive: Bytes) -> Result<(), Error> {
         let client = self.client().await?;
-        let options = ImportImageOptions { quiet: true, ..ImportImageOptions::default() };
+        let options = ImportImageOptions {
+            quiet: true,
+            ..ImportImageOptions::default()
+        };
         let loading = client.import_image(options, bollard::body_full(archive), None);
         let loaded: Result<Vec<_>, _> = loading.try_collect().await;
-        loaded.map(drop).map_err(|error| self.failed("load the built-in image", &error))
+        loaded
+            .map(drop)
+            .map_err(|error| self.failed("load the built-in image", &error))
     }
 
     async fn volume(&self, name: &str) -> Result<Option<Labels>, Error> {
@@ -226,12 +259,17 @@ impl Engine for DockerEngine {
             ..VolumeCreateRequest::default()
         };
         let created = self.client().await?.create_volume(request).await;
-        created.map(drop).map_err(|error| self.failed("create the volume", &error))
+        created
+            .map(drop)
+            .map_err(|error| self.failed("create the volume", &error))
     }
 
     async fn remove_volume(&self, name: &str) -> Result<bool, Error> {
         let client = self.client().await?;
-        match client.remove_volume(name, None::<RemoveVolumeOptions>).await {
+        match client
+            .remove_volume(name, None::<RemoveVolumeOptions>)
+            .await
+        {
             Ok(()) => Ok(true),
             Err(error) if is_not_found(&error) => Ok(false),
             Err(error) => Err(self.failed("remove the volume", &error)),
@@ -240,11 +278,17 @@ impl Engine for DockerEngine {
 
     async fn container(&self, name: &str) -> Result<Option<ContainerFacts>, Error> {
         let client = self.client().await?;
-        match client.inspect_container(name, None::<InspectContainerOptions>).await {
+        match client
+            .inspect_container(name, None::<InspectContainerOptions>)
+            .await
+        {
             Ok(found) => {
                 let state = found.state.unwrap_or_default();
                 Ok(Some(ContainerFacts {
-                    labels: found.config.and_then(|config| config.labels).unwrap_or_default(),
+                    labels: found
+                        .config
+                        .and_then(|config| config.labels)
+                        .unwrap_or_default(),
                     state: container_state(state.status),
                     exit_code: state.exit_code.unwrap_or_default(),
                 }))
@@ -256,35 +300,49 @@ impl Engine for DockerEngine {
 
     async fn create_container(&self, spec: &ContainerSpec) -> Result<(), Error> {
         let client = self.client().await?;
-        let options =
-            CreateContainerOptions { name: Some(spec.name.clone()), platform: String::new() };
-        match client.create_container(Some(options), container_body(spec)).await {
+        let options = CreateContainerOptions {
+            name: Some(spec.name.clone()),
+            platform: String::new(),
+        };
+        match client
+            .create_container(Some(options), container_body(spec))
+            .await
+        {
             Ok(_) => Ok(()),
-            Err(ApiError::DockerResponseServerError { status_code: 409, .. }) => {
-                Err(Error::NameConflict(spec.name.clone()))
-            }
+            Err(ApiError::DockerResponseServerError {
+                status_code: 409, ..
+            }) => Err(Error::NameConflict(spec.name.clone())),
             Err(error) => Err(self.failed("create the container", &error)),
         }
     }
 
     async fn upload(&self, container: &str, archive: Bytes) -> Result<(), Error> {
         let client = self.client().await?;
-        let options =
-            UploadToContainerOptions { path: "/".to_owned(), ..UploadToContainerOptions::default() };
+        let options = UploadToContainerOptions {
+            path: "/".to_owned(),
+            ..UploadToContainerOptions::default()
+        };
         let body = bollard::body_full(archive);
-        let uploaded = client.upload_to_container(container, Some(options), body).await;
+        let uploaded = client
+            .upload_to_container(container, Some(options), body)
+            .await;
         uploaded.map_err(|error| self.failed("copy the agent into the container", &error))
     }
 
     async fn start_container(&self, name: &str) -> Result<(), Error> {
         let client = self.client().await?;
-        let started = client.start_container(name, None::<StartContainerOptions>).await;
+        let started = client
+            .start_container(name, None::<StartContainerOptions>)
+            .await;
         started.map_err(|error| self.failed("start the container", &error))
     }
 
     async fn stop_container(&self, name: &str) -> Result<(), Error> {
         let client = self.client().await?;
-        let options = StopContainerOptions { t: Some(STOP_GRACE_S), ..Default::default() };
+        let options = StopContainerOptions {
+            t: Some(STOP_GRACE_S),
+            ..Default::default()
+        };
         match client.stop_container(name, Some(options)).await {
             Ok(()) => Ok(()),
             Err(error) if is_not_found(&error) => Ok(()),
@@ -294,7 +352,10 @@ impl Engine for DockerEngine {
 
     async fn remove_container(&self, name: &str) -> Result<bool, Error> {
         let client = self.client().await?;
-        let options = RemoveContainerOptions { force: true, ..RemoveContainerOptions::default() };
+        let options = RemoveContainerOptions {
+            force: true,
+            ..RemoveContainerOptions::default()
+        };
         match client.remove_container(name, Some(options)).await {
             Ok(()) => Ok(true),
             Err(error) if is_not_found(&error) => Ok(false),
@@ -310,7 +371,9 @@ impl Engine for DockerEngine {
             filters: Some(filters.clone()),
             ..ListContainersOptions::default()
         }));
-        let volumes = client.list_volumes(Some(ListVolumesOptions { filters: Some(filters) }));
+        let volumes = client.list_volumes(Some(ListVolumesOptions {
+            filters: Some(filters),
+        }));
         let (containers, volumes) = tokio::try_join!(containers, volumes)
             .map_err(|error| self.failed("list the sessions", &error))?;
         Ok(Owned {
@@ -345,7 +408,10 @@ impl Engine for DockerEngine {
                 ..CreateExecOptions::default()
             };
             let exec = client.create_exec(container, options).await?;
-            let start = StartExecOptions { output_capacity: Some(EXEC_BUFFER), ..Default::default() };
+            let start = StartExecOptions {
+                output_capacity: Some(EXEC_BUFFER),
+                ..Default::default()
+            };
             client.start_exec(&exec.id, Some(start)).await
         };
         match run.await {
@@ -363,9 +429,9 @@ impl Engine for DockerEngine {
                     })
                     .boxed(),
             }),
-            Ok(StartExecResults::Detached) => {
-                Err(Error::Internal("the engine detached an exec that was to be attached".into()))
-            }
+            Ok(StartExecResults::Detached) => Err(Error::Internal(
+                "the engine detached an exec that was to be attached".into(),
+            )),
             Err(error) => Err(self.failed("run the agent in the container", &error)),
         }
     }
@@ -395,7 +461,9 @@ fn container_body(spec: &ContainerSpec) -> ContainerCreateBody {
             cap_drop: Some(DROPPED_CAPABILITIES.map(str::to_owned).to_vec()),
             pids_limit: i64::try_from(spec.pids_limit).ok(),
             nano_cpus: spec.cpu_limit.map(nano_cpus),
-            memory: spec.memory_limit.and_then(|bytes| i64::try_from(bytes).ok()),
+            memory: spec
+                .memory_limit
+                .and_then(|bytes| i64::try_from(bytes).ok()),
             init: Some(false),
             log_config: Some(HostConfigLogConfig {
                 typ: Some("json-file".to_owned()),
@@ -411,7 +479,10 @@ fn container_body(spec: &ContainerSpec) -> ContainerCreateBody {
 }
 
 /// Returns the engine's unit of processor time, billionths.
-#[expect(clippy::cast_possible_truncation, reason = "settings allow 256 processors at most")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "settings allow 256 processors at most"
+)]
 fn nano_cpus(cpus: f64) -> i64 {
     (cpus * 1e9) as i64
 }
@@ -470,7 +541,9 @@ fn check_version(version: &SystemVersion) -> Result<(), EngineProblem> {
 
 fn version_name(version: &SystemVersion) -> &'static str {
     let components = version.components.iter().flatten();
-    let podman = components.into_iter().any(|component| component.name.contains("Podman"));
+    let podman = components
+        .into_iter()
+        .any(|component| component.name.contains("Podman"));
     if podman { "Podman" } else { "Docker" }
 }
 
@@ -505,7 +578,9 @@ fn unavailable(problems: &[(Place, EngineProblem)]) -> Error {
         EngineReason::NotRunning => 2,
         EngineReason::NotInstalled => 3,
     };
-    let nearest = problems.iter().min_by_key(|(_, problem)| nearness(problem.reason));
+    let nearest = problems
+        .iter()
+        .min_by_key(|(_, problem)| nearness(problem.reason));
     match nearest {
         Some((place, problem)) => Error::EngineUnavailable {
             reason: problem.reason,
@@ -519,7 +594,13 @@ fn unavailable(problems: &[(Place, EngineProblem)]) -> Error {
 }
 
 fn is_not_found(error: &ApiError) -> bool {
-    matches!(error, ApiError::DockerResponseServerError { status_code: 404, .. })
+    matches!(
+        error,
+        ApiError::DockerResponseServerError {
+            status_code: 404,
+            ..
+        }
+    )
 }
 
 fn connection_problem(error: &ApiError) -> EngineProblem {
@@ -530,9 +611,10 @@ fn connection_problem(error: &ApiError) -> EngineProblem {
 
 fn translate(operation: &str, error: &ApiError) -> Error {
     match error {
-        ApiError::DockerResponseServerError { status_code, message } => {
-            words::refusal(operation, *status_code, message)
-        }
+        ApiError::DockerResponseServerError {
+            status_code,
+            message,
+        } => words::refusal(operation, *status_code, message),
         ApiError::DockerStreamError { error } => words::refusal(operation, 0, error),
         ApiError::HyperLegacyError { .. }
         | ApiError::HyperResponseError { .. }
@@ -555,7 +637,10 @@ fn translate(operation: &str, error: &ApiError) -> Error {
 
 fn pull_error(image: &str, error: &ApiError) -> Error {
     let (status, message) = match error {
-        ApiError::DockerResponseServerError { status_code, message } => (*status_code, message),
+        ApiError::DockerResponseServerError {
+            status_code,
+            message,
+        } => (*status_code, message),
         ApiError::DockerStreamError { error } => (0, error),
         _ => return translate("pull the image", error),
     };
@@ -572,7 +657,11 @@ fn pull_error(image: &str, error: &ApiError) -> Error {
 fn pull_message(message: CreateImageInfo) -> Option<PullMessage> {
     let layer = message.id?;
     let detail = message.progress_detail.unwrap_or_default();
-    let count = |bytes: Option<i64>| bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0);
+    let count = |bytes: Option<i64>| {
+        bytes
+            .and_then(|bytes| u64::try_from(bytes).ok())
+            .unwrap_or(0)
+    };
     let step = words::layer_step(
         message.status.as_deref().unwrap_or_default(),
         count(detail.current),
@@ -585,7 +674,11 @@ fn pull_message(message: CreateImageInfo) -> Option<PullMessage> {
 /// them; none when there are none or their helper fails, and then the registry's answer tells.
 async fn credentials_for(registry: String) -> Option<DockerCredentials> {
     let lookup = tokio::task::spawn_blocking(move || {
-        let server = if registry == "docker.io" { "https://index.docker.io/v1/" } else { &registry };
+        let server = if registry == "docker.io" {
+            "https://index.docker.io/v1/"
+        } else {
+            &registry
+        };
         let credential = docker_credential::get_credential(server)
             .or_else(|_| docker_credential::get_podman_credential(server))
             .ok()?;
@@ -603,7 +696,9 @@ async fn credentials_for(registry: String) -> Option<DockerCredentials> {
             },
         })
     });
-    if let Ok(Ok(credentials)) = tokio::time::timeout(CREDENTIALS_LIMIT, lookup).await { credentials } else {
+    if let Ok(Ok(credentials)) = tokio::time::timeout(CREDENTIALS_LIMIT, lookup).await {
+        credentials
+    } else {
         log::warn!("credentials could not be looked up; pulling without");
         None
     }

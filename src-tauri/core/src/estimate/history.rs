@@ -53,20 +53,31 @@ impl History {
     /// Adds a successful run: its durations for the phases in order.
     pub fn learn(&mut self, kind: RunKind<'_>, durations: [Duration; 5]) {
         self.runs += 1;
-        for key in [key(kind), key(RunKind { image: ANY_IMAGE, ..kind })] {
+        for key in [
+            key(kind),
+            key(RunKind {
+                image: ANY_IMAGE,
+                ..kind
+            }),
+        ] {
             let newest = durations.map(|duration| duration.as_secs_f64() * 1e3);
-            let averages = self
-                .averages
-                .entry(key)
-                .or_insert(Averages { phases_ms: newest, last_run: self.runs });
+            let averages = self.averages.entry(key).or_insert(Averages {
+                phases_ms: newest,
+                last_run: self.runs,
+            });
             averages.last_run = self.runs;
             for (average, newest) in averages.phases_ms.iter_mut().zip(newest) {
                 *average = ALPHA * newest + (1.0 - ALPHA) * *average;
             }
         }
         while self.averages.len() > MAX_IMAGES {
-            let oldest = self.averages.iter().min_by_key(|(_, averages)| averages.last_run);
-            let Some(oldest) = oldest.map(|(key, _)| key.clone()) else { break };
+            let oldest = self
+                .averages
+                .iter()
+                .min_by_key(|(_, averages)| averages.last_run);
+            let Some(oldest) = oldest.map(|(key, _)| key.clone()) else {
+                break;
+            };
             self.averages.remove(&oldest);
         }
     }
@@ -76,9 +87,16 @@ impl History {
     #[must_use]
     pub fn expected(&self, kind: RunKind<'_>) -> Expected {
         let own = self.averages.get(&key(kind));
-        let any = self.averages.get(&key(RunKind { image: ANY_IMAGE, ..kind }));
+        let any = self.averages.get(&key(RunKind {
+            image: ANY_IMAGE,
+            ..kind
+        }));
         let mut phases = [(Duration::ZERO, false); 5];
-        let rows = phases.iter_mut().zip(Phase::WORKING).zip(DEFAULTS_S).enumerate();
+        let rows = phases
+            .iter_mut()
+            .zip(Phase::WORKING)
+            .zip(DEFAULTS_S)
+            .enumerate();
         for (index, ((slot, phase), default)) in rows {
             let is_pull = phase == Phase::PullingImage;
             let learned = own.or(any.filter(|_| !is_pull)).and_then(|averages| {
@@ -86,7 +104,10 @@ impl History {
                 Duration::try_from_secs_f64(ms / 1e3).ok()
             });
             let default = if is_pull && kind.cached { 0 } else { default };
-            *slot = (learned.unwrap_or(Duration::from_secs(default)), learned.is_some());
+            *slot = (
+                learned.unwrap_or(Duration::from_secs(default)),
+                learned.is_some(),
+            );
         }
         Expected { phases }
     }
@@ -96,7 +117,8 @@ impl Expected {
     /// Returns the expected duration of a phase; none for [`Phase::Ready`].
     #[must_use]
     pub fn of(&self, phase: Phase) -> Duration {
-        self.slot(phase).map_or(Duration::ZERO, |(duration, _)| duration)
+        self.slot(phase)
+            .map_or(Duration::ZERO, |(duration, _)| duration)
     }
 
     /// Returns whether a phase's duration was learned, rather than being a default.
@@ -106,13 +128,19 @@ impl Expected {
     }
 
     fn slot(&self, phase: Phase) -> Option<(Duration, bool)> {
-        let index = Phase::WORKING.iter().position(|working| *working == phase)?;
+        let index = Phase::WORKING
+            .iter()
+            .position(|working| *working == phase)?;
         self.phases.get(index).copied()
     }
 }
 
 fn key(kind: RunKind<'_>) -> String {
-    format!("{} {}", if kind.cached { "cached" } else { "cold" }, kind.image)
+    format!(
+        "{} {}",
+        if kind.cached { "cached" } else { "cold" },
+        kind.image
+    )
 }
 
 #[cfg(test)]
@@ -120,7 +148,10 @@ mod tests {
     use super::*;
 
     fn python(cached: bool) -> RunKind<'static> {
-        RunKind { image: "python", cached }
+        RunKind {
+            image: "python",
+            cached,
+        }
     }
 
     fn run(pull_s: u64) -> [Duration; 5] {
@@ -140,7 +171,10 @@ mod tests {
     fn cold_and_cached_pulls_are_kept_apart() {
         let mut history = History::default();
         history.learn(python(false), run(10));
-        assert_eq!(history.expected(python(true)).of(Phase::PullingImage), Duration::ZERO);
+        assert_eq!(
+            history.expected(python(true)).of(Phase::PullingImage),
+            Duration::ZERO
+        );
         history.learn(python(true), run(0));
         assert_eq!(
             history.expected(python(false)).of(Phase::PullingImage),
@@ -152,7 +186,10 @@ mod tests {
     fn another_image_learns_how_this_engine_starts_but_not_how_long_a_pull_takes() {
         let mut history = History::default();
         history.learn(python(false), run(10));
-        let node = history.expected(RunKind { image: "node", cached: false });
+        let node = history.expected(RunKind {
+            image: "node",
+            cached: false,
+        });
         assert_eq!(node.of(Phase::StartingContainer), Duration::from_secs(1));
         assert_eq!(node.of(Phase::PullingImage), Duration::from_secs(30));
         assert!(!node.is_learned(Phase::PullingImage));
@@ -163,7 +200,13 @@ mod tests {
         let mut history = History::default();
         for image in 0..2 * MAX_IMAGES {
             let image = format!("image-{image}");
-            history.learn(RunKind { image: &image, cached: false }, run(1));
+            history.learn(
+                RunKind {
+                    image: &image,
+                    cached: false,
+                },
+                run(1),
+            );
         }
         assert_eq!(history.averages.len(), MAX_IMAGES);
         let last = format!("cold image-{}", 2 * MAX_IMAGES - 1);

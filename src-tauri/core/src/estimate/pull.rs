@@ -54,7 +54,11 @@ impl PullTracker {
         self.fraction = self.fraction.max(self.work_done());
         let downloaded = self.downloaded();
         self.samples.push_back((at, downloaded));
-        while self.samples.get(1).is_some_and(|(second, _)| at.saturating_sub(*second) >= RATE_WINDOW) {
+        while self
+            .samples
+            .get(1)
+            .is_some_and(|(second, _)| at.saturating_sub(*second) >= RATE_WINDOW)
+        {
             self.samples.pop_front();
         }
         moved
@@ -63,7 +67,11 @@ impl PullTracker {
     /// Returns the figures as they are `at` this time since the pull began.
     #[must_use]
     pub fn progress(&self, at: Duration) -> PullProgress {
-        let pulled = || self.layers.values().filter(|layer| layer.stage != Stage::Existing);
+        let pulled = || {
+            self.layers
+                .values()
+                .filter(|layer| layer.stage != Stage::Existing)
+        };
         let total_bytes = pulled().filter_map(|layer| layer.total).sum();
         PullProgress {
             fraction: self.fraction,
@@ -77,23 +85,36 @@ impl PullTracker {
     }
 
     fn downloaded(&self) -> u64 {
-        let pulled = self.layers.values().filter(|layer| layer.stage != Stage::Existing);
+        let pulled = self
+            .layers
+            .values()
+            .filter(|layer| layer.stage != Stage::Existing);
         pulled.map(|layer| layer.downloaded).sum()
     }
 
     /// Weighs layers by their bytes. One of unknown size counts as an average one: it is work that
     /// is still to come.
     fn work_done(&self) -> f64 {
-        let pulled: Vec<_> =
-            self.layers.values().filter(|layer| layer.stage != Stage::Existing).collect();
-        let sizes: Vec<f64> = pulled.iter().filter_map(|layer| layer.total).map(as_f64).collect();
+        let pulled: Vec<_> = self
+            .layers
+            .values()
+            .filter(|layer| layer.stage != Stage::Existing)
+            .collect();
+        let sizes: Vec<f64> = pulled
+            .iter()
+            .filter_map(|layer| layer.total)
+            .map(as_f64)
+            .collect();
         if sizes.is_empty() {
             return 0.0;
         }
         let average = sizes.iter().sum::<f64>() / as_f64(sizes.len() as u64);
         let weigh = |layer: &Layer| layer.total.map_or(average, as_f64).max(1.0);
         let all: f64 = pulled.iter().map(|layer| weigh(layer)).sum();
-        let done: f64 = pulled.iter().map(|layer| weigh(layer) * layer.share_done()).sum();
+        let done: f64 = pulled
+            .iter()
+            .map(|layer| weigh(layer) * layer.share_done())
+            .sum();
         done / all
     }
 
@@ -151,9 +172,9 @@ impl Layer {
     fn share_done(&self) -> f64 {
         let downloaded = match self.stage {
             Stage::Extracting | Stage::Done | Stage::Existing => 1.0,
-            Stage::Downloading => self
-                .total
-                .map_or(0.0, |total| (as_f64(self.downloaded) / as_f64(total)).min(1.0)),
+            Stage::Downloading => self.total.map_or(0.0, |total| {
+                (as_f64(self.downloaded) / as_f64(total)).min(1.0)
+            }),
         };
         DOWNLOAD_SHARE * downloaded + (1.0 - DOWNLOAD_SHARE) * self.extracted
     }
@@ -165,7 +186,10 @@ impl Layer {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a share of bytes needs no more than 53 bits")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a share of bytes needs no more than 53 bits"
+)]
 fn as_f64(bytes: u64) -> f64 {
     bytes as f64
 }
@@ -184,7 +208,10 @@ mod tests {
         let mut tracker = PullTracker::default();
         let mut fractions = Vec::new();
         for (ms, layer, step) in steps {
-            let message = PullMessage { layer: (*layer).to_owned(), step: *step };
+            let message = PullMessage {
+                layer: (*layer).to_owned(),
+                step: *step,
+            };
             tracker.take(&message, Duration::from_millis(*ms));
             fractions.push(tracker.progress(Duration::from_millis(*ms)).fraction);
         }
@@ -192,7 +219,10 @@ mod tests {
     }
 
     fn downloading(current: u64, total: u64) -> LayerStep {
-        LayerStep::Downloading { current: current * MB, total: total * MB }
+        LayerStep::Downloading {
+            current: current * MB,
+            total: total * MB,
+        }
     }
 
     #[test]
@@ -207,7 +237,10 @@ mod tests {
             (1_000, "small", LayerStep::Done),
         ]);
         let progress = tracker.progress(Duration::from_secs(1));
-        assert!((progress.fraction - (0.9 * 0.5 * 0.7 + 0.1)).abs() < 1e-9, "{progress:?}");
+        assert!(
+            (progress.fraction - (0.9 * 0.5 * 0.7 + 0.1)).abs() < 1e-9,
+            "{progress:?}"
+        );
         assert_eq!(
             progress,
             PullProgress {
@@ -254,9 +287,23 @@ mod tests {
             (1, "tiny", LayerStep::Downloaded),
             (2, "a", downloading(10, 10)),
             (3, "a", LayerStep::Downloaded),
-            (4, "a", LayerStep::Extracting { current: 5 * MB, total: 10 * MB }),
+            (
+                4,
+                "a",
+                LayerStep::Extracting {
+                    current: 5 * MB,
+                    total: 10 * MB,
+                },
+            ),
             (5, "a", LayerStep::Done),
-            (6, "tiny", LayerStep::Extracting { current: 32, total: 32 }),
+            (
+                6,
+                "tiny",
+                LayerStep::Extracting {
+                    current: 32,
+                    total: 32,
+                },
+            ),
             (7, "tiny", LayerStep::Done),
         ]);
         assert!(fractions.is_sorted());
@@ -269,7 +316,10 @@ mod tests {
     #[test]
     fn a_message_that_says_nothing_new_is_no_progress() {
         let mut tracker = PullTracker::default();
-        let message = PullMessage { layer: "a".into(), step: downloading(1, 2) };
+        let message = PullMessage {
+            layer: "a".into(),
+            step: downloading(1, 2),
+        };
         assert!(tracker.take(&message, Duration::ZERO));
         assert!(!tracker.take(&message, Duration::ZERO));
     }

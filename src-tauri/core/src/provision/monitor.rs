@@ -96,7 +96,10 @@ impl Monitor {
         let mut watched = self.lock();
         if phase > watched.phase {
             let elapsed_ms = ms_between(watched.phase_started, now);
-            let finished = FinishedPhase { phase: watched.phase, elapsed_ms };
+            let finished = FinishedPhase {
+                phase: watched.phase,
+                elapsed_ms,
+            };
             watched.finished.push(finished);
         }
         watched.phase = phase;
@@ -136,7 +139,11 @@ impl Watched {
     fn progress(&mut self, now: Instant) -> Progress {
         let in_phase = now.saturating_duration_since(self.phase_started);
         let pulling = self.phase == Phase::PullingImage;
-        let at = if pulling { in_phase } else { self.duration_of(Phase::PullingImage) };
+        let at = if pulling {
+            in_phase
+        } else {
+            self.duration_of(Phase::PullingImage)
+        };
         let pull = self.pull.as_ref().map(|tracker| tracker.progress(at));
         let pulled = pull.filter(|_| pulling).map(|pull| pull.fraction);
         let (percent, eta) = match self.phase {
@@ -146,11 +153,14 @@ impl Watched {
                 let expected = if let Some(expected) = &self.expected {
                     expected
                 } else {
-                    defaults = History::default().expected(RunKind { image: "", cached: false });
+                    defaults = History::default().expected(RunKind {
+                        image: "",
+                        cached: false,
+                    });
                     &defaults
                 };
-                let share = pulled
-                    .unwrap_or_else(|| estimate::share_by_time(in_phase, expected.of(phase)));
+                let share =
+                    pulled.unwrap_or_else(|| estimate::share_by_time(in_phase, expected.of(phase)));
                 // Before the run has looked around it does not know what lies ahead.
                 let eta = self
                     .expected
@@ -171,7 +181,10 @@ impl Watched {
 
     /// Returns how long a phase took, once it is over.
     fn duration_of(&self, phase: Phase) -> Duration {
-        let finished = self.finished.iter().find(|finished| finished.phase == phase);
+        let finished = self
+            .finished
+            .iter()
+            .find(|finished| finished.phase == phase);
         Duration::from_millis(finished.map_or(0, |finished| finished.elapsed_ms))
     }
 }
@@ -191,7 +204,10 @@ mod tests {
                 let (_, progress, _) = monitor.snapshot();
                 let (first, end) = phase.band();
                 assert!(progress.percent >= last, "{phase:?}");
-                assert!((first..end).contains(&progress.percent), "{phase:?} {progress:?}");
+                assert!(
+                    (first..end).contains(&progress.percent),
+                    "{phase:?} {progress:?}"
+                );
                 last = progress.percent;
                 tokio::time::advance(Duration::from_millis(500)).await;
             }
@@ -199,15 +215,25 @@ mod tests {
         let (progress, _) = monitor.finish();
         assert!((progress.percent - 100.0).abs() < f64::EPSILON);
         assert_eq!(progress.finished.len(), 5);
-        assert!(progress.finished.iter().all(|phase| phase.elapsed_ms == 25_000));
+        assert!(
+            progress
+                .finished
+                .iter()
+                .all(|phase| phase.elapsed_ms == 25_000)
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn only_what_moves_counts_as_progress() {
         let monitor = Monitor::new();
         monitor.enter(Phase::PullingImage, String::new());
-        let message =
-            PullMessage { layer: "a".into(), step: LayerStep::Downloading { current: 1, total: 9 } };
+        let message = PullMessage {
+            layer: "a".into(),
+            step: LayerStep::Downloading {
+                current: 1,
+                total: 9,
+            },
+        };
         monitor.pulled(&message);
         tokio::time::advance(Duration::from_secs(7)).await;
         monitor.pulled(&message);
@@ -220,7 +246,10 @@ mod tests {
     async fn there_is_no_remaining_time_before_the_run_has_looked_around() {
         let monitor = Monitor::new();
         assert_eq!(monitor.snapshot().1.eta_ms, None);
-        let kind = RunKind { image: "x", cached: true };
+        let kind = RunKind {
+            image: "x",
+            cached: true,
+        };
         monitor.expect(History::default().expected(kind), true, true);
         monitor.enter(Phase::PullingImage, String::new());
         monitor.enter(Phase::CreatingVolume, String::new());

@@ -48,7 +48,12 @@ struct Effect {
 
 impl Unwind {
     pub(super) fn new(engine: Arc<dyn Engine>, tracker: TaskTracker, owner: SessionId) -> Self {
-        Self { engine, tracker, owner, effects: Mutex::new(Vec::new()) }
+        Self {
+            engine,
+            tracker,
+            owner,
+            effects: Mutex::new(Vec::new()),
+        }
     }
 
     /// Registers an undo, then lets the effect happen. The call to the engine goes on when the
@@ -70,7 +75,9 @@ impl Unwind {
             // A run that has ended does not hear the answer.
             let _ = sender.send(call.await);
         });
-        answer.await.unwrap_or_else(|_| Err(Error::Internal("a call to the engine was lost".into())))
+        answer
+            .await
+            .unwrap_or_else(|_| Err(Error::Internal("a call to the engine was lost".into())))
     }
 
     /// Keeps all effects: the run has come to its end.
@@ -86,7 +93,9 @@ impl Unwind {
                 effect.settled.cancelled().await;
             }
         };
-        let in_time = tokio::time::timeout(SETTLE_LIMIT, all_settled).await.is_ok();
+        let in_time = tokio::time::timeout(SETTLE_LIMIT, all_settled)
+            .await
+            .is_ok();
 
         let mut undone = Vec::new();
         for effect in effects.into_iter().rev() {
@@ -96,18 +105,25 @@ impl Unwind {
                 undone.push(Undone {
                     what: undo.to_string(),
                     failure: Some(
-                        "the engine has not answered yet; it is removed as soon as it does".to_owned(),
+                        "the engine has not answered yet; it is removed as soon as it does"
+                            .to_owned(),
                     ),
                 });
                 self.undo_when_settled(undo, settled);
                 continue;
             }
             match undo.attempt(&*self.engine, self.owner).await {
-                Ok(true) => undone.push(Undone { what: undo.to_string(), failure: None }),
+                Ok(true) => undone.push(Undone {
+                    what: undo.to_string(),
+                    failure: None,
+                }),
                 Ok(false) => {}
                 Err(error) => {
                     log::warn!("{undo} failed: {error}");
-                    undone.push(Undone { what: undo.to_string(), failure: Some(error.to_string()) });
+                    undone.push(Undone {
+                        what: undo.to_string(),
+                        failure: Some(error.to_string()),
+                    });
                 }
             }
         }
@@ -149,9 +165,14 @@ impl Undo {
                 Self::StopContainer(name) => engine.stop_container(name).await.map(|()| true),
             }
         };
-        tokio::time::timeout(UNDO_LIMIT, attempt).await.unwrap_or_else(|_elapsed| {
-            Err(Error::Internal(format!("no answer within {} s", UNDO_LIMIT.as_secs())))
-        })
+        tokio::time::timeout(UNDO_LIMIT, attempt)
+            .await
+            .unwrap_or_else(|_elapsed| {
+                Err(Error::Internal(format!(
+                    "no answer within {} s",
+                    UNDO_LIMIT.as_secs()
+                )))
+            })
     }
 }
 

@@ -23,7 +23,10 @@ pub(super) fn all() -> Vec<Place> {
 
 fn from(environment: &dyn Fn(&str) -> Option<String>, home: Option<&Path>) -> Vec<Place> {
     if let Some(address) = environment("DOCKER_HOST") {
-        return vec![Place { address, source: "DOCKER_HOST".to_owned() }];
+        return vec![Place {
+            address,
+            source: "DOCKER_HOST".to_owned(),
+        }];
     }
     let mut places: Vec<Place> = Vec::new();
     let mut add = |address: String, source: String| {
@@ -32,17 +35,27 @@ fn from(environment: &dyn Fn(&str) -> Option<String>, home: Option<&Path>) -> Ve
         }
     };
     if let Some(home) = home {
-        let config = environment("DOCKER_CONFIG").map_or_else(|| home.join(".docker"), PathBuf::from);
+        let config =
+            environment("DOCKER_CONFIG").map_or_else(|| home.join(".docker"), PathBuf::from);
         if let Some((name, address)) = current_context(&config, environment("DOCKER_CONTEXT")) {
             add(address, format!("context {name}"));
         }
     }
     if cfg!(windows) {
-        add("npipe:////./pipe/docker_engine".to_owned(), "Docker Desktop".to_owned());
-        add("npipe:////./pipe/podman-machine-default".to_owned(), "Podman".to_owned());
+        add(
+            "npipe:////./pipe/docker_engine".to_owned(),
+            "Docker Desktop".to_owned(),
+        );
+        add(
+            "npipe:////./pipe/podman-machine-default".to_owned(),
+            "Podman".to_owned(),
+        );
         return places;
     }
-    add("unix:///var/run/docker.sock".to_owned(), "default socket".to_owned());
+    add(
+        "unix:///var/run/docker.sock".to_owned(),
+        "default socket".to_owned(),
+    );
     let mut socket = |directory: &Path, path: &str, source: &str| {
         let path = directory.join(path);
         // A socket that nobody ever made says nothing about what is installed.
@@ -56,7 +69,11 @@ fn from(environment: &dyn Fn(&str) -> Option<String>, home: Option<&Path>) -> Ve
         socket(home, ".orbstack/run/docker.sock", "OrbStack");
         socket(home, ".colima/default/docker.sock", "Colima");
         socket(home, ".rd/docker.sock", "Rancher Desktop");
-        socket(home, ".local/share/containers/podman/machine/podman.sock", "Podman machine");
+        socket(
+            home,
+            ".local/share/containers/podman/machine/podman.sock",
+            "Podman machine",
+        );
     }
     if let Some(runtime) = environment("XDG_RUNTIME_DIR") {
         socket(Path::new(&runtime), "docker.sock", "rootless Docker");
@@ -96,7 +113,9 @@ struct Endpoint {
 fn current_context(config: &Path, chosen: Option<String>) -> Option<(String, String)> {
     let name = chosen.or_else(|| {
         let text = std::fs::read_to_string(config.join("config.json")).ok()?;
-        serde_json::from_str::<ClientConfig>(&text).ok()?.current_context
+        serde_json::from_str::<ClientConfig>(&text)
+            .ok()?
+            .current_context
     })?;
     let contexts = std::fs::read_dir(config.join("contexts/meta")).ok()?;
     contexts.flatten().find_map(|folder| {
@@ -120,13 +139,19 @@ mod tests {
             found.map(|(_, value)| (*value).to_owned())
         };
         let places = from(&environment, home);
-        places.into_iter().map(|place| (place.source, place.address)).collect()
+        places
+            .into_iter()
+            .map(|place| (place.source, place.address))
+            .collect()
     }
 
     #[test]
     fn docker_host_is_the_only_place_when_it_is_set() {
         let places = check(&[("DOCKER_HOST", "tcp://127.0.0.1:1")], None);
-        assert_eq!(places, [("DOCKER_HOST".to_owned(), "tcp://127.0.0.1:1".to_owned())]);
+        assert_eq!(
+            places,
+            [("DOCKER_HOST".to_owned(), "tcp://127.0.0.1:1".to_owned())]
+        );
     }
 
     #[cfg(unix)]
@@ -135,8 +160,11 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let meta = home.path().join(".docker/contexts/meta/0123");
         std::fs::create_dir_all(&meta).unwrap();
-        std::fs::write(home.path().join(".docker/config.json"), r#"{"currentContext":"lima"}"#)
-            .unwrap();
+        std::fs::write(
+            home.path().join(".docker/config.json"),
+            r#"{"currentContext":"lima"}"#,
+        )
+        .unwrap();
         std::fs::write(
             meta.join("meta.json"),
             r#"{"Name":"lima","Metadata":{},"Endpoints":{"docker":{"Host":"unix:///lima.sock"}}}"#,
@@ -147,7 +175,13 @@ mod tests {
 
         let places = check(&[], Some(home.path()));
         let sources: Vec<_> = places.iter().map(|(source, _)| source.as_str()).collect();
-        assert_eq!(sources.get(..3), Some(&["context lima", "default socket", "Rancher Desktop"][..]));
-        assert_eq!(places.first().map(|(_, address)| address.as_str()), Some("unix:///lima.sock"));
+        assert_eq!(
+            sources.get(..3),
+            Some(&["context lima", "default socket", "Rancher Desktop"][..])
+        );
+        assert_eq!(
+            places.first().map(|(_, address)| address.as_str()),
+            Some("unix:///lima.sock")
+        );
     }
 }

@@ -54,7 +54,9 @@ pub(super) fn connection_problem(kind: Option<ErrorKind>, message: &str) -> Engi
 pub(super) fn refusal(operation: &str, status: u16, message: &str) -> Error {
     let lower = message.to_lowercase();
     if lower.contains("no space left on device") || lower.contains("disk quota exceeded") {
-        return Error::DiskFull { operation: operation.to_owned() };
+        return Error::DiskFull {
+            operation: operation.to_owned(),
+        };
     }
     Error::EngineRefused {
         operation: operation.to_owned(),
@@ -67,26 +69,69 @@ pub(super) fn refusal(operation: &str, status: u16, message: &str) -> Error {
 pub(super) fn pull_failure(status: u16, message: &str) -> Option<ImageReason> {
     /// Phrases in the order in which they are believed: a text may hold several.
     const PHRASES: [(ImageReason, &[&str]); 6] = [
-        (ImageReason::RateLimited, &["toomanyrequests", "too many requests", "rate limit"]),
+        (
+            ImageReason::RateLimited,
+            &["toomanyrequests", "too many requests", "rate limit"],
+        ),
         (
             ImageReason::Platform,
-            &["no matching manifest", "does not match the specified platform", "no image found in manifest list"],
+            &[
+                "no matching manifest",
+                "does not match the specified platform",
+                "no image found in manifest list",
+            ],
         ),
         (
             ImageReason::Tls,
-            &["x509:", "certificate", "server gave http response to https client", "tls: "],
+            &[
+                "x509:",
+                "certificate",
+                "server gave http response to https client",
+                "tls: ",
+            ],
         ),
         (
             ImageReason::NotFound,
-            &["manifest unknown", "name unknown", "not found", "repository does not exist", "no such image"],
+            &[
+                "manifest unknown",
+                "name unknown",
+                "not found",
+                "repository does not exist",
+                "no such image",
+            ],
         ),
         (
             ImageReason::Unauthorized,
-            &["unauthorized", "no basic auth credentials", "authentication required", "access denied", "denied:", "forbidden", "incorrect username or password"],
+            &[
+                "unauthorized",
+                "no basic auth credentials",
+                "authentication required",
+                "access denied",
+                "denied:",
+                "forbidden",
+                "incorrect username or password",
+            ],
         ),
         (
             ImageReason::Network,
-            &["dial tcp", "no such host", "i/o timeout", "connection refused", "connection reset", "network is unreachable", "no route to host", "tls handshake timeout", "context deadline exceeded", "request canceled", "unexpected eof", ": eof", "proxyconnect", "received unexpected http status: 5", "server misbehaving", "broken pipe"],
+            &[
+                "dial tcp",
+                "no such host",
+                "i/o timeout",
+                "connection refused",
+                "connection reset",
+                "network is unreachable",
+                "no route to host",
+                "tls handshake timeout",
+                "context deadline exceeded",
+                "request canceled",
+                "unexpected eof",
+                ": eof",
+                "proxyconnect",
+                "received unexpected http status: 5",
+                "server misbehaving",
+                "broken pipe",
+            ],
         ),
     ];
     let lower = message.to_lowercase();
@@ -125,18 +170,66 @@ mod tests {
     #[test]
     fn kinds_of_failed_pulls_are_told_apart() {
         for (status, message, expected) in [
-            (404, "manifest for 127.0.0.1:5000/x:latest not found: manifest unknown: manifest unknown", Some(ImageReason::NotFound)),
-            (404, "pull access denied for nope, repository does not exist or may require 'docker login': denied: requested access to the resource is denied", Some(ImageReason::NotFound)),
-            (500, "Head \"http://127.0.0.1:5000/v2/p/manifests/latest\": no basic auth credentials", Some(ImageReason::Unauthorized)),
-            (500, "unauthorized: authentication required", Some(ImageReason::Unauthorized)),
-            (500, "toomanyrequests: You have reached your pull rate limit.", Some(ImageReason::RateLimited)),
-            (500, "Get \"https://registry.example.com/v2/\": dial tcp: lookup registry.example.com: no such host", Some(ImageReason::Network)),
-            (500, "Get \"http://127.0.0.1:1/v2/\": dial tcp 127.0.0.1:1: connect: connection refused", Some(ImageReason::Network)),
-            (500, "Get \"https://registry.example.com/v2/\": net/http: TLS handshake timeout", Some(ImageReason::Network)),
-            (500, "Get \"https://registry.example.com/v2/\": x509: certificate signed by unknown authority", Some(ImageReason::Tls)),
-            (500, "Get \"https://127.0.0.1:5000/v2/\": http: server gave HTTP response to HTTPS client", Some(ImageReason::Tls)),
-            (0, "no matching manifest for linux/amd64 in the manifest list entries", Some(ImageReason::Platform)),
-            (0, "write /var/lib/docker/tmp/GetImageBlob1: no space left on device", None),
+            (
+                404,
+                "manifest for 127.0.0.1:5000/x:latest not found: manifest unknown: manifest unknown",
+                Some(ImageReason::NotFound),
+            ),
+            (
+                404,
+                "pull access denied for nope, repository does not exist or may require 'docker login': denied: requested access to the resource is denied",
+                Some(ImageReason::NotFound),
+            ),
+            (
+                500,
+                "Head \"http://127.0.0.1:5000/v2/p/manifests/latest\": no basic auth credentials",
+                Some(ImageReason::Unauthorized),
+            ),
+            (
+                500,
+                "unauthorized: authentication required",
+                Some(ImageReason::Unauthorized),
+            ),
+            (
+                500,
+                "toomanyrequests: You have reached your pull rate limit.",
+                Some(ImageReason::RateLimited),
+            ),
+            (
+                500,
+                "Get \"https://registry.example.com/v2/\": dial tcp: lookup registry.example.com: no such host",
+                Some(ImageReason::Network),
+            ),
+            (
+                500,
+                "Get \"http://127.0.0.1:1/v2/\": dial tcp 127.0.0.1:1: connect: connection refused",
+                Some(ImageReason::Network),
+            ),
+            (
+                500,
+                "Get \"https://registry.example.com/v2/\": net/http: TLS handshake timeout",
+                Some(ImageReason::Network),
+            ),
+            (
+                500,
+                "Get \"https://registry.example.com/v2/\": x509: certificate signed by unknown authority",
+                Some(ImageReason::Tls),
+            ),
+            (
+                500,
+                "Get \"https://127.0.0.1:5000/v2/\": http: server gave HTTP response to HTTPS client",
+                Some(ImageReason::Tls),
+            ),
+            (
+                0,
+                "no matching manifest for linux/amd64 in the manifest list entries",
+                Some(ImageReason::Platform),
+            ),
+            (
+                0,
+                "write /var/lib/docker/tmp/GetImageBlob1: no space left on device",
+                None,
+            ),
             (500, "something else entirely", None),
         ] {
             assert_eq!(pull_failure(status, message), expected, "for `{message}`");
@@ -145,7 +238,11 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_told_apart_from_other_refusals() {
-        let full = refusal("create the volume", 500, "mkdir /x: no space left on device");
+        let full = refusal(
+            "create the volume",
+            500,
+            "mkdir /x: no space left on device",
+        );
         assert!(matches!(full, Error::DiskFull { .. }));
         let other = refusal("create the volume", 500, "boom");
         assert!(matches!(other, Error::EngineRefused { status: 500, .. }));
