@@ -23,6 +23,7 @@ export class Backend {
   sessions = new Map<string, SessionStatus>();
   refuse: Record<string, ErrorReport> = {};
   live = false;
+  readonly #log: Array<{ command: string; args: Args }> = [];
   #seq = 0;
   #made = 0;
 
@@ -95,7 +96,13 @@ export class Backend {
     status.session = { ...status.session, state };
   }
 
+  /** The arguments of every call of a command so far. */
+  asked(command: string): Args[] {
+    return this.#log.filter((call) => call.command === command).map((call) => call.args);
+  }
+
   #answer(command: string, args: Args): unknown {
+    this.#log.push({ command, args });
     const refusal = this.refuse[command];
     if (refusal) throw refusal;
     const id = String(args["id"]);

@@ -172,6 +172,15 @@ export const SCENES: Record<string, Scene> = {
       await wait(300);
     },
   },
+  dropdown: {
+    stage: others,
+    play: async () => {
+      const button = document.querySelector<HTMLElement>("main header button");
+      button?.focus();
+      button?.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter", bubbles: true }));
+      await wait(400);
+    },
+  },
   menu: {
     stage: others,
     play: async () => {

@@ -63,9 +63,9 @@ export class NewSession {
     return this.images.some((known) => known.image_name === image);
   }
 
-  /** Sends the request. A second press while the first is under way does nothing. */
+  /** Sends the request. A second press does nothing, nor one on a dialog that is just closing. */
   async submit(create: (request: commands.CreateRequest, imageName: string) => Promise<unknown>): Promise<void> {
-    if (this.submitting) return;
+    if (this.submitting || !this.open) return;
     this.submitting = true;
     this.failure = null;
     this.problems = {};

@@ -47,6 +47,8 @@ export class Run {
 
   /** The last event that is included here. */
   seq = $state(-1);
+  /** How many runs began here; a snapshot asked for before the last one is stale. */
+  begun = 0;
   #heardAt = $state(0);
 
   constructor(id: string) {
@@ -116,6 +118,8 @@ export class Run {
 
   /** Begins anew before the first event of the new run, so that nothing old is shown. */
   restart(now: number): void {
+    this.begun += 1;
+    this.seeded = true;
     this.state = "provisioning";
     this.phase = "Starting";
     this.error = null;

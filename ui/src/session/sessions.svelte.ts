@@ -112,10 +112,12 @@ export class Sessions {
     const run = this.runs.get(id);
     if (!run || run.seeded) return;
     run.seeded = true;
+    const { begun } = run;
     try {
-      run.seed(await this.#commands.sessionStatus(id), this.#now());
+      const status = await this.#commands.sessionStatus(id);
+      if (run.begun === begun) run.seed(status, this.#now());
     } catch (thrown) {
-      run.refusal = reportOf(thrown);
+      if (run.begun === begun && run.running) run.refusal = reportOf(thrown);
     }
   }
 

@@ -1,0 +1,159 @@
+import { clearMocks } from "@tauri-apps/api/mocks";
+import { cleanup, render, screen, waitFor, within } from "@testing-library/svelte";
+import userEvent from "@testing-library/user-event";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+
+import { Backend, pulling, UNDONE } from "../dev/backend";
+import { failure } from "../test/sessions";
+
+// What only works with a real screen is tested in the real window.
+vi.mock("./Workbench.svelte", async () => await import("../test/Workbench.svelte"));
+
+const { default: App } = await import("./App.svelte");
+
+let backend: Backend;
+let user: ReturnType<typeof userEvent.setup>;
+
+beforeEach(() => {
+  sessionStorage.clear();
+  localStorage.clear();
+  backend = new Backend();
+  user = userEvent.setup();
+});
+
+afterEach(() => {
+  cleanup();
+  clearMocks();
+});
+
+async function start(): Promise<void> {
+  backend.install();
+  render(App);
+  await waitFor(() => expect(screen.queryByText("Looking for sessions…")).not.toBeInTheDocument());
+}
+
+async function provisioning(): Promise<string> {
+  const id = backend.add("api", "shop", "provisioning");
+  await start();
+  await screen.findByTestId("progress-modal");
+  await backend.progress(id, "PullingImage", pulling(17.3, 21_400, 0.423, false), "pulling the image");
+  return id;
+}
+
+describe("New session", () => {
+  it("a double click creates one", async () => {
+    await start();
+    await user.click(screen.getByTestId("new-session"));
+    await user.type(await screen.findByLabelText(/Project name/), "api");
+    await user.dblClick(screen.getByTestId("create-session"));
+    await screen.findByTestId("progress-modal");
+    expect(screen.getAllByTestId("session-row")).toHaveLength(1);
+    expect(backend.asked("create_session")).toEqual([
+      { request: { workspace_id: "default", template: "built-in", project_name: "api" } },
+    ]);
+  });
+
+  it("opens with Ctrl+N, and the server's problems stand at their fields", async () => {
+    backend.refuse["create_session"] = {
+      ...failure("VALIDATION_ERROR"),
+      details: { fields: { image: "is not a reference", workspace_id: "is required" } },
+    };
+    await start();
+    await user.keyboard("{Control>}n{/Control}");
+    const dialog = await screen.findByTestId("new-session-dialog");
+    const image = within(dialog).getByLabelText(/^Image/);
+    await user.type(image, "Py thon");
+    await user.click(screen.getByTestId("create-session"));
+    await waitFor(() => expect(image).toHaveAccessibleDescription("is not a reference"));
+    expect(image).toBeInvalid();
+    expect(image).toHaveValue("Py thon");
+    expect(within(dialog).getByLabelText(/^Workspace/)).toHaveAccessibleDescription("is required");
+    expect(within(dialog).queryByTestId("create-error")).not.toBeInTheDocument();
+  });
+});
+
+describe("Progress", () => {
+  it("shows phase, percent, estimate and bytes", async () => {
+    await provisioning();
+    await waitFor(() => expect(screen.getByTestId("progress-percent")).toHaveTextContent("17 %"));
+    expect(screen.getByTestId("progress-phase")).toHaveAttribute("data-phase", "PullingImage");
+    expect(screen.getByTestId("progress-elapsed")).toHaveTextContent("0:21");
+    expect(screen.getByTestId("progress-eta")).toHaveTextContent("about 0:13 left");
+    expect(screen.getByTestId("progress-pull")).toHaveTextContent("182 of ≥ 431 MB · 24 MB/s · 3 of 9 layers");
+    expect(screen.getByTestId("locked-panes")).toBeInTheDocument();
+    expect(screen.queryByTestId("workbench")).not.toBeInTheDocument();
+  });
+
+  it("Escape leaves it in the background and cancels nothing", async () => {
+    await provisioning();
+    await user.keyboard("{Escape}");
+    await waitFor(() => expect(screen.queryByTestId("progress-modal")).not.toBeInTheDocument());
+    expect(backend.asked("cancel_session")).toEqual([]);
+    expect(screen.getByTestId("session-row")).toHaveAttribute("data-state", "provisioning");
+    await user.click(screen.getByRole("button", { name: "Show progress" }));
+    expect(await screen.findByTestId("progress-modal")).toBeInTheDocument();
+  });
+
+  it("a failure is shown once, and Retry keeps the session", async () => {
+    const id = await provisioning();
+    await backend.failed(id, "PullingImage", failure());
+    await screen.findByTestId("progress-error");
+    expect(document.body.textContent.split("failed to pull image")).toHaveLength(2);
+    await user.click(screen.getByTestId("retry-session"));
+    await waitFor(() => expect(screen.queryByTestId("progress-error")).not.toBeInTheDocument());
+    expect(backend.asked("retry_session")).toEqual([{ id }]);
+    expect(screen.getAllByTestId("session-row")).toHaveLength(1);
+  });
+
+  it("Cancel says what was undone and that nothing was left behind", async () => {
+    const id = await provisioning();
+    await user.click(screen.getByTestId("cancel-session"));
+    expect(screen.getByTestId("cancel-session")).toBeDisabled();
+    await backend.cancelled(id, "PullingImage", UNDONE);
+    expect(await screen.findByText("Nothing was left behind.")).toBeInTheDocument();
+    expect(screen.getByText(/removed volume/)).toBeInTheDocument();
+  });
+
+  it("an undo that failed is not called nothing", async () => {
+    const id = await provisioning();
+    await backend.cancelled(id, "PullingImage", [{ what: "removed volume `cove-1`", failure: "the volume is in use" }]);
+    expect(await screen.findByText("the volume is in use")).toBeInTheDocument();
+    expect(screen.queryByText("Nothing was left behind.")).not.toBeInTheDocument();
+  });
+
+  it("closes by itself when ready, and only then the panes mount", async () => {
+    const id = await provisioning();
+    expect(screen.queryByTestId("workbench")).not.toBeInTheDocument();
+    await backend.ready(id);
+    expect(await screen.findByTestId("workbench")).toBeInTheDocument();
+    await waitFor(() => expect(screen.queryByTestId("progress-modal")).not.toBeInTheDocument());
+    expect(screen.queryByTestId("locked-panes")).not.toBeInTheDocument();
+  });
+});
+
+describe("Without an engine", () => {
+  it("one page says why, and goes when the engine is there", async () => {
+    const [docker] = backend.engines;
+    backend.engines = [{ ...docker!, selected: false, problem: { reason: "not_running", message: "nobody answers" } }];
+    await start();
+    expect(await screen.findByTestId("engine-page")).toHaveTextContent("The container engine is not running");
+    backend.engines = [docker!];
+    await waitFor(() => expect(screen.queryByTestId("engine-page")).not.toBeInTheDocument(), { timeout: 5_000 });
+    expect(screen.getByTestId("new-session")).toBeInTheDocument();
+  });
+});
+
+it("deleting asks first, and names what will be lost", async () => {
+  const id = backend.add("worker", "shop", "stopped");
+  await start();
+  screen.getAllByRole("button", { name: "Actions for worker" })[0]!.focus();
+  await user.keyboard("{Enter}");
+  await waitFor(() => expect(screen.getByText("Open")).toHaveFocus());
+  await user.keyboard("{End}{Enter}");
+  const dialog = await screen.findByTestId("delete-dialog");
+  expect(dialog).toHaveTextContent(`cove-${id}`);
+  expect(backend.asked("delete_session")).toEqual([]);
+  await user.click(within(dialog).getByTestId("confirm"));
+  await waitFor(() => expect(screen.queryByTestId("session-row")).not.toBeInTheDocument());
+  expect(backend.asked("delete_session")).toEqual([{ id }]);
+});

@@ -1,0 +1,129 @@
+import { clearMocks, mockIPC } from "@tauri-apps/api/mocks";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+
+import * as commands from "./commands";
+import { CommandError, problemsOf, reportOf } from "./error";
+
+let sent: Array<{ command: string; args: unknown }>;
+let answer: (command: string, args: Record<string, unknown>) => unknown;
+
+beforeEach(() => {
+  sent = [];
+  answer = () => ({ ok: true });
+  mockIPC((command, args) => {
+    sent.push({ command, args });
+    return answer(command, args as Record<string, unknown>);
+  });
+});
+
+afterEach(clearMocks);
+
+async function rejection(promise: Promise<unknown>): Promise<CommandError> {
+  const thrown = await promise.then(
+    () => expect.fail("was expected to reject"),
+    (reason: unknown) => reason,
+  );
+  expect(thrown).toBeInstanceOf(CommandError);
+  return thrown as CommandError;
+}
+
+const size = { cols: 80, rows: 24 };
+const deaf = { onbytes: () => {}, onexit: () => {} };
+
+const WITH_ID: Record<string, (id: string | null | undefined) => Promise<unknown>> = {
+  session_status: commands.sessionStatus,
+  cancel_session: commands.cancelSession,
+  retry_session: commands.retrySession,
+  open_session: commands.openSession,
+  stop_session: commands.stopSession,
+  delete_session: commands.deleteSession,
+  list_dir: (id) => commands.listDir(id, "/workspace"),
+  read_file: (id) => commands.readFile(id, "/workspace/a"),
+  write_file: (id) => commands.writeFile(id, "/workspace/a", "", "utf-8"),
+  open_terminal: (id) => commands.openTerminal(id, null, size, deaf),
+  write_terminal: (id) => commands.writeTerminal(id, "t", ""),
+  resize_terminal: (id) => commands.resizeTerminal(id, "t", 1, 1),
+  ack_terminal: (id) => commands.ackTerminal(id, "t", 1),
+  close_terminal: (id) => commands.closeTerminal(id, "t"),
+};
+
+describe("a command without a session id", () => {
+  for (const [command, call] of Object.entries(WITH_ID)) {
+    it.each(["", "  ", "undefined", "null", null, undefined])(`${command} with %o is refused and nothing is sent`, async (id) => {
+      const { report } = await rejection(call(id));
+      expect(report).toMatchObject({ ok: false, error: "SESSION_ID_MISSING", details: {} });
+      expect(sent).toEqual([]);
+    });
+  }
+});
+
+describe("what goes over the wire", () => {
+  it("keeps argument names as the contract writes them", async () => {
+    answer = () => ({ ok: true, terminal_id: "t1", revision: "2" });
+    await commands.createSession({ workspace_id: "default", project_name: "api" });
+    await commands.sessionStatus("s1");
+    await commands.resizeTerminal("s1", "t1", 100, 30);
+    await commands.writeFile("s1", "/workspace/a", "x", "utf-8", "1");
+    expect(sent).toEqual([
+      { command: "create_session", args: { request: { workspace_id: "default", project_name: "api" } } },
+      { command: "session_status", args: { id: "s1" } },
+      { command: "resize_terminal", args: { id: "s1", terminal_id: "t1", cols: 100, rows: 30 } },
+      {
+        command: "write_file",
+        args: { id: "s1", path: "/workspace/a", content: "x", encoding: "utf-8", revision: "1" },
+      },
+    ]);
+  });
+
+  it("names a terminal only when it attaches to one", async () => {
+    answer = () => ({ ok: true, terminal_id: "t1" });
+    await commands.openTerminal("s1", null, size, deaf);
+    await commands.openTerminal("s1", "t7", size, deaf);
+    expect(sent[0]?.args).not.toHaveProperty("terminal_id");
+    expect(sent[1]?.args).toMatchObject({ id: "s1", terminal_id: "t7", cols: 80, rows: 24 });
+  });
+
+  it("hears bytes in every form in which the channel brings them, then the exit", async () => {
+    const heard: unknown[] = [];
+    answer = (_command, args) => {
+      const channel = args["on_output"] as { onmessage: (message: unknown) => void };
+      channel.onmessage(Uint8Array.of(1, 2).buffer);
+      channel.onmessage(Uint8Array.of(0, 3, 4).subarray(1));
+      channel.onmessage([5, 6]);
+      channel.onmessage({ exit: { code: 0, message: "" } });
+      return { ok: true, terminal_id: "t1" };
+    };
+    await commands.openTerminal("s1", null, size, {
+      onbytes: (bytes) => heard.push([...bytes]),
+      onexit: (exit) => heard.push(exit),
+    });
+    expect(heard).toEqual([[1, 2], [3, 4], [5, 6], { code: 0, message: "" }]);
+  });
+});
+
+describe("a rejection", () => {
+  it("carries the report as it came", async () => {
+    const report = {
+      ok: false,
+      error: "VALIDATION_ERROR",
+      message: "the request has a field that must be corrected",
+      hint: "Correct it.",
+      details: { fields: { image: "is wrong", n: 3 } },
+    };
+    answer = () => {
+      throw report;
+    };
+    const thrown = await rejection(commands.listSessions());
+    expect(thrown.report).toEqual(report);
+    expect(problemsOf(thrown.report)).toEqual({ image: "is wrong" });
+  });
+
+  it.each([
+    ["a sentence", "a sentence"],
+    [new Error("broken"), "broken"],
+    [{ ok: false, error: "X" }, '{"ok":false,"error":"X"}'],
+    [undefined, "something failed without saying what"],
+  ])("of another shape (%o) becomes INTERNAL", (thrown, message) => {
+    expect(reportOf(thrown)).toMatchObject({ ok: false, error: "INTERNAL", message, details: {} });
+  });
+});

@@ -1,0 +1,92 @@
+import { describe, expect, it } from "vitest";
+
+import { becameReady, cancelled, failed, moved, progress, session, status } from "../../test/sessions";
+import { Run } from "./run.svelte";
+
+describe("order of events", () => {
+  it("drops what is not newer than the last one heard", () => {
+    const run = new Run("s");
+    expect(run.hear(moved("s", 3, 15), 0)).toBe(true);
+    expect(run.hear(moved("s", 3, 16), 0)).toBe(false);
+    expect(run.hear(moved("s", 2, 12), 0)).toBe(false);
+    expect(run.progress.percent).toBe(15);
+    expect(run.hear(moved("s", 7, 20), 0)).toBe(true);
+    expect(run.progress.percent).toBe(20);
+  });
+
+  it("a late progress does not undo the end", () => {
+    const run = new Run("s");
+    run.hear(becameReady("s", 9), 0);
+    expect(run.hear(moved("s", 8, 80), 0)).toBe(false);
+    expect([run.state, run.progress.percent]).toEqual(["ready", 100]);
+  });
+
+  it("a snapshot that an event overtook changes nothing", () => {
+    const run = new Run("s");
+    run.hear(moved("s", 6, 21), 0);
+    expect(run.seed(status("s", { seq: 5 }), 0)).toBe(false);
+    expect(run.progress.percent).toBe(21);
+  });
+
+  it("an event that the snapshot includes changes nothing", () => {
+    const run = new Run("s");
+    expect(run.seed(status("s", { seq: 5 }), 0)).toBe(true);
+    expect(run.hear(moved("s", 5, 12), 0)).toBe(false);
+    expect(run.progress.percent).toBe(17);
+  });
+
+  it("the list does not overrule what was heard since it was asked for", () => {
+    const run = new Run("s");
+    run.hear(becameReady("s", 1), 0);
+    run.list(session("s", { state: "provisioning" }), true);
+    expect(run.state).toBe("ready");
+    run.list(session("s", { state: "stopped" }), false);
+    expect(run.state).toBe("stopped");
+  });
+});
+
+describe("the clock", () => {
+  it("ticks on between events and stands still at the end", () => {
+    const run = new Run("s");
+    run.hear(moved("s", 1, 12, "PullingImage", { elapsed_ms: 2_000, finished: [{ phase: "Starting", elapsed_ms: 300 }] }), 1_000);
+    expect(run.elapsed(4_500)).toBe(5_500);
+    expect(run.phaseElapsed(4_500)).toBe(5_200);
+    run.hear(failed("s", 2), 6_000);
+    expect(run.elapsed(60_000)).toBe(7_000);
+  });
+
+  it("calls a silent pull stalled after three seconds, and no other phase", () => {
+    const run = new Run("s");
+    run.hear(moved("s", 1, 12, "PullingImage", { idle_ms: 1_000 }), 0);
+    expect(run.stalled(1_900)).toBeNull();
+    expect(run.stalled(2_000)).toBe(3_000);
+    expect(run.stalled(11_000)).toBe(12_000);
+    run.hear(moved("s", 2, 13, "PullingImage", { idle_ms: 0 }), 11_000);
+    expect(run.stalled(11_500)).toBeNull();
+    run.hear(moved("s", 3, 30, "CreatingVolume", { idle_ms: 9_000 }), 12_000);
+    expect(run.stalled(20_000)).toBeNull();
+  });
+});
+
+describe("the end of a run", () => {
+  it("keeps how far it came, the error, and what was undone", () => {
+    const run = new Run("s");
+    run.hear(moved("s", 1, 17), 0);
+    run.hear(failed("s", 2), 0);
+    expect([run.state, run.progress.percent, run.error?.error]).toEqual(["failed", 17, "IMAGE_UNAVAILABLE"]);
+
+    run.restart(0);
+    expect([run.state, run.progress.percent, run.error, run.undone]).toEqual(["provisioning", 0, null, []]);
+    run.cancelling = true;
+    run.hear(cancelled("s", 3), 0);
+    expect([run.state, run.cancelling, run.undone.length]).toEqual(["cancelled", false, 1]);
+  });
+
+  it("keeps messages once each, in order", () => {
+    const run = new Run("s");
+    for (const [seq, message] of [[1, "a"], [2, "a"], [3, "b"]] as const) {
+      run.hear({ kind: "progress", session_id: "s", seq, phase: "Starting", progress: progress(1), message }, 0);
+    }
+    expect(run.messages).toEqual(["a", "b"]);
+  });
+});

@@ -1,0 +1,60 @@
+import { beforeEach, expect, it, vi } from "vitest";
+
+import type { Settings } from "../bindings/Settings";
+import { CommandError } from "../lib/ipc/error";
+import { NO_NUMBER, SettingsForm, TerminalPreferences } from "./settings.svelte";
+
+const SETTINGS: Settings = { time_limit_s: 300, cpu_limit: null, memory_limit_mb: 2048, pids_limit: 4096 };
+
+beforeEach(() => localStorage.clear());
+
+async function shown(writeSettings = vi.fn((settings: Settings) => Promise.resolve(settings))) {
+  const form = new SettingsForm({ readSettings: () => Promise.resolve(SETTINGS), writeSettings }, new TerminalPreferences());
+  await form.show();
+  return { form, writeSettings };
+}
+
+it("reads what is set and writes what was typed; empty means no limit", async () => {
+  const { form, writeSettings } = await shown();
+  expect(form.values).toEqual({ time_limit_s: "300", cpu_limit: "", memory_limit_mb: "2048", pids_limit: "4096" });
+  form.values.cpu_limit = " 1.5 ";
+  form.values.memory_limit_mb = "";
+  form.simpleRenderer = true;
+  await form.save();
+  expect(writeSettings.mock.calls).toEqual([[{ ...SETTINGS, cpu_limit: 1.5, memory_limit_mb: null }]]);
+  expect([form.open, localStorage.getItem("cove.terminal.renderer")]).toEqual([false, "dom"]);
+  expect(new TerminalPreferences().simpleRenderer).toBe(true);
+});
+
+it("what is no number is said at its field and nothing is sent", async () => {
+  const { form, writeSettings } = await shown();
+  form.values.time_limit_s = "";
+  form.values.cpu_limit = "two";
+  await form.save();
+  expect(form.problems).toEqual({ time_limit_s: NO_NUMBER, cpu_limit: NO_NUMBER });
+  expect(writeSettings).not.toHaveBeenCalled();
+});
+
+it("what the other side refuses is said at its field, and what was typed stays", async () => {
+  const { form } = await shown(
+    vi.fn(() =>
+      Promise.reject(
+        new CommandError({
+          ok: false,
+          error: "VALIDATION_ERROR",
+          message: "no",
+          hint: "",
+          details: { fields: { pids_limit: "must be at least 16" } },
+        }),
+      ),
+    ),
+  );
+  form.values.pids_limit = "1";
+  await form.save();
+  expect([form.open, form.problems, form.failure, form.values.pids_limit]).toEqual([
+    true,
+    { pids_limit: "must be at least 16" },
+    null,
+    "1",
+  ]);
+});

@@ -1,0 +1,73 @@
+// Sessions, snapshots and news as the Rust side would send them.
+
+import type { Phase } from "../src/bindings/Phase";
+import type { Progress } from "../src/bindings/Progress";
+import type { Session } from "../src/bindings/Session";
+import type { SessionStatus } from "../src/bindings/SessionStatus";
+import type { ErrorReport } from "../src/bindings/ErrorReport";
+import type { SessionNews } from "../src/lib/ipc/events";
+
+export function session(id: string, more: Partial<Session> = {}): Session {
+  return {
+    session_id: id,
+    workspace_id: "default",
+    name: id,
+    project_name: id,
+    description: null,
+    template: null,
+    image: "docker.io/library/python:3.13",
+    image_name: "python:3.13",
+    state: "provisioning",
+    created: "2025-06-01T09:00:00Z",
+    ...more,
+  };
+}
+
+export function progress(percent: number, more: Partial<Progress> = {}): Progress {
+  return { percent, eta_ms: null, elapsed_ms: 0, idle_ms: 0, finished: [], pull: null, ...more };
+}
+
+export function status(id: string, more: Partial<SessionStatus> = {}): SessionStatus {
+  const state = more.state ?? "provisioning";
+  return {
+    ok: true,
+    session_id: id,
+    ready: state === "ready",
+    phase: "PullingImage",
+    state,
+    progress: progress(17),
+    error: null,
+    message: "pulling the image",
+    seq: 5,
+    session: session(id, { state }),
+    terminals: [],
+    undone: [],
+    ...more,
+  };
+}
+
+export function moved(id: string, seq: number, percent: number, phase: Phase = "PullingImage", more: Partial<Progress> = {}): SessionNews {
+  return { kind: "progress", session_id: id, seq, phase, progress: progress(percent, more), message: `at ${percent}` };
+}
+
+export function becameReady(id: string, seq: number): SessionNews {
+  return { kind: "ready", session_id: id, seq, session: session(id, { state: "ready" }), progress: progress(100) };
+}
+
+export function failed(id: string, seq: number): SessionNews {
+  return { kind: "failed", session_id: id, seq, phase: "PullingImage", error: failure(), undone: [] };
+}
+
+export function cancelled(id: string, seq: number, why: string | null = null): SessionNews {
+  return {
+    kind: "cancelled",
+    session_id: id,
+    seq,
+    phase: "PullingImage",
+    undone: [{ what: "removed volume `cove-1`", failure: why }],
+  };
+}
+
+export function failure(error: ErrorReport["error"] = "IMAGE_UNAVAILABLE"): ErrorReport {
+  return { ok: false, error, message: "failed to pull image `x`", hint: "Check the spelling.", details: {} };
+}
