@@ -228,7 +228,12 @@ mod measured {
                 .get(..=body.rfind('}').context("no JSON")?)
                 .unwrap_or_default();
             let id: serde_json::Value = serde_json::from_str(body)?;
-            let path = format!("/exec/{}/start", id["Id"].as_str().context("no id")?);
+            let path = format!(
+                "/exec/{}/start",
+                id.get("Id")
+                    .and_then(serde_json::Value::as_str)
+                    .context("no id")?
+            );
             post(
                 socket,
                 "POST",

@@ -56,6 +56,8 @@ const DROPPED_CAPABILITIES: [&str; 3] = ["AUDIT_WRITE", "MKNOD", "NET_RAW"];
 /// answering.
 #[derive(Debug, Default)]
 pub struct DockerEngine {
+    /// The only place to look at, when one was named.
+    place: Option<Place>,
     connected: Mutex<Option<Connected>>,
 }
 
@@ -76,6 +78,25 @@ impl DockerEngine {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Returns the engine at an address like `unix:///run/docker.sock`, and at no other.
+    #[must_use]
+    pub fn at(address: &str) -> Self {
+        let place = Place {
+            address: address.to_owned(),
+            source: "chosen".to_owned(),
+        };
+        Self {
+            place: Some(place),
+            connected: Mutex::default(),
+        }
+    }
+
+    fn places(&self) -> Vec<Place> {
+        self.place
+            .clone()
+            .map_or_else(places::all, |place| vec![place])
     }
 
     fn remembered(&self) -> Option<Connected> {
@@ -102,7 +123,7 @@ impl DockerEngine {
 
     async fn connect_first(&self) -> Result<(Docker, SystemVersion), Error> {
         let mut problems = Vec::new();
-        for place in places::all() {
+        for place in self.places() {
             let Probe { place, outcome } = probe(place).await;
             match outcome {
                 Ok((client, version)) => {
@@ -153,7 +174,7 @@ impl Engine for DockerEngine {
     }
 
     async fn survey(&self) -> Vec<EngineView> {
-        let probes = future::join_all(places::all().into_iter().map(probe)).await;
+        let probes = future::join_all(self.places().into_iter().map(probe)).await;
         let current = self.remembered().map(|connected| connected.address);
         let selected = current
             .filter(|address| {
