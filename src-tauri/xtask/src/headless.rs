@@ -69,7 +69,10 @@ fn drive(window: &Window, screenshots: &Path) -> Result<()> {
     let picture = |name: &str| window.screenshot(&screenshots.join(name));
 
     say("New session");
-    window.wait_for("[data-testid=first-run]", STEP_LIMIT)?;
+    window.wait_for(
+        "[data-testid=first-run], [data-testid=session-row]",
+        STEP_LIMIT,
+    )?;
     picture("1-start.png")?;
     window.click("[data-testid=new-session]")?;
     window.click("[data-template=built-in]")?;
