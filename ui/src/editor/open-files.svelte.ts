@@ -59,12 +59,45 @@ export class OpenFiles {
     }
   }
 
+  /** Returns what is open, as text that `restore` takes. */
+  remembered(): string | null {
+    if (this.files.length === 0) return null;
+    const files = this.files.map(({ path, name }) => ({ path, name }));
+    return JSON.stringify({ files, active: this.activePath });
+  }
+
+  /** Opens again what was open before a reload. What cannot be understood is forgotten. */
+  async restore(text: string | null): Promise<void> {
+    const { files, active } = parse(text);
+    await Promise.all(files.map((file) => this.open(file)));
+    if (this.files.some((file) => file.path === active)) this.activePath = active;
+  }
+
   close(path: string): void {
     const index = this.files.findIndex((file) => file.path === path);
     this.files = this.files.filter((file) => file.path !== path);
     if (this.activePath === path) {
       this.activePath = (this.files[index] ?? this.files[index - 1])?.path ?? null;
     }
+  }
+}
+
+type Remembered = { files: Array<Pick<FileEntry, "path" | "name">>; active: string | null };
+
+function parse(text: string | null): Remembered {
+  const nothing = { files: [], active: null };
+  if (text === null) return nothing;
+  try {
+    const { files, active }: { files: unknown; active: unknown } = JSON.parse(text);
+    if (!Array.isArray(files)) return nothing;
+    return {
+      files: files.flatMap(({ path, name }: { path: unknown; name: unknown }) =>
+        typeof path === "string" && typeof name === "string" ? [{ path, name }] : [],
+      ),
+      active: typeof active === "string" ? active : null,
+    };
+  } catch {
+    return nothing;
   }
 }
 

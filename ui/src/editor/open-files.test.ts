@@ -39,6 +39,20 @@ describe("tabs", () => {
     expect([open.active, open.files]).toEqual([null, []]);
   });
 
+  it("are there again after a reload; what makes no sense is forgotten", async () => {
+    const before = new OpenFiles(() => Promise.resolve(read({})));
+    for (const name of ["a", "b"]) await before.open({ name, path: `opaque:${name}` });
+    before.activePath = "opaque:a";
+    const after = new OpenFiles(() => Promise.resolve(read({})));
+    await after.restore(before.remembered());
+    expect([after.files.map((file) => file.name), after.active?.name]).toEqual([["a", "b"], "a"]);
+    for (const nonsense of [null, "", "{", "7", '{"files":[null]}', '{"files":[{"path":1,"name":"x"}]}']) {
+      const none = new OpenFiles(() => expect.fail("there is nothing to read"));
+      await none.restore(nonsense);
+      expect(none.remembered()).toBeNull();
+    }
+  });
+
   it("a file that cannot be read says so in its tab", async () => {
     const open = new OpenFiles(() => Promise.reject(new Error("gone")));
     await open.open({ name: "a", path: "opaque:a" });

@@ -34,6 +34,17 @@ export class NewSession {
   readonly imageTyped = $derived.by(() => this.image.trim() !== "");
   readonly imageName = $derived.by(() => this.image.trim() || (this.chosen?.image_name ?? ""));
 
+  /** Reads the templates, so that the dialog opens complete. */
+  async prepare(): Promise<void> {
+    if (this.templates.length > 0) return;
+    try {
+      this.templates = await this.#commands.listTemplates();
+    } catch (thrown) {
+      this.failure = reportOf(thrown);
+    }
+    if (!this.chosen) this.template = (this.templates.find((card) => card.built_in) ?? this.templates[0])?.id ?? "";
+  }
+
   /** Opens with what was typed before, if that never became a session. */
   async show(workspace?: string): Promise<void> {
     if (this.open) return;
@@ -41,18 +52,7 @@ export class NewSession {
     this.failure = null;
     this.problems = {};
     if (workspace !== undefined) this.workspaceId = workspace;
-    const [templates, images] = await Promise.allSettled([
-      this.#commands.listTemplates(),
-      this.#commands.listImages(),
-    ]);
-    if (templates.status === "fulfilled") {
-      this.templates = templates.value;
-      if (!this.chosen) this.template = (templates.value.find((card) => card.built_in) ?? templates.value[0])?.id ?? "";
-    } else {
-      this.failure = reportOf(templates.reason);
-    }
-    // Images are suggestions: without them the field still takes any reference.
-    this.images = images.status === "fulfilled" ? images.value : [];
+    await Promise.all([this.prepare(), this.#suggestImages()]);
   }
 
   close(): void {
@@ -82,6 +82,15 @@ export class NewSession {
       this.failure = placed ? null : failure;
     } finally {
       this.submitting = false;
+    }
+  }
+
+  /** Images are suggestions: without them the field still takes any reference. */
+  async #suggestImages(): Promise<void> {
+    try {
+      this.images = await this.#commands.listImages();
+    } catch {
+      this.images = [];
     }
   }
 
