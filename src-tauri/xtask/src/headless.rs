@@ -42,7 +42,7 @@ pub(crate) fn main_job(
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| print_events(&window, &done));
-        let outcome = drive(&window, &workspace.root().join("screenshots"));
+        let outcome = drive(&window, &workspace.root().join("target/screenshots"));
         done.store(true, Ordering::Relaxed);
         outcome
     })

@@ -2,7 +2,7 @@
 import type { EngineProblem } from "./EngineProblem";
 
 /**
- * The engines that were looked for, best first.
+ * A place where an engine may be, as the UI shows it.
  */
 export type EngineView = { 
 /**
