@@ -6,9 +6,9 @@ use std::str::FromStr;
 
 use oci_spec::distribution::{ParseError, Reference};
 
-/// The name under which the built-in image is on the engine. No registry can serve it:
-/// `.invalid` never resolves (RFC 2606).
-const BUILT_IN: &str = concat!("cove.invalid/base:", env!("CARGO_PKG_VERSION"));
+/// The registry in the built-in image's name. None can serve it: `.invalid` never resolves
+/// (RFC 2606).
+const BUILT_IN_REGISTRY: &str = "cove.invalid";
 
 /// A normalised reference: `python` is `docker.io/library/python:latest`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -41,7 +41,7 @@ impl ImageReference {
     #[must_use]
     pub fn built_in() -> Self {
         Self(Reference::with_tag(
-            "cove.invalid".to_owned(),
+            BUILT_IN_REGISTRY.to_owned(),
             "base".to_owned(),
             env!("CARGO_PKG_VERSION").to_owned(),
         ))
@@ -50,7 +50,7 @@ impl ImageReference {
     /// Returns whether this is the image that is built into the app.
     #[must_use]
     pub fn is_built_in(&self) -> bool {
-        self.to_string() == BUILT_IN
+        self.registry() == BUILT_IN_REGISTRY
     }
 
     /// Returns the host, and port if any, of the registry that serves the image.
@@ -130,6 +130,10 @@ impl FromStr for ImageReference {
             .any(|byte| byte.is_ascii_uppercase())
         {
             return Err(InvalidReference::UpperCase);
+        }
+        // Each version of the app has its own built-in image, and none can be had from elsewhere.
+        if reference.registry() == BUILT_IN_REGISTRY {
+            return Ok(Self::built_in());
         }
         Ok(Self(reference))
     }
@@ -223,9 +227,13 @@ mod tests {
             assert_eq!(familiar.parse::<ImageReference>().unwrap(), reference);
         }
         assert_eq!(ImageReference::built_in().familiar(), "Built-in");
-        assert_eq!(
-            BUILT_IN.parse::<ImageReference>().unwrap(),
-            ImageReference::built_in()
-        );
+    }
+
+    #[test]
+    fn the_built_in_image_of_any_version_is_that_of_this_one() {
+        let old: ImageReference = "cove.invalid/base:0.0.1".parse().unwrap();
+        assert_eq!(old, ImageReference::built_in());
+        let version = env!("CARGO_PKG_VERSION");
+        assert_eq!(old.to_string(), format!("cove.invalid/base:{version}"));
     }
 }

@@ -14,6 +14,8 @@ const TEMPLATE: &str = "dev.cove.template";
 const IMAGE: &str = "dev.cove.image";
 const VERSION: &str = "dev.cove.version";
 const CREATED: &str = "dev.cove.created";
+/// On containers only: the user that the image runs as, as the image spells it.
+const USER: &str = "dev.cove.user";
 
 /// Writes a session's labels. `created` is RFC 3339, UTC.
 #[must_use]
@@ -58,6 +60,21 @@ pub fn read(labels: &Labels) -> Option<(SessionId, CreateSession, String)> {
         request,
         text(CREATED).unwrap_or_default(),
     ))
+}
+
+/// Writes the labels of a session's container: those of the session, and the image's user, so that
+/// the container can be opened when the image has gone from the engine.
+#[must_use]
+pub fn of_container(id: SessionId, request: &CreateSession, created: &str, user: &str) -> Labels {
+    let mut labels = of(id, request, created);
+    labels.insert(USER.to_owned(), user.to_owned());
+    labels
+}
+
+/// Returns the user that a session's container was made for.
+#[must_use]
+pub fn user(labels: &Labels) -> Option<&str> {
+    labels.get(USER).map(String::as_str)
 }
 
 /// Returns whether the labels are those of this session.

@@ -92,6 +92,8 @@ struct Found {
     image: Option<ImageFacts>,
     has_volume: bool,
     container: Option<ContainerState>,
+    /// The user of a container that is there already.
+    user: Option<String>,
 }
 
 impl Run {
@@ -144,17 +146,17 @@ impl Run {
             Phase::PullingImage,
             format!("Looking for {}", self.image_name()),
         );
-        let image = self.ensure_image(&found).await?;
+        let user = self.ensure_image(&found).await?;
 
         self.enter(Phase::CreatingVolume, "Creating the volume for /workspace");
         self.ensure_volume(&found, unwind).await?;
 
         self.enter(Phase::CreatingContainer, "Creating the container");
-        self.ensure_container(&found, &image, unwind).await?;
+        self.ensure_container(&found, &user, unwind).await?;
 
         self.enter(Phase::StartingContainer, "Starting the container");
-        let agent = self.ensure_ready(&found, &image, unwind).await?;
-        Ok((agent, image.user))
+        let agent = self.ensure_ready(&found, &user, unwind).await?;
+        Ok((agent, user))
     }
 
     fn enter(&self, phase: Phase, message: impl Into<String>) {
@@ -202,11 +204,21 @@ impl Run {
             engine,
             image,
             has_volume: volume.is_some(),
+            user: container
+                .as_ref()
+                .filter(|container| container.state != ContainerState::Unusable)
+                .and_then(|container| labels::user(&container.labels))
+                .map(str::to_owned),
             container: container.map(|container| container.state),
         })
     }
 
-    async fn ensure_image(&self, found: &Found) -> Result<ImageFacts, Error> {
+    /// Makes sure that the image is on the engine, and returns the user that it runs as. A container
+    /// that is there already needs no image any more.
+    async fn ensure_image(&self, found: &Found) -> Result<String, Error> {
+        if let Some(user) = &found.user {
+            return Ok(user.clone());
+        }
         let wanted = &self.request.image;
         let image = if let Some(image) = &found.image {
             image.clone()
@@ -234,7 +246,7 @@ impl Run {
                 message: format!("the image is for {has}, and the engine runs {needs}"),
             });
         }
-        Ok(image)
+        Ok(image.user)
     }
 
     /// Pulls the image. When the run ends first, the stream is dropped and the engine stops.
@@ -263,7 +275,7 @@ impl Run {
     async fn ensure_container(
         &self,
         found: &Found,
-        image: &ImageFacts,
+        user: &str,
         unwind: &Unwind,
     ) -> Result<(), Error> {
         let name = self.id.resource_name();
@@ -281,7 +293,7 @@ impl Run {
             None => false,
         };
         if !exists {
-            let (engine, spec) = (Arc::clone(&self.engine), self.container_spec(image));
+            let (engine, spec) = (Arc::clone(&self.engine), self.container_spec(user));
             unwind
                 .effect(Some(Undo::RemoveContainer(name.clone())), async move {
                     engine.create_container(&spec).await
@@ -298,7 +310,7 @@ impl Run {
     async fn ensure_ready(
         &self,
         found: &Found,
-        image: &ImageFacts,
+        user: &str,
         unwind: &Unwind,
     ) -> Result<Agent, Error> {
         let name = self.id.resource_name();
@@ -319,7 +331,7 @@ impl Run {
                 .await?;
             self.monitor.say("Waiting for the agent in the container");
         }
-        let connected = agent::connect(&*self.engine, &name, &image.user, &self.tracker);
+        let connected = agent::connect(&*self.engine, &name, user, &self.tracker);
         let answer = tokio::time::timeout(AGENT_LIMIT, connected).await;
         let error = match answer {
             Ok(Ok((agent, _hello))) => return Ok(agent),
@@ -340,20 +352,20 @@ impl Run {
         }
     }
 
-    fn container_spec(&self, image: &ImageFacts) -> ContainerSpec {
+    fn container_spec(&self, user: &str) -> ContainerSpec {
         let name = self.id.resource_name();
         let project = self.request.project_name.clone();
         ContainerSpec {
             hostname: hostname(project.as_deref(), self.id),
             image: self.request.image.to_string(),
-            command: [AGENT_PATH, "init", "--owner", &image.user]
+            command: [AGENT_PATH, "init", "--owner", user]
                 .map(str::to_owned)
                 .to_vec(),
             environment: project
                 .map(|name| format!("COVE_PROJECT={name}"))
                 .into_iter()
                 .collect(),
-            labels: labels::of(self.id, &self.request, &self.created),
+            labels: labels::of_container(self.id, &self.request, &self.created, user),
             volume: (name.clone(), WORKSPACE.to_owned()),
             cpu_limit: self.settings.cpu_limit,
             memory_limit: self.settings.memory_limit_mb.map(|mb| mb * 1024 * 1024),

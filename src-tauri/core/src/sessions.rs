@@ -227,7 +227,6 @@ impl Sessions {
             .is_some_and(|c| labels::belong_to(&c.labels, id))
         {
             self.shared.engine.stop_container(&name).await?;
-            self.set_activity(id, Activity::Stopped);
         }
         Ok(())
     }
@@ -406,13 +405,9 @@ impl Sessions {
     /// The gate: returns the way into a session, if it is ready.
     async fn ready(&self, id: SessionId) -> Result<Arc<OpenSession>, Error> {
         self.know(id).await?;
-        self.with_entry(id, |entry| match &entry.activity {
-            Activity::Ready { open, .. } => Ok(Arc::clone(open)),
-            Activity::Provisioning { .. }
-            | Activity::Stopped
-            | Activity::Interrupted
-            | Activity::Failed { .. }
-            | Activity::Cancelled { .. } => Err(Error::SessionNotReady(entry.state().as_str())),
+        self.with_entry(id, |entry| {
+            let open = entry.activity.ready().cloned();
+            open.ok_or_else(|| Error::SessionNotReady(entry.state().as_str()))
         })?
     }
 
@@ -452,35 +447,22 @@ impl Sessions {
         }
         let mut entries = self.shared.entries();
         // A session that was on the engine once and is no longer has been removed from outside.
-        entries.retain(|id, entry| match entry.activity {
-            Activity::Stopped | Activity::Interrupted => found.contains_key(id),
-            Activity::Provisioning { .. }
-            | Activity::Ready { .. }
-            | Activity::Failed { .. }
-            | Activity::Cancelled { .. } => true,
-        });
+        entries.retain(|id, entry| !entry.activity.is_on_engine_only() || found.contains_key(id));
         for (id, (request, created, activity)) in found {
             match entries.get_mut(&id) {
                 None => {
                     let turn = Arc::default();
-                    entries.insert(
-                        id,
-                        Entry {
-                            request,
-                            created,
-                            seq: 0,
-                            activity,
-                            turn,
-                        },
-                    );
+                    let entry = Entry {
+                        request,
+                        created,
+                        seq: 0,
+                        activity,
+                        turn,
+                    };
+                    entries.insert(id, entry);
                 }
-                Some(entry) => match entry.activity {
-                    Activity::Stopped | Activity::Interrupted => entry.activity = activity,
-                    Activity::Provisioning { .. }
-                    | Activity::Ready { .. }
-                    | Activity::Failed { .. }
-                    | Activity::Cancelled { .. } => {}
-                },
+                Some(entry) if entry.activity.is_on_engine_only() => entry.activity = activity,
+                Some(_) => {}
             }
         }
         Ok(())
@@ -516,6 +498,10 @@ impl Sessions {
             // Whoever waits for the end of the run hears of it even if it ends badly.
             let _ended = ended.drop_guard();
             let _turn = turn.lock().await;
+            // The session may have been deleted while this run waited for its turn.
+            if sessions.with_entry(id, |_| ()).is_err() {
+                return;
+            }
             let outcome = run.drive().await;
             sessions.settle(id, &monitor, outcome);
         });
@@ -603,31 +589,24 @@ impl Sessions {
             let Some(entry) = entries.get_mut(&id) else {
                 return;
             };
-            match &entry.activity {
-                Activity::Ready { open: current, .. } if Arc::ptr_eq(current, &open) => {
-                    entry.activity = Activity::Stopped;
-                }
-                Activity::Ready { .. }
-                | Activity::Provisioning { .. }
-                | Activity::Stopped
-                | Activity::Interrupted
-                | Activity::Failed { .. }
-                | Activity::Cancelled { .. } => {}
+            // The session may have been stopped and opened anew meanwhile.
+            if entry
+                .activity
+                .ready()
+                .is_some_and(|current| Arc::ptr_eq(current, &open))
+            {
+                entry.activity = Activity::Stopped;
             }
         });
     }
 
     async fn cancel_run(&self, id: SessionId) -> Result<(), Error> {
-        let ended = self.with_entry(id, |entry| match &entry.activity {
-            Activity::Provisioning { cancel, ended, .. } => {
-                cancel.cancel();
-                Some(ended.clone())
-            }
-            Activity::Ready { .. }
-            | Activity::Stopped
-            | Activity::Interrupted
-            | Activity::Failed { .. }
-            | Activity::Cancelled { .. } => None,
+        let ended = self.with_entry(id, |entry| {
+            let Activity::Provisioning { cancel, ended, .. } = &entry.activity else {
+                return None;
+            };
+            cancel.cancel();
+            Some(ended.clone())
         })?;
         if let Some(ended) = ended {
             ended.cancelled().await;
@@ -637,24 +616,14 @@ impl Sessions {
 
     /// Ends the connection to a ready session, with its terminals.
     fn close(&self, id: SessionId) {
-        let open = self.with_entry(id, |entry| match &entry.activity {
-            Activity::Ready { open, .. } => Some(Arc::clone(open)),
-            Activity::Provisioning { .. }
-            | Activity::Stopped
-            | Activity::Interrupted
-            | Activity::Failed { .. }
-            | Activity::Cancelled { .. } => None,
-        });
-        if let Ok(Some(open)) = open {
+        let mut entries = self.shared.entries();
+        let Some(entry) = entries.get_mut(&id) else {
+            return;
+        };
+        if let Some(open) = entry.activity.ready() {
             open.terminals().clear();
             open.agent.close();
-            self.set_activity(id, Activity::Stopped);
-        }
-    }
-
-    fn set_activity(&self, id: SessionId, activity: Activity) {
-        if let Some(entry) = self.shared.entries().get_mut(&id) {
-            entry.activity = activity;
+            entry.activity = Activity::Stopped;
         }
     }
 
@@ -700,6 +669,31 @@ impl OpenSession {
         self.terminals
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Activity {
+    fn ready(&self) -> Option<&Arc<OpenSession>> {
+        match self {
+            Self::Ready { open, .. } => Some(open),
+            Self::Provisioning { .. }
+            | Self::Stopped
+            | Self::Interrupted
+            | Self::Failed { .. }
+            | Self::Cancelled { .. } => None,
+        }
+    }
+
+    /// Returns whether the engine alone knows what the session is: there is no run and no connection
+    /// here, and no word of how a run has ended.
+    fn is_on_engine_only(&self) -> bool {
+        match self {
+            Self::Stopped | Self::Interrupted => true,
+            Self::Provisioning { .. }
+            | Self::Ready { .. }
+            | Self::Failed { .. }
+            | Self::Cancelled { .. } => false,
+        }
     }
 }
 
@@ -752,14 +746,10 @@ impl Entry {
             | Activity::Stopped
             | Activity::Interrupted => (None, Vec::new()),
         };
-        let terminals = match &self.activity {
-            Activity::Ready { open, .. } => open.terminals().keys().cloned().collect(),
-            Activity::Provisioning { .. }
-            | Activity::Stopped
-            | Activity::Interrupted
-            | Activity::Failed { .. }
-            | Activity::Cancelled { .. } => Vec::new(),
-        };
+        let terminals = self
+            .activity
+            .ready()
+            .map(|open| open.terminals().keys().cloned().collect());
         SessionStatus {
             ok: true,
             session_id: id,
@@ -771,7 +761,7 @@ impl Entry {
             message,
             seq: self.seq,
             session: self.session(id),
-            terminals,
+            terminals: terminals.unwrap_or_default(),
             undone,
         }
     }
