@@ -1,1 +1,26 @@
 //! The app in its real window, on a real engine and registry; `cargo xtask test` hands both over.
+//!
+//! Each test opens a window of its own, with a new home folder, and does what a user would do there. What the page
+//! heard, asked and showed meanwhile is noted in the page itself (`record.js`), so that nothing falls between two
+//! looks. Only waiting for conditions, with limits: a test that needs the engine or the registry to be slow makes
+//! them slow.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test says what it expects by failing"
+)]
+
+mod accessibility;
+mod app;
+mod cancel;
+mod contract;
+mod create;
+mod failure;
+mod files;
+mod gate;
+mod images;
+mod offline;
+mod pull;
+mod reload;
+mod terminal;

@@ -1,0 +1,432 @@
+//! One window of the app with the engine and the registry behind it, and what a user does in it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use cove_testbed::{BINARY, Engine, Registry, TestImage, Window, WindowOptions, skip};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// How long a page may take to show what it knows, or a command to answer.
+pub(crate) const SOON: Duration = Duration::from_secs(10);
+/// How long a session may take to become ready on a busy machine.
+pub(crate) const READY: Duration = Duration::from_secs(60);
+
+pub(crate) const ENTER: char = '\u{E007}';
+pub(crate) const CONTROL: char = '\u{E009}';
+
+/// The built-in image's name on the engine.
+const BUILT_IN: &str = concat!("cove.invalid/base:", env!("CARGO_PKG_VERSION"));
+/// Names a folder in which pictures of interesting moments are kept.
+const PICTURES: &str = "COVE_TEST_PICTURES";
+
+const INVOKE: &str = "
+    const [command, parameters, done] = arguments;
+    window.__TAURI_INTERNALS__.invoke(command, parameters).then(done, done);
+";
+
+pub(crate) struct App {
+    pub(crate) window: Window,
+    pub(crate) engine: Engine,
+    pub(crate) registry: Registry,
+}
+
+/// What `record.js` has noted.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) heard: Vec<Heard>,
+    pub(crate) asked: Vec<Asked>,
+    pub(crate) shown: Vec<Shown>,
+    /// The texts of the elapsed time, each once.
+    pub(crate) clock: Vec<String>,
+    /// When Create was pressed first, in milliseconds of the page's clock.
+    pub(crate) pressed: Option<f64>,
+}
+
+/// An event that the page heard.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Heard {
+    pub(crate) name: String,
+    pub(crate) at: f64,
+    pub(crate) payload: Value,
+}
+
+/// A command that left the page.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Asked {
+    pub(crate) command: String,
+    pub(crate) parameters: Value,
+}
+
+/// A part of the page that came or went.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Shown {
+    pub(crate) name: String,
+    pub(crate) present: bool,
+    /// How many events had been heard by then.
+    pub(crate) heard: usize,
+}
+
+impl Heard {
+    pub(crate) fn session(&self) -> &str {
+        self.payload["session_id"].as_str().unwrap_or_default()
+    }
+
+    pub(crate) fn is_terminal(&self) -> bool {
+        self.name != "session:progress"
+    }
+
+    pub(crate) fn phase(&self) -> &str {
+        self.payload["phase"].as_str().unwrap_or_default()
+    }
+
+    pub(crate) fn percent(&self) -> f64 {
+        self.payload["progress"]["percent"].as_f64().unwrap()
+    }
+}
+
+impl App {
+    /// Opens a window on an engine without sessions; without an engine or a display the test is noted as skipped.
+    pub(crate) fn open_or_skip() -> Option<Self> {
+        Self::open_with_or_skip(|_| WindowOptions::default())
+    }
+
+    /// Opens a window with these options; `docker_host` is the engine's unless it is set.
+    pub(crate) fn open_with_or_skip(
+        options: impl FnOnce(&Engine) -> WindowOptions,
+    ) -> Option<Self> {
+        if let Some(reason) = Window::cannot_open() {
+            skip(reason);
+            return None;
+        }
+        let engine = Engine::from_env_or_skip()?;
+        let (Some(registry), Some(binary)) = (Registry::from_env(), std::env::var_os(BINARY))
+        else {
+            skip("no test registry or no app: run by `cargo xtask test`");
+            return None;
+        };
+        remove_sessions(&engine);
+        let mut options = options(&engine);
+        options
+            .docker_host
+            .get_or_insert_with(|| engine.host().to_owned());
+        let window = Window::open(Path::new(&binary), &options).unwrap();
+        let app = Self {
+            window,
+            engine,
+            registry,
+        };
+        app.window
+            .wait_for("[data-testid=new-session]", SOON)
+            .unwrap();
+        app.record();
+        Some(app)
+    }
+
+    /// Starts noting what the page hears, asks and shows; a reload ends it.
+    pub(crate) fn record(&self) {
+        let failure = self
+            .window
+            .execute_async(include_str!("record.js"), &[])
+            .unwrap();
+        assert_eq!(failure, Value::Null);
+    }
+
+    pub(crate) fn recorded(&self) -> Record {
+        serde_json::from_value(self.window.execute("return window.__record", &[]).unwrap()).unwrap()
+    }
+
+    /// Calls a command as the page does, and returns the answer of either kind.
+    pub(crate) fn invoke(&self, command: &str, parameters: &Value) -> Value {
+        self.window
+            .execute_async(INVOKE, &[json!(command), parameters.clone()])
+            .unwrap()
+    }
+
+    /// Opens the New session dialog and fills it in; without an image it is the built-in one.
+    pub(crate) fn fill_in(&self, name: &str, image: Option<&str>) {
+        self.window.click("[data-testid=new-session]").unwrap();
+        self.window.keys("input[name=project_name]", name).unwrap();
+        match image {
+            Some(image) => self.window.keys("input[name=image]", image).unwrap(),
+            None => self.window.click("[data-template=built-in]").unwrap(),
+        }
+    }
+
+    /// Creates a session as a user does, and returns its id once the page has heard of it.
+    pub(crate) fn create(&self, name: &str, image: Option<&str>) -> String {
+        let before = self.recorded().heard.len();
+        self.fill_in(name, image);
+        self.window.click("[data-testid=create-session]").unwrap();
+        self.window
+            .wait("the first event of the session", SOON, |_| {
+                let heard = self.recorded().heard;
+                Ok(heard
+                    .iter()
+                    .skip(before)
+                    .find(|heard| heard.payload["seq"] == 1)
+                    .map(|heard| heard.session().to_owned()))
+            })
+            .unwrap()
+    }
+
+    /// Creates a session by command alone.
+    pub(crate) fn create_by_command(&self, image: Option<&str>) -> String {
+        let answer = self.invoke(
+            "create_session",
+            &json!({"request": {"workspace_id": "tests", "image": image}}),
+        );
+        answer["session_id"]
+            .as_str()
+            .unwrap_or_else(|| panic!("{answer}"))
+            .to_owned()
+    }
+
+    /// Waits for the end of the session's run that has ended `before` times already, and returns the event.
+    pub(crate) fn end_of(&self, id: &str, before: usize) -> Heard {
+        self.window
+            .wait("the end of the session's run", READY, |_| {
+                let heard = self.recorded().heard;
+                Ok(heard
+                    .into_iter()
+                    .filter(|heard| heard.session() == id && heard.is_terminal())
+                    .nth(before))
+            })
+            .unwrap()
+    }
+
+    #[track_caller]
+    pub(crate) fn expect_ready(&self, id: &str) {
+        let end = self.end_of(id, 0);
+        assert_eq!(end.name, "session:ready", "{}", end.payload);
+    }
+
+    /// Creates a session from the built-in image and waits until its terminal is there.
+    pub(crate) fn ready_session(&self, name: &str) -> String {
+        let id = self.create(name, None);
+        self.expect_ready(&id);
+        self.wait_for_terminal();
+        id
+    }
+
+    /// Waits until the terminal on the screen is connected; returns its id.
+    pub(crate) fn wait_for_terminal(&self) -> String {
+        let terminal = "[data-testid=terminal][data-terminal-id]";
+        self.window.wait_for(terminal, SOON).unwrap();
+        self.window
+            .attribute(terminal, "data-terminal-id")
+            .unwrap()
+            .unwrap()
+    }
+
+    /// Types into the terminal on the screen.
+    pub(crate) fn type_line(&self, line: &str) {
+        self.window.click("[data-testid=terminal]").unwrap();
+        self.window
+            .driver()
+            .press(&[], &format!("{line}{ENTER}"))
+            .unwrap();
+    }
+
+    /// Makes terminals draw text that can be read, and reloads the page so that it holds.
+    pub(crate) fn draw_readable_terminals(&self) {
+        self.window
+            .execute("localStorage.setItem('cove.terminal.renderer', 'dom')", &[])
+            .unwrap();
+        self.reload();
+    }
+
+    pub(crate) fn reload(&self) {
+        self.window.reload().unwrap();
+        self.window
+            .wait_for("[data-testid=new-session]", SOON)
+            .unwrap();
+        self.record();
+    }
+
+    /// Returns what the terminal on the screen shows, line by line.
+    pub(crate) fn screen(&self) -> String {
+        let script = "
+            const rows = document.querySelectorAll('[data-testid=terminal]:not([hidden]) .xterm-rows > div');
+            return [...rows].map((row) => row.textContent.replaceAll('\\u00a0', ' ').trimEnd()).join('\\n').trimEnd();
+        ";
+        self.window
+            .execute(script, &[])
+            .unwrap()
+            .as_str()
+            .unwrap()
+            .to_owned()
+    }
+
+    /// Waits until the terminal on the screen shows what fits.
+    pub(crate) fn wait_for_screen(&self, what: &str, fits: impl Fn(&str) -> bool) -> String {
+        let mut screen = String::new();
+        let outcome = self.window.wait(what, SOON, |_| {
+            screen = self.screen();
+            Ok(fits(&screen).then_some(()))
+        });
+        outcome.unwrap_or_else(|error| panic!("{error:#}\nthe screen:\n{screen}"));
+        screen
+    }
+
+    /// Keeps a picture of this moment, if somebody wants to look at it.
+    pub(crate) fn picture(&self, name: &str) {
+        if let Some(folder) = std::env::var_os(PICTURES) {
+            self.window
+                .screenshot(&PathBuf::from(folder).join(format!("{name}.png")))
+                .unwrap();
+        }
+    }
+
+    /// Makes the next pull of a test image cold, whatever other tests have left.
+    pub(crate) fn forget_image(&self, image: TestImage) {
+        let listed = self
+            .engine
+            .docker(&["images", "--format", "{{.Repository}}:{{.Tag}}"])
+            .unwrap();
+        let suffix = format!("/{}:latest", image.repository());
+        for name in listed.lines().filter(|name| name.ends_with(&suffix)) {
+            self.engine.remove_image(name).unwrap();
+        }
+    }
+
+    pub(crate) fn forget_built_in_image(&self) {
+        self.engine.remove_image(BUILT_IN).unwrap();
+    }
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        remove_sessions(&self.engine);
+    }
+}
+
+/// Removes what other tests have left, so that the window begins empty and images can be removed.
+fn remove_sessions(engine: &Engine) {
+    let label = "label=dev.cove.session";
+    let list = |arguments: &[&str]| -> Vec<String> {
+        engine
+            .docker(arguments)
+            .unwrap_or_default()
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect()
+    };
+    for (listed, remove) in [
+        (
+            list(&["ps", "--all", "--quiet", "--filter", label]),
+            &["rm", "--force"][..],
+        ),
+        (
+            list(&["volume", "ls", "--quiet", "--filter", label]),
+            &["volume", "rm", "--force"][..],
+        ),
+    ] {
+        if !listed.is_empty() {
+            let names = listed.iter().map(String::as_str);
+            // The next test tries again.
+            let _ = engine.docker(&remove.iter().copied().chain(names).collect::<Vec<_>>());
+        }
+    }
+}
+
+/// A shell in a session, beside those on the screen, whose commands can be waited for.
+pub(crate) struct Shell<'a> {
+    app: &'a App,
+    session: String,
+    terminal: String,
+}
+
+impl<'a> Shell<'a> {
+    pub(crate) fn open(app: &'a App, session: &str) -> Self {
+        let answer = app
+            .window
+            .execute_async(include_str!("shell.js"), &[json!(session)])
+            .unwrap();
+        let terminal = answer["terminal_id"]
+            .as_str()
+            .unwrap_or_else(|| panic!("{answer}"))
+            .to_owned();
+        let shell = Self {
+            app,
+            session: session.to_owned(),
+            terminal,
+        };
+        // Without a prompt and an echo, what comes is what the command writes.
+        shell.write("stty -echo; PS1= PS2=\n");
+        shell.run("true");
+        shell
+    }
+
+    pub(crate) fn write(&self, data: &str) {
+        let answer = self.app.invoke(
+            "write_terminal",
+            &json!({"id": self.session, "terminal_id": self.terminal, "data": data}),
+        );
+        assert_eq!(answer["ok"], true, "{answer}");
+    }
+
+    /// Runs a command to its end and returns what it wrote.
+    #[track_caller]
+    pub(crate) fn run(&self, command: &str) -> String {
+        let begin = self
+            .app
+            .window
+            .execute("return window.__shell.length", &[])
+            .unwrap();
+        self.write(&format!(
+            "printf '\\001'; {command}; printf '\\002%d\\003' $?\n"
+        ));
+        let script = "
+            const { bytes, length } = window.__shell;
+            return new TextDecoder().decode(bytes.subarray(arguments[0], length));
+        ";
+        let mut said = String::new();
+        let outcome = self
+            .app
+            .window
+            .wait(&format!("the end of `{command}`"), READY, |window| {
+                said = window
+                    .execute(script, &[begin.clone()])?
+                    .as_str()
+                    .unwrap_or_default()
+                    .to_owned();
+                let output = said.rsplit_once('\u{1}').map(|(_, output)| output);
+                Ok(output
+                    .and_then(|output| output.split_once('\u{2}'))
+                    .filter(|(_, code)| code.contains('\u{3}'))
+                    .map(|(output, code)| (output.replace('\r', ""), code.to_owned())))
+            });
+        let (output, code) = outcome.unwrap_or_else(|error| panic!("{error:#}\nit said: {said:?}"));
+        assert!(
+            code.starts_with("0\u{3}"),
+            "`{command}` failed: {output:?} {code:?}"
+        );
+        output
+    }
+}
+
+/// Returns window options with one more variable for the app.
+pub(crate) fn with_environment(name: &str, value: &str) -> WindowOptions {
+    WindowOptions {
+        environment: BTreeMap::from([(name.to_owned(), value.to_owned())]),
+        ..WindowOptions::default()
+    }
+}
+
+/// Measures how long something takes.
+pub(crate) fn timed<T>(action: impl FnOnce() -> T) -> (T, Duration) {
+    let start = Instant::now();
+    let outcome = action();
+    (outcome, start.elapsed())
+}
+
+/// Prints a figure that a reader of the test log may want to know.
+#[expect(
+    clippy::print_stderr,
+    reason = "the reader of a test log is meant to see it"
+)]
+pub(crate) fn figure(what: &str, value: impl std::fmt::Display) {
+    eprintln!("figure: {what}: {value}");
+}

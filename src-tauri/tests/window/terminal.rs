@@ -1,0 +1,256 @@
+//! The terminal: what is typed arrives, and what is written arrives whole.
+
+use std::fs;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::app::{App, CONTROL, READY, SOON, Shell, figure, timed};
+
+#[test]
+fn what_is_typed_is_run_and_what_is_written_is_shown() {
+    let Some(app) = App::open_or_skip() else {
+        return;
+    };
+    app.draw_readable_terminals();
+    app.ready_session("typing");
+    app.type_line("printf '%s-' a b c; echo");
+    app.wait_for_screen("what the command writes", |screen| {
+        screen.lines().any(|line| line == "a-b-c-")
+    });
+
+    app.type_line("printf 'caf\\303\\251 \\346\\227\\245\\346\\234\\254 \\360\\237\\232\\200|\\n'");
+    app.wait_for_screen("characters beyond ASCII", |screen| {
+        screen.lines().any(|line| line == "café 日本 🚀|")
+    });
+
+    app.type_line("printf '\\033[31mRED\\033[0m \\033[1;38;5;39mSKY\\033[0m\\n'");
+    app.wait_for_screen("the colours' line", |screen| {
+        screen.lines().any(|line| line == "RED SKY")
+    });
+    let styles = "
+        const spans = [...document.querySelectorAll('[data-testid=terminal]:not([hidden]) .xterm-rows span')];
+        return ['RED', 'SKY'].map((word) => spans.find((span) => span.textContent === word)?.className ?? '');
+    ";
+    let styles = app.window.execute(styles, &[]).unwrap();
+    assert!(
+        styles[0].as_str().unwrap().contains("xterm-fg-1"),
+        "{styles}"
+    );
+    assert!(
+        styles[1].as_str().unwrap().contains("xterm-fg-39"),
+        "{styles}"
+    );
+    assert!(
+        styles[1].as_str().unwrap().contains("xterm-bold"),
+        "{styles}"
+    );
+    app.picture("terminal");
+}
+
+#[test]
+fn control_c_stops_what_runs() {
+    let Some(app) = App::open_or_skip() else {
+        return;
+    };
+    app.draw_readable_terminals();
+    app.ready_session("interrupt");
+    // The word is put together by the shell, so that what was typed does not look like it.
+    app.type_line("echo sta''rted; sleep 1000");
+    app.wait_for_screen("the command's start", |screen| {
+        screen.lines().any(|line| line == "started")
+    });
+    app.window.driver().press(&[CONTROL], "c").unwrap();
+    app.type_line("echo st''opped $?");
+    let screen = app.wait_for_screen("the command's end", |screen| {
+        screen.lines().any(|line| line.starts_with("stopped"))
+    });
+    assert!(screen.lines().any(|line| line == "stopped 130"), "{screen}");
+}
+
+#[test]
+fn the_terminal_is_as_large_as_its_pane() {
+    let Some(app) = App::open_or_skip() else {
+        return;
+    };
+    app.draw_readable_terminals();
+    app.ready_session("sizes");
+    let rows = "return document.querySelectorAll('[data-testid=terminal]:not([hidden]) .xterm-rows > div').length";
+    let size = |what: &str| -> (u64, u64) {
+        app.type_line(&format!("echo {what}=$(stty size)"));
+        let is_answer = |line: &str| line.starts_with(&format!("{what}=")) && !line.contains('$');
+        let screen = app.wait_for_screen("the size", |screen| screen.lines().any(is_answer));
+        let line = screen.lines().find(|line| is_answer(line)).unwrap();
+        let (rows, columns) = line.split_once('=').unwrap().1.split_once(' ').unwrap();
+        (rows.parse().unwrap(), columns.parse().unwrap())
+    };
+    let before = size("before");
+    assert_eq!(app.window.execute(rows, &[]).unwrap(), before.0);
+
+    app.window.driver().resize(960, 640).unwrap();
+    app.window
+        .wait("a smaller terminal", SOON, |window| {
+            Ok(window
+                .execute(rows, &[])?
+                .as_u64()
+                .filter(|rows| *rows < before.0))
+        })
+        .unwrap();
+    let after = size("after");
+    assert!(
+        after.0 < before.0 && after.1 < before.1,
+        "{before:?} became {after:?}"
+    );
+    assert_eq!(app.window.execute(rows, &[]).unwrap(), after.0);
+    app.picture("small-window");
+}
+
+#[test]
+fn fifty_megabytes_arrive_complete_and_unaltered() {
+    const SIZE: u64 = 50_000_000;
+    let Some(app) = App::open_or_skip() else {
+        return;
+    };
+    let id = app.create_by_command(None);
+    app.expect_ready(&id);
+    let shell = Shell::open(&app, &id);
+    shell.run(&format!("head -c {SIZE} /dev/urandom > random"));
+    let expected = shell.run("sha256sum random | cut -d' ' -f1");
+
+    // Output processing would turn \n into \r\n: the bytes are to be those of the file.
+    let begin = app
+        .window
+        .execute("return window.__shell.length", &[])
+        .unwrap();
+    let ((), took) = timed(|| {
+        shell.write("stty -opost; printf '\\001\\002BEGIN'; cat random; printf 'END\\003\\004'; stty opost\n");
+        let arrived = "
+            const { bytes, length } = window.__shell;
+            return length > arguments[0] + arguments[1] && bytes[length - 2] === 3 && bytes[length - 1] === 4;
+        ";
+        let outcome = app.window.wait("the end of the output", READY, |window| {
+            Ok((window.execute(arrived, &[begin.clone(), json!(SIZE)])? == true).then_some(()))
+        });
+        outcome.unwrap_or_else(|error| {
+            panic!(
+                "{error:#}: {} bytes",
+                app.window
+                    .execute("return window.__shell.length", &[])
+                    .unwrap()
+            )
+        });
+    });
+    let digest = "
+        const [begin, done] = arguments;
+        const { bytes, length } = window.__shell;
+        const received = bytes.subarray(begin, length);
+        const word = (at, text) => new TextDecoder().decode(received.subarray(at, at + text.length)) === text;
+        const edges = { begins: word(0, '\\x01\\x02BEGIN'), ends: word(received.length - 5, 'END\\x03\\x04') };
+        const content = received.slice(7, received.length - 5);
+        crypto.subtle.digest('SHA-256', content).then((hash) => {
+            const hex = [...new Uint8Array(hash)].map((byte) => byte.toString(16).padStart(2, '0')).join('');
+            done({ ...edges, size: content.length, hex });
+        }, (error) => done(String(error)));
+    ";
+    let received = app.window.execute_async(digest, &[begin]).unwrap();
+    assert_eq!(
+        received,
+        json!({"begins": true, "ends": true, "size": SIZE, "hex": expected.trim()})
+    );
+    #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+    let rate = SIZE as f64 / 1e6 / took.as_secs_f64();
+    figure("50 MB to the web view, MB/s", format!("{rate:.1}"));
+}
+
+#[test]
+fn endless_output_neither_freezes_the_window_nor_grows_its_memory() {
+    const WATCHED: Duration = Duration::from_secs(5);
+    const GROWTH: u64 = 100 << 20;
+    let Some(app) = App::open_or_skip() else {
+        return;
+    };
+    let id = app.ready_session("flood");
+    let process = app.window.app_process().unwrap();
+    let before = memory(process);
+    app.type_line("yes 'the same line, again and again and again'");
+    let (mut slowest, mut largest) = (Duration::ZERO, before);
+    let start = std::time::Instant::now();
+    while start.elapsed() < WATCHED {
+        let (answer, took) = timed(|| {
+            app.window
+                .execute_async(
+                    "const [done] = arguments; requestAnimationFrame(() => done(true))",
+                    &[],
+                )
+                .unwrap()
+        });
+        assert_eq!(answer, true);
+        slowest = slowest.max(took);
+        largest = largest.max(memory(process));
+    }
+    app.picture("flood");
+    figure(
+        "slowest answer of the page during `yes`, ms",
+        slowest.as_millis(),
+    );
+    figure(
+        "memory of the app before and during `yes`, MB",
+        format!("{} and {}", before >> 20, largest >> 20),
+    );
+    assert!(
+        slowest < Duration::from_secs(1),
+        "the page took {slowest:?} to answer"
+    );
+    assert!(largest < before + GROWTH, "{before} bytes became {largest}");
+
+    // And it can be stopped.
+    app.window.driver().press(&[CONTROL], "c").unwrap();
+    app.window
+        .driver()
+        .press(&[], &format!("echo over > over.txt{}", crate::app::ENTER))
+        .unwrap();
+    app.window
+        .wait("the shell after the flood", SOON, |_| {
+            let answer = app.invoke(
+                "read_file",
+                &json!({"id": id, "path": "/workspace/over.txt"}),
+            );
+            Ok((answer["content"] == "over\n").then_some(()))
+        })
+        .unwrap();
+}
+
+/// Returns how many bytes a process holds in memory.
+fn memory(process: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS:"))
+        .unwrap();
+    line.split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse::<u64>()
+        .unwrap()
+        << 10
+}
+
+#[test]
+fn a_terminal_that_ends_says_so_and_its_commands_are_refused() {
+    let Some(app) = App::open_or_skip() else {
+        return;
+    };
+    let id = app.ready_session("exit");
+    app.type_line("exit 7");
+    let said = app
+        .window
+        .wait_text("[data-testid=terminal-exit]", SOON, |text| !text.is_empty())
+        .unwrap();
+    assert!(said.contains('7'), "{said}");
+    app.picture("terminal-exit");
+    let answer: Value = app.invoke(
+        "write_terminal",
+        &json!({"id": id, "terminal_id": "gone", "data": "x"}),
+    );
+    assert_eq!(answer["error"], "TERMINAL_NOT_FOUND", "{answer}");
+}
