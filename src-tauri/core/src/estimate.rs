@@ -9,7 +9,7 @@ pub use self::pull::PullTracker;
 
 use std::time::Duration;
 
-use crate::event::Phase;
+use crate::progress::Phase;
 
 /// Share of its band that a phase without evidence of its own has gone through when it has taken as
 /// long as expected: `1 − e^(−1.6)`, about 80 %. The curve never reaches the end of the band, so a

@@ -12,6 +12,7 @@ pub mod event;
 pub mod files;
 pub mod image;
 pub mod labels;
+pub mod progress;
 mod provision;
 pub mod session;
 pub mod sessions;

@@ -24,8 +24,8 @@ use crate::assets::Assets;
 use crate::engine::{ContainerSpec, ContainerState, Engine, EngineFacts, ImageFacts, Labels};
 use crate::error::{Error, ImageReason};
 use crate::estimate::{History, RunKind};
-use crate::event::{Phase, Progress, Undone};
 use crate::labels;
+use crate::progress::{Phase, Progress, Undone};
 use crate::session::{CreateSession, SessionId};
 use crate::settings::Settings;
 

@@ -10,8 +10,8 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::error::{Error, ErrorReport};
-use crate::event::{Phase, Progress};
 use crate::image::ImageReference;
+use crate::progress::{Phase, Progress, Undone};
 use crate::template::{self, TemplateId};
 
 const WORKSPACE_ID_MAX: usize = 128;
@@ -250,7 +250,7 @@ pub struct SessionStatus {
     /// The ids of the terminals that are open.
     pub terminals: Vec<String>,
     /// What the last unwind took back.
-    pub undone: Vec<crate::event::Undone>,
+    pub undone: Vec<Undone>,
 }
 
 fn optional_text(request: &Map<String, Value>, name: &str) -> Result<Option<String>, String> {

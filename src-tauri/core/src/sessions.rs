@@ -20,11 +20,11 @@ use crate::engine::{ContainerState, Engine, EngineView, ImageView, Labels};
 use crate::error::{Error, ErrorReport};
 use crate::estimate::{History, RunKind};
 use crate::event::{
-    CancelledEvent, FailedEvent, Phase, Progress, ProgressEvent, ReadyEvent, Reporter,
-    SessionEvent, Undone,
+    CancelledEvent, FailedEvent, ProgressEvent, ReadyEvent, Reporter, SessionEvent,
 };
 use crate::files::{self, DirContent, Encoding, FileContent};
 use crate::labels;
+use crate::progress::{Phase, Progress, Undone};
 use crate::provision::{Monitor, Outcome, Run};
 use crate::session::{CreateSession, Session, SessionId, SessionState, SessionStatus};
 use crate::settings::Settings;

@@ -6,7 +6,8 @@ use anyhow::Result;
 use cove_testbed::{Engine, SKIPS};
 
 use crate::assets;
-use crate::setup::{self, Need};
+use crate::setup;
+use crate::system::Need;
 use crate::workspace::{Workspace, run, say};
 
 /// Measures creating a session against the bare engine and its command line, on an engine of its own.

@@ -26,7 +26,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
-use crate::setup::Need;
+use crate::system::Need;
 use crate::workspace::Workspace;
 
 const USAGE: &str = "\

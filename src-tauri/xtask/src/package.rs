@@ -7,7 +7,8 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use crate::assets;
-use crate::setup::{self, Need};
+use crate::setup;
+use crate::system::Need;
 use crate::workspace::{Workspace, output_of, run, say};
 
 /// Makes the release binary and puts it at `target/release/cove` of the clone.

@@ -5,7 +5,8 @@ use std::process::{Command, ExitCode};
 use anyhow::{Result, bail};
 use cove_testbed::{Engine, EngineOptions, Firewall};
 
-use crate::setup::{self, Need};
+use crate::setup;
+use crate::system::Need;
 use crate::workspace::{Workspace, cache, output_of, run as run_command, say};
 use crate::{assets, headless};
 

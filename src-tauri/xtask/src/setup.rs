@@ -7,22 +7,11 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::system::{DOCKER_COMMAND, Package, System, Tool, packages};
+use crate::system::{DOCKER_COMMAND, Need, Package, System, Tool, packages};
 use crate::workspace::{Workspace, output_of, run, say, shown};
 
 const RUST: &str = env!("CARGO_PKG_RUST_VERSION");
 const NODE: &str = "20.19";
-
-/// What a command needs from the system beyond the toolchains.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Need {
-    /// To compile the app and make the built-in image.
-    Build,
-    /// To open the app on a virtual display.
-    Window,
-    /// To start an engine and a registry.
-    Engine,
-}
 
 /// Sees to everything that these needs take.
 pub(crate) fn set_up(workspace: &Workspace, needs: &[Need]) -> Result<()> {

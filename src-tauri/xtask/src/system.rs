@@ -1,6 +1,15 @@
 //! Which system this is, and what its packages are called.
 
-use crate::setup::Need;
+/// What a command needs from the system beyond the toolchains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// To compile the app and make the built-in image.
+    Build,
+    /// To open the app on a virtual display.
+    Window,
+    /// To start an engine and a registry.
+    Engine,
+}
 
 /// A system, as far as its packages differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,8 +11,9 @@ use anyhow::{Context as _, Result, bail};
 use cove_testbed::{BINARY, Engine, SKIPS, Window};
 
 use crate::assets;
-use crate::setup::{self, Need};
+use crate::setup;
 use crate::summary::{Tally, from_nextest, from_vitest};
+use crate::system::Need;
 use crate::testbed::Testbed;
 use crate::workspace::{Workspace, run, say};
 

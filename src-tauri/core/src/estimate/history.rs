@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::Phase;
+use crate::progress::Phase;
 
 /// Weight of the newest run: `average ← 0.3 × newest + 0.7 × average`.
 const ALPHA: f64 = 0.3;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::engine::{LayerStep, PullMessage};
-use crate::event::PullProgress;
+use crate::progress::PullProgress;
 
 /// Share of a layer's work that its download is; the rest is extraction.
 const DOWNLOAD_SHARE: f64 = 0.7;

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::ms_between;
 use crate::engine::PullMessage;
 use crate::estimate::{self, Expected, History, PullTracker, RunKind};
-use crate::event::{FinishedPhase, Phase, Progress};
+use crate::progress::{FinishedPhase, Phase, Progress};
 
 /// Watches one run.
 #[derive(Debug)]

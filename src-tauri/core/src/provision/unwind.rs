@@ -14,8 +14,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::engine::{Engine, Labels};
 use crate::error::Error;
-use crate::event::Undone;
 use crate::labels;
+use crate::progress::Undone;
 use crate::session::SessionId;
 
 /// How long unwinding waits for calls that are under way. An engine that answers at all does so
