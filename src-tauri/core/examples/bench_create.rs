@@ -20,6 +20,7 @@ mod measured {
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
     use std::path::Path;
+    use std::process::Stdio;
     use std::sync::Arc;
     use std::sync::mpsc;
     use std::time::{Duration, Instant};
@@ -57,6 +58,7 @@ mod measured {
         bare_and_agent: Vec<Duration>,
         bare_agent_and_exec: Vec<Duration>,
         command_line: Vec<Duration>,
+        command_line_whole: Vec<Duration>,
     }
 
     pub(super) fn main() -> Result<()> {
@@ -84,6 +86,7 @@ mod measured {
             let bare_and_agent = self::bare(&engine, round, Some(&archive), false)?;
             let bare_agent_and_exec = self::bare(&engine, round, Some(&archive), true)?;
             let command_line = command_line(&engine, round)?;
+            let command_line_whole = command_line_whole(&engine, round, &archive)?;
             // The first round loads the image and warms the engine's caches.
             if round > 0 {
                 times.cove.push(cove);
@@ -92,6 +95,7 @@ mod measured {
                 times.bare_and_agent.push(bare_and_agent);
                 times.bare_agent_and_exec.push(bare_agent_and_exec);
                 times.command_line.push(command_line);
+                times.command_line_whole.push(command_line_whole);
             }
         }
 
@@ -112,6 +116,10 @@ mod measured {
             ("bare calls and the agent's copy", &times.bare_and_agent),
             ("bare calls, copy and one exec", &times.bare_agent_and_exec),
             ("docker command line: volume, run", &times.command_line),
+            (
+                "docker command line: the same and copy, exec",
+                &times.command_line_whole,
+            ),
         ] {
             let middle = median(times);
             let ms = |time: Duration| format!("{:.1}", time.as_secs_f64() * 1e3);
@@ -266,6 +274,39 @@ mod measured {
             "sleep",
         ];
         engine.docker(&[&run[..], &[&image, "1000"]].concat())?;
+        let time = begin.elapsed();
+        engine.docker(&["rm", "--force", &name])?;
+        engine.docker(&["volume", "rm", &name])?;
+        Ok(time)
+    }
+
+    /// Does by the command line all that Cove does: a started container that has answered an exec.
+    fn command_line_whole(engine: &Engine, round: usize, archive: &[u8]) -> Result<Duration> {
+        let name = format!("cli-whole-{round}");
+        let image = ImageReference::built_in().to_string();
+        let mount = format!("{name}:/workspace");
+        let begin = Instant::now();
+        engine.docker(&["volume", "create", &name])?;
+        let create = [
+            "create",
+            "--name",
+            &name,
+            "--volume",
+            &mount,
+            "--entrypoint",
+            "sleep",
+        ];
+        engine.docker(&[&create[..], &[&image, "1000"]].concat())?;
+        let root = format!("{name}:/");
+        let mut copy = engine
+            .command()
+            .args(["cp", "-", &root])
+            .stdin(Stdio::piped())
+            .spawn()?;
+        copy.stdin.take().context("no input")?.write_all(archive)?;
+        ensure!(copy.wait()?.success(), "docker cp failed");
+        engine.docker(&["start", &name])?;
+        engine.docker(&["exec", &name, "/.cove/agent", "version"])?;
         let time = begin.elapsed();
         engine.docker(&["rm", "--force", &name])?;
         engine.docker(&["volume", "rm", &name])?;
