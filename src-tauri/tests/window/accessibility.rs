@@ -24,12 +24,7 @@ fn check(app: &App, state: &str) {
         .execute(&format!("if (!window.axe) {{ {axe} }}"), &[])
         .unwrap();
     // What is on its way in or out is half transparent.
-    let moving = "return document.getAnimations().filter((animation) => animation.playState === 'running' && animation.effect.getComputedTiming().iterations !== Infinity).length";
-    app.window
-        .wait("the end of all motion", SOON, |window| {
-            Ok((window.execute(moving, &[])? == 0).then_some(()))
-        })
-        .unwrap();
+    app.settle();
     let found = app.window.execute_async(AUDIT, &[]).unwrap();
     app.picture(&format!("state-{state}"));
     let found: Vec<String> = serde_json::from_value(found).unwrap();

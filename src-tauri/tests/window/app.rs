@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use cove_testbed::{BINARY, Engine, Registry, TestImage, Window, WindowOptions, skip};
@@ -23,7 +24,9 @@ const PICTURES: &str = "COVE_TEST_PICTURES";
 
 const INVOKE: &str = "
     const [command, parameters, done] = arguments;
-    window.__TAURI_INTERNALS__.invoke(command, parameters).then(done, done);
+    // In a list, because the driver takes an object with an `error` for a failure of its own.
+    const answer = (value) => done([value]);
+    window.__TAURI_INTERNALS__.invoke(command, parameters).then(answer, answer);
 ";
 
 pub(crate) struct App {
@@ -139,14 +142,33 @@ impl App {
 
     /// Calls a command as the page does, and returns the answer of either kind.
     pub(crate) fn invoke(&self, command: &str, parameters: &Value) -> Value {
-        self.window
+        let mut answer = self
+            .window
             .execute_async(INVOKE, &[json!(command), parameters.clone()])
-            .unwrap()
+            .unwrap();
+        answer[0].take()
+    }
+
+    /// Waits until nothing moves any more: a pointer that is as quick as a machine would miss.
+    pub(crate) fn settle(&self) {
+        let moving = "
+            const isMoving = (animation) => animation.playState === 'running' && animation.effect.getComputedTiming().iterations !== Infinity;
+            return document.getAnimations().some(isMoving);
+        ";
+        self.window
+            .wait("the end of all motion", SOON, |window| {
+                Ok((window.execute(moving, &[])? == false).then_some(()))
+            })
+            .unwrap();
     }
 
     /// Opens the New session dialog and fills it in; without an image it is the built-in one.
     pub(crate) fn fill_in(&self, name: &str, image: Option<&str>) {
         self.window.click("[data-testid=new-session]").unwrap();
+        self.window
+            .wait_for("[data-template=built-in]", SOON)
+            .unwrap();
+        self.settle();
         self.window.keys("input[name=project_name]", name).unwrap();
         match image {
             Some(image) => self.window.keys("input[name=image]", image).unwrap(),
@@ -298,6 +320,13 @@ impl App {
 
 impl Drop for App {
     fn drop(&mut self) {
+        if thread::panicking() {
+            let test = thread::current()
+                .name()
+                .unwrap_or("test")
+                .replace("::", "-");
+            self.picture(&format!("failed-{test}"));
+        }
         remove_sessions(&self.engine);
     }
 }
@@ -343,7 +372,8 @@ impl<'a> Shell<'a> {
         let answer = app
             .window
             .execute_async(include_str!("shell.js"), &[json!(session)])
-            .unwrap();
+            .unwrap()[0]
+            .take();
         let terminal = answer["terminal_id"]
             .as_str()
             .unwrap_or_else(|| panic!("{answer}"))

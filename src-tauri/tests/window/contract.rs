@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::app::App;
+use crate::app::{App, SOON};
 
 /// Every command that is about one session, with the arguments that it needs besides the id.
 fn id_commands() -> Vec<(&'static str, Value)> {
@@ -137,7 +137,7 @@ fn the_dialog_shows_a_refusal_at_its_field_and_nowhere_else() {
     app.fill_in("refused", Some("Not An Image"));
     app.window.click("[data-testid=create-session]").unwrap();
     app.window
-        .wait_for("input[name=image][aria-invalid=true]", crate::app::SOON)
+        .wait_for("input[name=image][aria-invalid=true]", SOON)
         .unwrap();
     app.picture("refused-field");
     assert_eq!(app.window.count("[aria-invalid=true]").unwrap(), 1);
@@ -224,10 +224,14 @@ fn no_command_with_an_id_that_is_none_ever_leaves_the_page() {
         .unwrap();
     app.window.click("[data-action=delete]").unwrap();
     app.window
+        .wait_for("[data-testid=delete-dialog] [data-testid=confirm]", SOON)
+        .unwrap();
+    app.settle();
+    app.window
         .click("[data-testid=delete-dialog] [data-testid=confirm]")
         .unwrap();
     app.window
-        .wait_gone(&format!("[data-session-id='{id}']"), crate::app::SOON)
+        .wait_gone(&format!("[data-session-id='{id}']"), SOON)
         .unwrap();
     asked.extend(app.recorded().asked);
 

@@ -90,7 +90,7 @@ fn whatever_bytes_a_name_holds_the_file_is_shown_and_opened() {
         ("'-rf'", "-rf"),
         ("'back\\slash'", "back\\slash"),
         ("'%2e%2e'", "%2e%2e"),
-        ("'<b>bold</b>'", "<b>bold</b>"),
+        ("'<b>bold'", "<b>bold"),
     ];
     for (index, (word, _)) in files.iter().enumerate() {
         shell.run(&format!("printf 'content {index}' > ./{word}"));

@@ -39,7 +39,9 @@ fn a_reload_in_the_middle_of_a_pull_shows_the_same_progress_again_and_reaches_re
         .unwrap();
     let shown = app
         .window
-        .wait_text("[data-testid=progress-percent]", SOON, |text| text != "0 %")
+        .wait_text("[data-testid=progress-percent]", SOON, |text| {
+            text.ends_with('%') && text != "0 %"
+        })
         .unwrap();
     app.picture("reloaded");
     let shown: f64 = shown.trim_end_matches(" %").parse().unwrap();

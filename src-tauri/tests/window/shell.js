@@ -42,7 +42,7 @@ tauri.invoke("open_terminal", { id, cols: 80, rows: 24, on_output: `__CHANNEL__:
   (answer) => {
     shell.terminal = answer.terminal_id;
     acknowledge();
-    done(answer);
+    done([answer]);
   },
-  done,
+  (error) => done([error]),
 );
