@@ -2,8 +2,10 @@
 //! processor. Where they come from is the shell's business.
 
 use std::borrow::Cow;
+use std::io::Read;
 
 use bytes::Bytes;
+use flate2::read::GzDecoder;
 
 use crate::error::Error;
 
@@ -21,7 +23,7 @@ pub struct Asset {
 pub struct Assets {
     /// Static binaries of the agent.
     pub agents: Vec<Asset>,
-    /// Archives of the built-in image, as `docker load` takes them.
+    /// Archives of the built-in image, as `docker save` makes them, compressed by gzip.
     pub base_images: Vec<Asset>,
 }
 
@@ -56,13 +58,30 @@ impl Assets {
         find(&self.agents, architecture, "agent")
     }
 
-    /// Returns the archive of the built-in image for a processor.
+    /// Returns the archive of the built-in image for a processor, unpacked: Podman does not take a
+    /// compressed one.
     ///
     /// # Errors
     /// [`Error::Internal`] when this build has none.
-    pub fn base_image(&self, architecture: &str) -> Result<Bytes, Error> {
-        find(&self.base_images, architecture, "built-in image")
+    pub async fn base_image(&self, architecture: &str) -> Result<Bytes, Error> {
+        let packed = find(&self.base_images, architecture, "built-in image")?;
+        let unpack = tokio::task::spawn_blocking(move || {
+            let mut archive = Vec::new();
+            GzDecoder::new(&*packed).read_to_end(&mut archive)?;
+            Ok::<_, std::io::Error>(archive)
+        });
+        match unpack.await {
+            Ok(Ok(archive)) => Ok(Bytes::from(archive)),
+            Ok(Err(error)) => Err(damaged(&error)),
+            Err(error) => Err(damaged(&error)),
+        }
     }
+}
+
+fn damaged(error: &dyn std::error::Error) -> Error {
+    Error::Internal(format!(
+        "the built-in image of this build is damaged: {error}"
+    ))
 }
 
 fn find(assets: &[Asset], architecture: &str, what: &str) -> Result<Bytes, Error> {

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub(crate) use self::monitor::Monitor;
-use self::unwind::{Undo, Unwind};
+use self::unwind::{Late, Undo, Unwind};
 use crate::agent::{self, Agent};
 use crate::assets::Assets;
 use crate::engine::{ContainerSpec, ContainerState, Engine, EngineFacts, ImageFacts, Labels};
@@ -30,8 +30,8 @@ use crate::session::{CreateSession, SessionId};
 use crate::settings::Settings;
 
 /// How often progress is told while nothing else happens. With one more event a phase, this keeps a
-/// session far below ten events a second, however fast the engine talks.
-const HEARTBEAT: Duration = Duration::from_millis(200);
+/// session at or below ten events a second, however fast the engine talks.
+const HEARTBEAT: Duration = Duration::from_millis(250);
 
 /// How long the agent may take to answer in a container that runs. It has 10 s for its own setup.
 const AGENT_LIMIT: Duration = Duration::from_secs(20);
@@ -98,21 +98,22 @@ struct Found {
 
 impl Run {
     /// Runs the pipeline to its end. What a failed or cancelled run has made is gone when this
-    /// returns.
-    pub(crate) async fn drive(self) -> Outcome {
+    /// returns, but for what the engine is late with: that is gone when [`Late`] has finished.
+    pub(crate) async fn drive(self) -> (Outcome, Option<Late>) {
         let unwind = Unwind::new(Arc::clone(&self.engine), self.tracker.clone(), self.id);
         match self.supervise(&unwind).await {
             Ok((agent, user)) => {
                 unwind.forget();
-                Outcome::Ready { agent, user }
+                (Outcome::Ready { agent, user }, None)
             }
-            Err(Error::Cancelled) => Outcome::Cancelled {
-                undone: unwind.run().await,
-            },
-            Err(error) => Outcome::Failed {
-                error,
-                undone: unwind.run().await,
-            },
+            Err(Error::Cancelled) => {
+                let (undone, late) = unwind.run().await;
+                (Outcome::Cancelled { undone }, Some(late))
+            }
+            Err(error) => {
+                let (undone, late) = unwind.run().await;
+                (Outcome::Failed { error, undone }, Some(late))
+            }
         }
     }
 
@@ -225,7 +226,7 @@ impl Run {
         } else {
             if wanted.is_built_in() {
                 self.monitor.say("Loading the built-in image");
-                let archive = self.assets.base_image(&found.engine.architecture)?;
+                let archive = self.assets.base_image(&found.engine.architecture).await?;
                 self.engine.load_image(archive).await?;
             } else {
                 self.monitor.say(format!("Pulling {}", self.image_name()));

@@ -496,14 +496,18 @@ impl Sessions {
         let (sessions, turn) = (self.clone(), Arc::clone(&entry.turn));
         self.shared.tracker.spawn(async move {
             // Whoever waits for the end of the run hears of it even if it ends badly.
-            let _ended = ended.drop_guard();
+            let ended = ended.drop_guard();
             let _turn = turn.lock().await;
             // The session may have been deleted while this run waited for its turn.
             if sessions.with_entry(id, |_| ()).is_err() {
                 return;
             }
-            let outcome = run.drive().await;
+            let (outcome, late) = run.drive().await;
             sessions.settle(id, &monitor, outcome);
+            drop(ended);
+            if let Some(late) = late {
+                late.finish().await;
+            }
         });
     }
 

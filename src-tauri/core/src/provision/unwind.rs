@@ -46,6 +46,13 @@ struct Effect {
     settled: CancellationToken,
 }
 
+/// What is still to be taken back when the end of a run is told, newest first.
+pub(crate) struct Late {
+    engine: Arc<dyn Engine>,
+    owner: SessionId,
+    effects: Vec<Effect>,
+}
+
 impl Unwind {
     pub(super) fn new(engine: Arc<dyn Engine>, tracker: TaskTracker, owner: SessionId) -> Self {
         Self {
@@ -85,63 +92,73 @@ impl Unwind {
         self.take();
     }
 
-    /// Takes all effects back, newest first, and says what came of each.
-    pub(super) async fn run(&self) -> Vec<Undone> {
+    /// Takes all effects back, newest first, and says what came of each. An effect that has not
+    /// settled in time is left for later, and with it all that are older: what it makes may use
+    /// what they made.
+    pub(super) async fn run(&self) -> (Vec<Undone>, Late) {
         let effects = self.take();
         let all_settled = async {
             for effect in &effects {
                 effect.settled.cancelled().await;
             }
         };
-        let in_time = tokio::time::timeout(SETTLE_LIMIT, all_settled)
-            .await
-            .is_ok();
+        // What has not settled by now is told below.
+        let _ = tokio::time::timeout(SETTLE_LIMIT, all_settled).await;
 
         let mut undone = Vec::new();
+        let mut late = Late {
+            engine: Arc::clone(&self.engine),
+            owner: self.owner,
+            effects: Vec::new(),
+        };
         for effect in effects.into_iter().rev() {
-            let Some(undo) = effect.undo else { continue };
-            let settled = effect.settled;
-            if !in_time && !settled.is_cancelled() {
-                undone.push(Undone {
+            let is_late = !late.effects.is_empty() || !effect.settled.is_cancelled();
+            match &effect.undo {
+                Some(undo) if is_late => undone.push(Undone {
                     what: undo.to_string(),
                     failure: Some(
                         "the engine has not answered yet; it is removed as soon as it does"
                             .to_owned(),
                     ),
-                });
-                self.undo_when_settled(undo, settled);
-                continue;
-            }
-            match undo.attempt(&*self.engine, self.owner).await {
-                Ok(true) => undone.push(Undone {
-                    what: undo.to_string(),
-                    failure: None,
                 }),
-                Ok(false) => {}
-                Err(error) => {
-                    log::warn!("{undo} failed: {error}");
-                    undone.push(Undone {
+                Some(undo) => match undo.attempt(&*self.engine, self.owner).await {
+                    Ok(true) => undone.push(Undone {
                         what: undo.to_string(),
-                        failure: Some(error.to_string()),
-                    });
-                }
+                        failure: None,
+                    }),
+                    Ok(false) => {}
+                    Err(error) => {
+                        log::warn!("{undo} failed: {error}");
+                        undone.push(Undone {
+                            what: undo.to_string(),
+                            failure: Some(error.to_string()),
+                        });
+                    }
+                },
+                None => {}
+            }
+            if is_late {
+                late.effects.push(effect);
             }
         }
-        undone
-    }
-
-    fn undo_when_settled(&self, undo: Undo, settled: CancellationToken) {
-        let (engine, owner) = (Arc::clone(&self.engine), self.owner);
-        self.tracker.spawn(async move {
-            settled.cancelled().await;
-            if let Err(error) = undo.attempt(&*engine, owner).await {
-                log::warn!("{undo} failed: {error}");
-            }
-        });
+        (undone, late)
     }
 
     fn take(&self) -> Vec<Effect> {
         mem::take(&mut *self.effects.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Late {
+    /// Takes back each effect when it has settled. The session's next run must wait for this.
+    pub(crate) async fn finish(self) {
+        for effect in self.effects {
+            effect.settled.cancelled().await;
+            let Some(undo) = effect.undo else { continue };
+            if let Err(error) = undo.attempt(&*self.engine, self.owner).await {
+                log::warn!("{undo} failed: {error}");
+            }
+        }
     }
 }
 
