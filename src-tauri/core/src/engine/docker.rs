@@ -280,9 +280,16 @@ impl Engine for DockerEngine {
             ..VolumeCreateRequest::default()
         };
         let created = self.client().await?.create_volume(request).await;
-        created
-            .map(drop)
-            .map_err(|error| self.failed("create the volume", &error))
+        let volume = created.map_err(|error| self.failed("create the volume", &error))?;
+        // An engine answers with the volume of that name, also when it was there before.
+        if labels
+            .iter()
+            .all(|(key, value)| volume.labels.get(key) == Some(value))
+        {
+            Ok(())
+        } else {
+            Err(Error::NameConflict(name.to_owned()))
+        }
     }
 
     async fn remove_volume(&self, name: &str) -> Result<bool, Error> {

@@ -1,0 +1,404 @@
+//! Cove without a window, and with ears: sessions on an engine, and every event that they told.
+
+pub(crate) mod fake_engine;
+#[cfg(unix)]
+pub(crate) mod slow_engine;
+
+use std::borrow::Cow;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use cove_core::assets::Assets;
+use cove_core::engine::Engine;
+use cove_core::engine::docker::DockerEngine;
+use cove_core::error::{ErrorCode, ErrorReport};
+use cove_core::estimate::History;
+use cove_core::event::{Phase, Progress, Reporter, SessionEvent};
+use cove_core::session::SessionId;
+use cove_core::sessions::Sessions;
+use cove_core::settings::Settings;
+use cove_testbed as testbed;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// How long a test waits for what should long have happened.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Something that was heard, and when, counted from the last create or open.
+#[derive(Debug, Clone)]
+pub(crate) struct Moment {
+    pub(crate) at: Duration,
+    pub(crate) event: SessionEvent,
+}
+
+type Hook = Box<dyn FnMut(&SessionEvent) + Send>;
+
+/// Every event so far.
+pub(crate) struct Heard {
+    begin: Mutex<Instant>,
+    moments: Mutex<Vec<Moment>>,
+    hook: Mutex<Option<Hook>>,
+    count: watch::Sender<usize>,
+}
+
+impl Heard {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            begin: Mutex::new(Instant::now()),
+            moments: Mutex::default(),
+            hook: Mutex::default(),
+            count: watch::Sender::new(0),
+        })
+    }
+
+    /// Calls this at every event from now on, from within the run.
+    pub(crate) fn on_event(&self, hook: impl FnMut(&SessionEvent) + Send + 'static) {
+        *self.hook.lock().unwrap() = Some(Box::new(hook));
+    }
+
+    pub(crate) fn begin(&self) {
+        *self.begin.lock().unwrap() = Instant::now();
+    }
+
+    /// Returns what was heard of a session.
+    pub(crate) fn of(&self, id: SessionId) -> Vec<Moment> {
+        let moments = self.moments.lock().unwrap();
+        let of_id = moments.iter().filter(|moment| id_of(&moment.event) == id);
+        of_id.cloned().collect()
+    }
+
+    /// Waits until the session's events satisfy the look.
+    pub(crate) async fn until<T>(&self, id: SessionId, look: impl Fn(&[Moment]) -> Option<T>) -> T {
+        let mut count = self.count.subscribe();
+        let waiting = async {
+            loop {
+                if let Some(found) = look(&self.of(id)) {
+                    return found;
+                }
+                count.changed().await.unwrap();
+            }
+        };
+        tokio::time::timeout(PATIENCE, waiting)
+            .await
+            .unwrap_or_else(|_| panic!("waited in vain: {:#?}", self.of(id).last()))
+    }
+
+    /// Waits for the end of the session's `count`th run, and returns that run.
+    pub(crate) async fn run(&self, id: SessionId, count: usize) -> Vec<Moment> {
+        self.until(id, |moments| {
+            let mut runs = moments.split_inclusive(|moment| moment.event.is_terminal());
+            let run = runs.nth(count - 1)?;
+            run.last()?.event.is_terminal().then(|| run.to_vec())
+        })
+        .await
+    }
+}
+
+struct Ear(Arc<Heard>);
+
+impl Reporter for Ear {
+    fn report(&self, event: &SessionEvent) {
+        let at = self.0.begin.lock().unwrap().elapsed();
+        let moment = Moment {
+            at,
+            event: event.clone(),
+        };
+        self.0.moments.lock().unwrap().push(moment);
+        self.0.count.send_modify(|count| *count += 1);
+        if let Some(hook) = &mut *self.0.hook.lock().unwrap() {
+            hook(event);
+        }
+    }
+}
+
+/// What an app starts with.
+#[derive(Clone, Default)]
+pub(crate) struct Start {
+    pub(crate) settings: Settings,
+    pub(crate) history: History,
+}
+
+/// Cove without a window. What it made is gone from the engine when it is dropped.
+pub(crate) struct App {
+    pub(crate) sessions: Sessions,
+    pub(crate) heard: Arc<Heard>,
+    pub(crate) kept: Arc<Mutex<Vec<History>>>,
+    /// The engine for a look from outside; absent over an engine that is made up.
+    engine: Option<Arc<testbed::Engine>>,
+    made: Mutex<Vec<SessionId>>,
+}
+
+impl App {
+    /// Starts on the engine that all tests share; `None` when there is none, which is then noted.
+    pub(crate) fn shared() -> Option<Self> {
+        Some(Self::on(&Arc::new(testbed::Engine::from_env_or_skip()?)))
+    }
+
+    pub(crate) fn on(engine: &Arc<testbed::Engine>) -> Self {
+        Self::with(engine, Start::default())
+    }
+
+    pub(crate) fn with(engine: &Arc<testbed::Engine>, start: Start) -> Self {
+        Self::through(engine, engine.host(), start)
+    }
+
+    /// Starts on an engine that is reached by another address than its own.
+    pub(crate) fn through(engine: &Arc<testbed::Engine>, address: &str, start: Start) -> Self {
+        let docker = Arc::new(DockerEngine::at(address));
+        Self::over(docker, assets(), Some(Arc::clone(engine)), start)
+    }
+
+    pub(crate) fn over(
+        engine: Arc<dyn Engine>,
+        assets: Assets,
+        outside: Option<Arc<testbed::Engine>>,
+        start: Start,
+    ) -> Self {
+        let heard = Heard::new();
+        let kept = Arc::new(Mutex::new(Vec::new()));
+        let keep = Arc::clone(&kept);
+        let sessions = Sessions::new(
+            engine,
+            assets,
+            Box::new(Ear(Arc::clone(&heard))),
+            start.settings.check().unwrap(),
+            start.history,
+            Box::new(move |history| keep.lock().unwrap().push(history.clone())),
+        );
+        Self {
+            sessions,
+            heard,
+            kept,
+            engine: outside,
+            made: Mutex::default(),
+        }
+    }
+
+    /// Starts once more on the same engine, as after a restart of the app.
+    pub(crate) fn again(&self) -> Self {
+        Self::on(self.engine.as_ref().unwrap())
+    }
+
+    pub(crate) fn engine(&self) -> &testbed::Engine {
+        self.engine.as_ref().unwrap()
+    }
+
+    pub(crate) fn create(&self, image: Option<&str>) -> SessionId {
+        self.create_from(&json!({ "workspace_id": "tests", "image": image }))
+    }
+
+    pub(crate) fn create_from(&self, request: &Value) -> SessionId {
+        self.heard.begin();
+        let id = self.sessions.create(request).unwrap();
+        self.made.lock().unwrap().push(id);
+        id
+    }
+
+    /// Creates a session and waits for the end of its first run.
+    pub(crate) async fn create_and_wait(&self, image: Option<&str>) -> (SessionId, Vec<Moment>) {
+        let id = self.create(image);
+        (id, self.heard.run(id, 1).await)
+    }
+
+    /// Creates a session that has to become ready.
+    pub(crate) async fn ready(&self, image: Option<&str>) -> SessionId {
+        let (id, run) = self.create_and_wait(image).await;
+        check_ready(&run);
+        id
+    }
+
+    /// Opens a session that has to become ready by the `count`th run that this app hears of.
+    pub(crate) async fn open(&self, id: SessionId, count: usize) -> Vec<Moment> {
+        self.heard.begin();
+        self.sessions.open(id).await.unwrap();
+        let run = self.heard.run(id, count).await;
+        check_ready(&run);
+        run
+    }
+
+    /// Runs a command in the session's container as a user, and says whether it succeeded and
+    /// what it printed.
+    pub(crate) fn exec(&self, id: SessionId, user: &str, command: &[&str]) -> (bool, String) {
+        let name = id.resource_name();
+        let output = self
+            .engine()
+            .run(&[&["exec", "--user", user, &name], command].concat())
+            .unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text).trim().to_owned();
+        (output.status.success(), text)
+    }
+
+    /// Runs a shell command in the session's container as root; it has to succeed.
+    pub(crate) fn sh(&self, id: SessionId, script: &str) -> String {
+        let (done, text) = self.exec(id, "0", &["sh", "-c", script]);
+        assert!(done, "{script}: {text}");
+        text
+    }
+
+    /// Returns what `docker inspect` says of the session's container.
+    pub(crate) fn inspect(&self, id: SessionId) -> Value {
+        let text = self.engine().docker(&["inspect", &id.resource_name()]);
+        serde_json::from_str::<Value>(&text.unwrap()).unwrap()[0].clone()
+    }
+
+    /// Nothing of the session is on the engine.
+    #[track_caller]
+    pub(crate) fn check_nothing_is_left(&self, id: SessionId) {
+        let left = self.engine().resources_of(&id.to_string()).unwrap();
+        assert!(left.is_empty(), "left behind: {left:?}");
+    }
+
+    /// Waits until nothing of the session is on the engine.
+    pub(crate) async fn until_nothing_is_left(&self, id: SessionId) {
+        eventually("the end of all leftovers", || {
+            let left = self.engine().resources_of(&id.to_string()).unwrap();
+            left.is_empty().then_some(())
+        })
+        .await;
+    }
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        let made = self.made.get_mut().unwrap();
+        let (Some(engine), false) = (&self.engine, made.is_empty()) else {
+            return;
+        };
+        let names: Vec<_> = made.iter().map(|id| id.resource_name()).collect();
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        // Most tests leave nothing, and the engine goes with its own guard.
+        let _ = engine.run(&[&["rm", "--force"], &names[..]].concat());
+        let _ = engine.run(&[&["volume", "rm", "--force"], &names[..]].concat());
+    }
+}
+
+/// Returns the files that are built into the app.
+pub(crate) fn assets() -> Assets {
+    let folder = std::env::var_os("COVE_ASSETS").map_or_else(
+        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../assets"),
+        PathBuf::from,
+    );
+    Assets::from_files(fs::read_dir(&folder).unwrap().map(|entry| {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        (Cow::Owned(name), fs::read(&path).unwrap().into())
+    }))
+}
+
+/// Starts an engine of the test's own: a pull is cold only where no other test has had its layers.
+pub(crate) fn own_engine() -> Option<Arc<testbed::Engine>> {
+    if let Some(reason) = testbed::Engine::cannot_start() {
+        testbed::skip(reason);
+        return None;
+    }
+    Some(Arc::new(testbed::Engine::start().unwrap()))
+}
+
+/// Returns the registry that all tests share, without a password.
+pub(crate) fn shared_registry() -> testbed::Registry {
+    testbed::Registry::from_env().expect("whoever starts an engine for all starts a registry too")
+}
+
+pub(crate) fn id_of(event: &SessionEvent) -> SessionId {
+    match event {
+        SessionEvent::Progress(event) => event.session_id,
+        SessionEvent::Ready(event) => event.session_id,
+        SessionEvent::Failed(event) => event.session_id,
+        SessionEvent::Cancelled(event) => event.session_id,
+    }
+}
+
+pub(crate) fn seq_of(event: &SessionEvent) -> u64 {
+    match event {
+        SessionEvent::Progress(event) => event.seq,
+        SessionEvent::Ready(event) => event.seq,
+        SessionEvent::Failed(event) => event.seq,
+        SessionEvent::Cancelled(event) => event.seq,
+    }
+}
+
+/// Returns phase and figures of what tells them.
+pub(crate) fn progress_of(event: &SessionEvent) -> Option<(Phase, &Progress)> {
+    match event {
+        SessionEvent::Progress(event) => Some((event.phase, &event.progress)),
+        SessionEvent::Ready(event) => Some((Phase::Ready, &event.progress)),
+        SessionEvent::Failed(_) | SessionEvent::Cancelled(_) => None,
+    }
+}
+
+/// What holds for every run, however it ends: consecutive events, percents that rise within their
+/// bands, one terminal event, and that last.
+#[track_caller]
+pub(crate) fn check_run(run: &[Moment]) {
+    let first = seq_of(&run[0].event);
+    let (mut percent, mut phase, mut elapsed) = (0.0, Phase::Starting, 0);
+    for (index, Moment { event, .. }) in run.iter().enumerate() {
+        assert_eq!(seq_of(event), first + index as u64);
+        assert_eq!(event.is_terminal(), index + 1 == run.len(), "{event:?}");
+        let Some((now, progress)) = progress_of(event) else {
+            continue;
+        };
+        let (low, high) = now.band();
+        assert!((low..=high).contains(&progress.percent), "{event:?}");
+        assert!(progress.percent >= percent, "{event:?} after {percent}");
+        assert!(now >= phase, "{event:?} after {phase:?}");
+        assert!(progress.elapsed_ms >= elapsed, "{event:?}");
+        assert!(progress.percent < 100.0 || now == Phase::Ready, "{event:?}");
+        (percent, phase, elapsed) = (progress.percent, now, progress.elapsed_ms);
+    }
+    for (index, moment) in run.iter().enumerate() {
+        let second = run[index..].iter();
+        let within = second.take_while(|later| later.at < moment.at + Duration::from_secs(1));
+        let count = within.filter(|later| !later.event.is_terminal()).count();
+        assert!(count <= 10, "{count} events in a second");
+    }
+}
+
+/// The run is one that ended in a session that is ready.
+#[track_caller]
+pub(crate) fn check_ready(run: &[Moment]) {
+    check_run(run);
+    let last = &run.last().unwrap().event;
+    assert!(matches!(last, SessionEvent::Ready(_)), "{last:#?}");
+}
+
+/// The run is one that failed with this code, and this `details.reason`. Returns the whole error.
+#[track_caller]
+pub(crate) fn check_failed(run: &[Moment], code: ErrorCode, reason: Option<&str>) -> ErrorReport {
+    check_run(run);
+    let SessionEvent::Failed(failed) = &run.last().unwrap().event else {
+        panic!("{:#?}", run.last());
+    };
+    let told = failed.error.details.get("reason").and_then(Value::as_str);
+    assert_eq!((failed.error.error, told), (code, reason), "{failed:#?}");
+    assert!(!failed.error.hint.is_empty());
+    for undone in &failed.undone {
+        assert_eq!(undone.failure, None, "{failed:#?}");
+    }
+    failed.error.clone()
+}
+
+/// Looks again until there is something to see.
+pub(crate) async fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let begin = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(
+            begin.elapsed() < Duration::from_secs(15),
+            "{what} did not come"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Prints a figure for whoever reads the log of the tests.
+#[expect(clippy::print_stderr, reason = "figures are for the log of the tests")]
+pub(crate) fn note(figure: &str) {
+    eprintln!("{figure}");
+}
