@@ -149,17 +149,26 @@ impl App {
         answer[0].take()
     }
 
-    /// Waits until nothing moves any more: a pointer that is as quick as a machine would miss.
+    /// Waits until nothing has moved for a few frames: a pointer that is as quick as a machine would miss.
     pub(crate) fn settle(&self) {
-        let moving = "
-            const isMoving = (animation) => animation.playState === 'running' && animation.effect.getComputedTiming().iterations !== Infinity;
-            return document.getAnimations().some(isMoving);
+        let rest = "
+            const done = arguments[arguments.length - 1];
+            const isMoving = (animation) =>
+                animation.playState === 'running' && animation.effect.getComputedTiming().iterations !== Infinity;
+            const places = () =>
+                JSON.stringify([...document.querySelectorAll('[role=dialog]')].map((dialog) => dialog.getBoundingClientRect()));
+            const seen = { places: '', frames: 0 };
+            const look = () => {
+                const now = places();
+                const still = now === seen.places && !document.getAnimations().some(isMoving);
+                seen.frames = still ? seen.frames + 1 : 0;
+                seen.places = now;
+                if (seen.frames === 5) done(true);
+                else requestAnimationFrame(look);
+            };
+            look();
         ";
-        self.window
-            .wait("the end of all motion", SOON, |window| {
-                Ok((window.execute(moving, &[])? == false).then_some(()))
-            })
-            .unwrap();
+        assert_eq!(self.window.execute_async(rest, &[]).unwrap(), true);
     }
 
     /// Opens the New session dialog and fills it in; without an image it is the built-in one.

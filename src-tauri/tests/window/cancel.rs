@@ -19,7 +19,7 @@ const PRESS: &str = "
 /// When the engine answers what is held back.
 #[derive(Clone, Copy, PartialEq)]
 enum Answer {
-    /// As soon as the window says that it cancels: the engine was only slow.
+    /// As soon as the window has asked to cancel: the engine was only slow.
     OnceCancelling,
     /// After the cancel is over: the engine was stuck.
     AfterTheEnd,
@@ -65,8 +65,12 @@ fn check(phase: &str, request: (&'static str, &'static str), answer: Answer) {
     let pressed = app.window.execute(PRESS, &[]).unwrap().as_f64().unwrap();
     if answer == Answer::OnceCancelling {
         app.window
-            .wait_text("[data-testid=progress-modal]", SOON, |text| {
-                text.contains("Cancelling")
+            .wait("the cancel on its way", SOON, |_| {
+                let asked = app.recorded().asked;
+                Ok(asked
+                    .iter()
+                    .any(|asked| asked.command == "cancel_session")
+                    .then_some(()))
             })
             .unwrap();
         gate.release();
