@@ -219,7 +219,7 @@ async fn behind_a_dead_socket_no_engine_runs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_socket_of_somebody_else_is_a_matter_of_permission() {
-    if rustix_is_root() {
+    if is_root() {
         return skip("root may use every socket");
     }
     let folder = tempfile::tempdir().unwrap();
@@ -230,7 +230,7 @@ async fn a_socket_of_somebody_else_is_a_matter_of_permission() {
     check_engine(&format!("unix://{}", path.display()), "no_permission").await;
 }
 
-fn rustix_is_root() -> bool {
+fn is_root() -> bool {
     // The owner of what this process makes is its user.
     use std::os::unix::fs::MetadataExt;
     tempfile::tempfile().unwrap().metadata().unwrap().uid() == 0

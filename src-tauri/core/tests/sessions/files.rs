@@ -155,6 +155,8 @@ async fn a_name_is_any_bytes_and_opens_by_what_the_list_gave() {
             &format!("cd /workspace && printf {index} > \"./$(printf '{name}')\""),
         );
     }
+    // The names are root's so far, and the session's user is not root.
+    app.sh(id, "chown -R $(stat -c %u /workspace) /workspace");
     let entries = app
         .sessions
         .list_dir(id, "/workspace")

@@ -8,10 +8,16 @@
     clippy::indexing_slicing,
     reason = "a test says what it expects by failing"
 )]
+#![cfg_attr(
+    not(unix),
+    expect(dead_code, reason = "some need an engine on a Unix socket")
+)]
 
+#[cfg(unix)]
 mod cancelling;
 mod container;
 mod creating;
+#[cfg(unix)]
 mod failing;
 mod files;
 mod lifecycle;
