@@ -57,13 +57,16 @@ fn check_theme(theme: &str, is_dark: bool) {
     app.window
         .wait_for("[data-testid=progress-pull]", SOON)
         .unwrap();
+    line.stall();
     check(&app, &name("progress"));
 
+    line.resume();
     line.unlimited();
     app.wait_for_terminal();
     app.window
         .wait_gone("[data-testid=progress-modal]", SOON)
         .unwrap();
+    check(&app, &name("ready-without-files"));
     app.type_line("echo hello > hello.txt; ls --color=always -la /");
     app.window.click("[data-testid=refresh-files]").unwrap();
     app.window

@@ -165,8 +165,8 @@ fn cancelling_while_starting_the_container_leaves_nothing_behind() {
 #[test]
 fn cancelling_on_an_engine_that_is_stuck_ends_in_time_and_leaves_nothing_once_it_answers() {
     check(
-        "CreatingContainer",
-        ("POST", "/containers/create"),
+        "CreatingVolume",
+        ("POST", "/volumes/create"),
         Answer::AfterTheEnd,
     );
 }
