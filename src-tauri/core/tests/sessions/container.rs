@@ -1,10 +1,12 @@
 //! What a session is on the engine: its container, its volume, and how it is fenced in.
 
+use std::sync::Arc;
+
+use cove_core::session::SessionId;
 use cove_core::settings::Settings;
 use serde_json::{Value, json};
 
 use crate::support::{App, Start, eventually};
-use std::sync::Arc;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_is_fenced_in_and_labelled() {
@@ -89,8 +91,11 @@ async fn a_container_is_fenced_in_and_labelled() {
     let own = labels.as_object_mut().unwrap();
     own.retain(|label, _| label.starts_with("dev.cove.") && expected.get(label).is_some());
     assert_eq!(labels, expected);
+    check_inside(&app, id);
+}
 
-    // The limits are those of the kernel, not only of the engine's books.
+/// The fence as it is seen from inside: the limits are the kernel's, not only the engine's books.
+fn check_inside(app: &App, id: SessionId) {
     let read = |one: &str, two: &str| app.sh(id, &format!("cat {one} 2>/dev/null || cat {two}"));
     let cgroup = "/sys/fs/cgroup";
     let memory = read(
