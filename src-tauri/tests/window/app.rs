@@ -426,11 +426,8 @@ impl<'a> Shell<'a> {
             .app
             .window
             .wait(&format!("the end of `{command}`"), READY, |window| {
-                said = window
-                    .execute(script, &[begin.clone()])?
-                    .as_str()
-                    .unwrap_or_default()
-                    .to_owned();
+                let now = window.execute(script, std::slice::from_ref(&begin))?;
+                now.as_str().unwrap_or_default().clone_into(&mut said);
                 let output = said.rsplit_once('\u{1}').map(|(_, output)| output);
                 Ok(output
                     .and_then(|output| output.split_once('\u{2}'))

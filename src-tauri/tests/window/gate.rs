@@ -105,7 +105,7 @@ impl Barrier {
 }
 
 fn forward(mut from: UnixStream, mut to: UnixStream, pass: impl Fn(&[u8])) {
-    let mut buffer = [0; 64 * 1024];
+    let mut buffer = [0; 16 * 1024];
     while let Ok(count @ 1..) = from.read(&mut buffer) {
         pass(&buffer[..count]);
         if to.write_all(&buffer[..count]).is_err() {

@@ -69,6 +69,34 @@ fn pulls<'a>(events: &[&'a Heard]) -> Vec<&'a Heard> {
         .collect()
 }
 
+/// Checks that the panes were there after ready and not before, and the progress once.
+fn check_panes(record: &Record, id: &str) {
+    let ready = record
+        .heard
+        .iter()
+        .position(|heard| heard.session() == id && heard.is_terminal())
+        .unwrap();
+    for pane in ["workbench", "file-tree", "terminal"] {
+        let shown = record
+            .shown
+            .iter()
+            .find(|shown| shown.name == pane && shown.present);
+        let shown = shown.unwrap_or_else(|| panic!("`{pane}` was never shown"));
+        assert!(
+            shown.heard > ready,
+            "`{pane}` was there after {} events, ready was number {ready}",
+            shown.heard
+        );
+    }
+    let modal: Vec<bool> = record
+        .shown
+        .iter()
+        .filter(|shown| shown.name == "progress-modal")
+        .map(|shown| shown.present)
+        .collect();
+    assert_eq!(modal, [true, false], "the progress came and went once");
+}
+
 #[test]
 fn a_cold_pull_moves_truthfully_and_opens_the_panes_only_when_ready() {
     let Some(app) = App::open_or_skip() else {
@@ -143,30 +171,7 @@ fn a_cold_pull_moves_truthfully_and_opens_the_panes_only_when_ready() {
         record.clock
     );
 
-    let ready = record
-        .heard
-        .iter()
-        .position(|heard| heard.session() == id && heard.is_terminal())
-        .unwrap();
-    for pane in ["workbench", "file-tree", "terminal"] {
-        let shown = record
-            .shown
-            .iter()
-            .find(|shown| shown.name == pane && shown.present);
-        let shown = shown.unwrap_or_else(|| panic!("`{pane}` was never shown"));
-        assert!(
-            shown.heard > ready,
-            "`{pane}` was there after {} events, ready was number {ready}",
-            shown.heard
-        );
-    }
-    let modal: Vec<bool> = record
-        .shown
-        .iter()
-        .filter(|shown| shown.name == "progress-modal")
-        .map(|shown| shown.present)
-        .collect();
-    assert_eq!(modal, [true, false], "the progress came and went once");
+    check_panes(&record, &id);
 
     // The second time there is a history to count on.
     app.invoke("delete_session", &json!({"id": id}));

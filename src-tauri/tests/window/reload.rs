@@ -2,7 +2,7 @@
 
 use cove_testbed::{Proxy, TestImage};
 
-use crate::app::{App, SOON};
+use crate::app::{App, Heard, SOON};
 
 #[test]
 fn a_reload_in_the_middle_of_a_pull_shows_the_same_progress_again_and_reaches_ready() {
@@ -24,7 +24,7 @@ fn a_reload_in_the_middle_of_a_pull_shows_the_same_progress_again_and_reaches_re
                 .heard
                 .last()
                 .filter(|heard| heard.phase() == "PullingImage")
-                .map(|heard| heard.percent())
+                .map(Heard::percent)
                 .filter(|percent| *percent > 13.0))
         })
         .unwrap();
@@ -55,12 +55,7 @@ fn a_reload_in_the_middle_of_a_pull_shows_the_same_progress_again_and_reaches_re
         .wait_gone("[data-testid=progress-modal]", SOON)
         .unwrap();
     app.wait_for_terminal();
-    let percents: Vec<f64> = app
-        .recorded()
-        .heard
-        .iter()
-        .map(|heard| heard.percent())
-        .collect();
+    let percents: Vec<f64> = app.recorded().heard.iter().map(Heard::percent).collect();
     assert!(
         percents.is_sorted() && percents[0] >= before,
         "{before}, then {percents:?}"
