@@ -16,6 +16,10 @@ use crate::progress::Phase;
 /// slow phase goes on moving.
 const TIME_CURVE: f64 = 1.6;
 
+/// How long a phase may be overdue and still count as about to end: phases that take next to no time
+/// vary by more than they take.
+const OVERDUE_GRACE: Duration = Duration::from_secs(1);
+
 /// From this share of a pull on, its own speed tells more than a default.
 const ENOUGH_EVIDENCE: f64 = 0.05;
 
@@ -48,10 +52,9 @@ pub fn remaining(
     let by_speed = pulled
         .filter(|share| *share >= ENOUGH_EVIDENCE)
         .map(|share| elapsed.mul_f64((1.0 - share.min(1.0)) / share));
-    let by_history = expected
-        .of(phase)
-        .checked_sub(elapsed)
-        .filter(|left| !left.is_zero());
+    let left = expected.of(phase).saturating_sub(elapsed);
+    let is_overdue = elapsed >= expected.of(phase) + OVERDUE_GRACE;
+    let by_history = (!is_overdue).then_some(left);
     let here = match (by_history, by_speed) {
         (Some(history), _) if expected.is_learned(phase) => history,
         (_, Some(speed)) => speed,
@@ -118,7 +121,16 @@ mod tests {
     fn a_phase_that_is_overdue_without_evidence_has_no_answer() {
         let expected = History::default().expected(cold());
         check(&expected, Phase::PullingImage, 31, None, None);
-        check(&expected, Phase::StartingContainer, 15, None, None);
+        check(&expected, Phase::StartingContainer, 16, None, None);
+    }
+
+    #[test]
+    fn a_phase_that_takes_next_to_no_time_does_not_hide_what_is_known_of_the_others() {
+        let mut history = History::default();
+        history.learn(cold(), [s(0), s(0), s(0), s(0), s(4)]);
+        let expected = history.expected(cold());
+        check(&expected, Phase::CreatingVolume, 0, None, Some(4));
+        check(&expected, Phase::CreatingVolume, 1, None, None);
     }
 
     #[test]

@@ -97,6 +97,13 @@ struct Found {
 }
 
 impl Run {
+    /// Tells that the run has begun and waits for what is being done to the session already.
+    pub(crate) fn await_turn(&self) {
+        self.monitor
+            .say("Waiting until the session's last change is complete");
+        self.tell_progress();
+    }
+
     /// Runs the pipeline to its end. What a failed or cancelled run has made is gone when this
     /// returns, but for what the engine is late with: that is gone when [`Late`] has finished.
     pub(crate) async fn drive(self) -> (Outcome, Option<Late>) {

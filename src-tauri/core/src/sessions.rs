@@ -490,14 +490,23 @@ impl Sessions {
             request: entry.request.clone(),
             created: entry.created.clone(),
             monitor: Arc::clone(&monitor),
-            cancel,
+            cancel: cancel.clone(),
             tell,
         };
         let (sessions, turn) = (self.clone(), Arc::clone(&entry.turn));
         self.shared.tracker.spawn(async move {
             // Whoever waits for the end of the run hears of it even if it ends badly.
             let ended = ended.drop_guard();
-            let _turn = turn.lock().await;
+            let _turn = if let Ok(turn) = turn.try_lock() {
+                turn
+            } else {
+                run.await_turn();
+                let Some(turn) = cancel.run_until_cancelled(turn.lock()).await else {
+                    let undone = Vec::new();
+                    return sessions.settle(id, &monitor, Outcome::Cancelled { undone });
+                };
+                turn
+            };
             // The session may have been deleted while this run waited for its turn.
             if sessions.with_entry(id, |_| ()).is_err() {
                 return;
