@@ -172,6 +172,15 @@ fn cancelling_on_an_engine_that_is_stuck_ends_in_time_and_leaves_nothing_once_it
 }
 
 #[test]
+fn cancelling_while_a_stuck_engine_creates_the_container_leaves_not_even_the_volume_behind() {
+    check(
+        "CreatingContainer",
+        ("POST", "/containers/create"),
+        Answer::AfterTheEnd,
+    );
+}
+
+#[test]
 fn cancelling_in_the_middle_of_a_pull_stops_it_and_leaves_nothing_behind() {
     let Some(app) = App::open_or_skip() else {
         return;
