@@ -263,6 +263,7 @@ impl Run {
         while let Some(message) = messages.try_next().await? {
             self.monitor.pulled(&message);
         }
+        self.monitor.pull_finished();
         Ok(())
     }
 

@@ -64,7 +64,5 @@ export class Terminals {
 
 /** What stands below a terminal whose process has ended. */
 export function exitLine(exit: TerminalExit): string {
-  const ended = exit.code === null ? "Ended" : `Ended with code ${exit.code}`;
-  const why = exit.message === "" ? "" : ` · ${exit.message}`;
-  return `${ended}${why} — press Enter to open a new one`;
+  return `${exit.message.replace(/\.$/, "")} — press Enter to open a new one`;
 }

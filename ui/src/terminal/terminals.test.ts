@@ -30,6 +30,9 @@ it("closing goes on to the neighbour and names the terminal that still runs", ()
 });
 
 it.each([
-  [{ code: 0, message: "" }, "Ended with code 0 — press Enter to open a new one"],
-  [{ code: null, message: "the container stopped" }, "Ended · the container stopped — press Enter to open a new one"],
+  [{ code: 7, message: "The shell ended with code 7." }, "The shell ended with code 7 — press Enter to open a new one"],
+  [
+    { code: null, message: "The connection to the container ended." },
+    "The connection to the container ended — press Enter to open a new one",
+  ],
 ])("an end %o reads %s", (exit, line) => expect(exitLine(exit)).toBe(line));

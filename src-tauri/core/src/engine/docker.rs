@@ -676,7 +676,7 @@ fn pull_error(image: &str, error: &ApiError) -> Error {
         Some(reason) => Error::ImageUnavailable {
             image: image.to_owned(),
             reason,
-            message: message.trim().to_owned(),
+            message: words::without_echo(message),
         },
         None => words::refusal("pull the image", status, message),
     }

@@ -64,6 +64,17 @@ impl PullTracker {
         moved
     }
 
+    /// Takes note that the whole pull has succeeded. Engines do not always say so of every layer: the
+    /// last words about a small one may be dropped.
+    pub fn finish(&mut self) {
+        for layer in self.layers.values_mut() {
+            if layer.stage != Stage::Existing {
+                layer.step(LayerStep::Done);
+            }
+        }
+        self.fraction = 1.0;
+    }
+
     /// Returns the figures as they are `at` this time since the pull began.
     #[must_use]
     pub fn progress(&self, at: Duration) -> PullProgress {
@@ -77,7 +88,8 @@ impl PullTracker {
             fraction: self.fraction,
             downloaded_bytes: self.downloaded(),
             total_bytes,
-            total_is_exact: pulled().all(|layer| layer.total.is_some()),
+            total_is_exact: pulled()
+                .all(|layer| layer.total.is_some() || layer.stage == Stage::Done),
             bytes_per_second: self.rate(at),
             layers_done: count(pulled().filter(|layer| layer.stage == Stage::Done).count()),
             layers_total: count(pulled().count()),
@@ -154,8 +166,8 @@ impl Layer {
                 }
             }
             LayerStep::Done => {
-                self.learn_total(self.downloaded);
                 self.downloaded = self.total.unwrap_or(self.downloaded);
+                self.learn_total(self.downloaded);
                 self.extracted = 1.0;
                 self.stage = Stage::Done;
             }
@@ -311,6 +323,21 @@ mod tests {
         assert!((progress.fraction - 1.0).abs() < 1e-9, "{progress:?}");
         assert!(progress.total_is_exact);
         assert_eq!(progress.layers_done, 2);
+    }
+
+    #[test]
+    fn a_pull_that_succeeded_is_whole_whatever_was_left_unsaid() {
+        let (mut tracker, _) = tracker(&[
+            (0, "a", downloading(3, 10)),
+            (0, "tiny", LayerStep::Announced),
+            (0, "old", LayerStep::Existing),
+        ]);
+        tracker.finish();
+        let progress = tracker.progress(Duration::from_secs(1));
+        assert!((progress.fraction - 1.0).abs() < f64::EPSILON);
+        assert!(progress.total_is_exact);
+        assert_eq!((progress.layers_done, progress.layers_total), (2, 2));
+        assert_eq!(progress.downloaded_bytes, 10 * MB);
     }
 
     #[test]

@@ -130,6 +130,12 @@ impl Monitor {
         }
     }
 
+    pub(super) fn pull_finished(&self) {
+        if let Some(tracker) = &mut self.lock().pull {
+            tracker.finish();
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Watched> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }

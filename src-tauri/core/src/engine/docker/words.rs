@@ -149,6 +149,14 @@ pub(super) fn pull_failure(status: u16, message: &str) -> Option<ImageReason> {
     phrase.or((status == 404).then_some(ImageReason::NotFound))
 }
 
+/// Returns an engine's message without the echo that registries' errors come with:
+/// `manifest unknown: manifest unknown` is `manifest unknown`.
+pub(super) fn without_echo(message: &str) -> String {
+    let mut parts: Vec<&str> = message.trim().split(": ").collect();
+    parts.dedup();
+    parts.join(": ")
+}
+
 /// Tells what a line of a pull says about its layer, or `None` when it is not about a layer.
 pub(super) fn layer_step(status: &str, current: u64, total: u64) -> Option<LayerStep> {
     Some(match status {
@@ -234,6 +242,18 @@ mod tests {
         ] {
             assert_eq!(pull_failure(status, message), expected, "for `{message}`");
         }
+    }
+
+    #[test]
+    fn a_message_says_nothing_twice_in_a_row() {
+        assert_eq!(
+            without_echo("manifest for x:1 not found: manifest unknown: manifest unknown"),
+            "manifest for x:1 not found: manifest unknown"
+        );
+        assert_eq!(
+            without_echo("dial tcp: lookup a: no such host"),
+            "dial tcp: lookup a: no such host"
+        );
     }
 
     #[test]
