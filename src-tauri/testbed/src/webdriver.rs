@@ -243,8 +243,10 @@ impl Drop for WebDriver {
 }
 
 fn send(answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<Value> {
+    let mut answer = answer?;
+    let has_failed = !answer.status().is_success();
     // The limit is for a screenshot or a script's result; the default of 10 MB is too little for neither, but near.
-    let text = answer?
+    let text = answer
         .body_mut()
         .with_config()
         .limit(256 << 20)
@@ -255,12 +257,10 @@ fn send(answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result
         .get_mut("value")
         .map(Value::take)
         .ok_or_else(|| anyhow!("no value in the answer: {text}"))?;
-    if let Some(error) = value.get("error").and_then(Value::as_str) {
-        let message = value
-            .get("message")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
-        bail!("{error}: {message}");
+    // A script's own result may have an `error` too; only the status tells whose it is.
+    if has_failed {
+        let word = |name| value.get(name).and_then(Value::as_str).unwrap_or_default();
+        bail!("{}: {}", word("error"), word("message"));
     }
     Ok(value)
 }
