@@ -53,7 +53,7 @@ fn check_theme(theme: &str, is_dark: bool) {
     check(&app, &name("new-session"));
 
     line.set_rate(8 << 20);
-    app.window.click("[data-testid=create-session]").unwrap();
+    app.press("[data-testid=create-session]");
     app.window
         .wait_for("[data-testid=progress-pull]", SOON)
         .unwrap();

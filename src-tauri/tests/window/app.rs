@@ -171,6 +171,13 @@ impl App {
         assert_eq!(self.window.execute_async(rest, &[]).unwrap(), true);
     }
 
+    /// Clicks what has come to rest.
+    pub(crate) fn press(&self, selector: &str) {
+        self.window.wait_for(selector, SOON).unwrap();
+        self.settle();
+        self.window.click(selector).unwrap();
+    }
+
     /// Opens the New session dialog and fills it in; without an image it is the built-in one.
     pub(crate) fn fill_in(&self, name: &str, image: Option<&str>) {
         self.window.click("[data-testid=new-session]").unwrap();
@@ -189,7 +196,7 @@ impl App {
     pub(crate) fn create(&self, name: &str, image: Option<&str>) -> String {
         let before = self.recorded().heard.len();
         self.fill_in(name, image);
-        self.window.click("[data-testid=create-session]").unwrap();
+        self.press("[data-testid=create-session]");
         self.window
             .wait("the first event of the session", SOON, |_| {
                 let heard = self.recorded().heard;

@@ -46,7 +46,7 @@ fn check(phase: &str, request: (&'static str, &'static str), answer: Answer) {
         .unwrap();
     app.fill_in("cancelled", Some(&image));
     gate.hold(request.0, request.1);
-    app.window.click("[data-testid=create-session]").unwrap();
+    app.press("[data-testid=create-session]");
     let id = app
         .window
         .wait(&format!("the phase {phase}"), SOON, |_| {
@@ -85,11 +85,12 @@ fn check(phase: &str, request: (&'static str, &'static str), answer: Answer) {
     app.picture(&format!("cancelled-in-{phase}"));
     check_nothing_left(&app, &id);
     if answer == Answer::OnceCancelling {
+        app.settle();
         let verdict = app.window.text("[data-testid=progress-undone]").unwrap();
         assert!(verdict.contains("Nothing was left behind"), "{verdict}");
     }
 
-    app.window.click("[data-testid=retry-session]").unwrap();
+    app.press("[data-testid=retry-session]");
     let end = app.end_of(&id, 1);
     assert_eq!(end.name, "session:ready", "{}", end.payload);
     app.wait_for_terminal();
@@ -207,7 +208,7 @@ fn cancelling_in_the_middle_of_a_pull_stops_it_and_leaves_nothing_behind() {
     // The engine keeps no half of the image, and a second attempt gets all of it.
     assert!(!app.engine.has_image(&image).unwrap());
     line.unlimited();
-    app.window.click("[data-testid=retry-session]").unwrap();
+    app.press("[data-testid=retry-session]");
     let end = app.end_of(&id, 1);
     assert_eq!(end.name, "session:ready", "{}", end.payload);
 }

@@ -135,7 +135,7 @@ fn the_dialog_shows_a_refusal_at_its_field_and_nowhere_else() {
         return;
     };
     app.fill_in("refused", Some("Not An Image"));
-    app.window.click("[data-testid=create-session]").unwrap();
+    app.press("[data-testid=create-session]");
     app.window
         .wait_for("input[name=image][aria-invalid=true]", SOON)
         .unwrap();
@@ -223,13 +223,7 @@ fn no_command_with_an_id_that_is_none_ever_leaves_the_page() {
         .click("header [aria-label^='Actions for']")
         .unwrap();
     app.window.click("[data-action=delete]").unwrap();
-    app.window
-        .wait_for("[data-testid=delete-dialog] [data-testid=confirm]", SOON)
-        .unwrap();
-    app.settle();
-    app.window
-        .click("[data-testid=delete-dialog] [data-testid=confirm]")
-        .unwrap();
+    app.press("[data-testid=delete-dialog] [data-testid=confirm]");
     app.window
         .wait_gone(&format!("[data-session-id='{id}']"), SOON)
         .unwrap();

@@ -55,7 +55,7 @@ fn a_missing_image_is_told_once_and_a_retry_finds_it_with_the_same_id() {
     app.registry
         .publish_named(TestImage::Tiny, repository, "latest")
         .unwrap();
-    app.window.click("[data-testid=retry-session]").unwrap();
+    app.press("[data-testid=retry-session]");
     let end = app.end_of(&id, 1);
     assert_eq!(end.name, "session:ready", "{}", end.payload);
     app.window
