@@ -30,7 +30,8 @@ const SHELLS: [&str; 6] = [
 const NO_SHELL: u8 = 127;
 
 const NO_SHELL_MESSAGE: &str = "This image has no shell, so there is no terminal here.
-You can still view and edit the files; for a terminal, make a session of an image with a shell, such as the built-in one.
+The files can still be viewed. For a terminal, make a session
+of an image with a shell, such as the built-in one.
 ";
 
 /// Becomes the shell; returns only if there is none and the user has seen that.

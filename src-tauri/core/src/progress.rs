@@ -125,7 +125,8 @@ pub struct PullProgress {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(ts_rs::TS), ts(export))]
 pub struct Undone {
-    /// What was undone, as the user reads it: ``removed container `cove-…` ``.
+    /// As the user reads it: ``Removed container `cove-…` ``, or what could not be undone:
+    /// ``Container `cove-…` ``.
     pub what: String,
     /// Why it failed; `null` when it is really gone.
     pub failure: Option<String>,

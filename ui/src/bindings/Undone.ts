@@ -5,7 +5,8 @@
  */
 export type Undone = { 
 /**
- * What was undone, as the user reads it: ``removed container `cove-…` ``.
+ * As the user reads it: ``Removed container `cove-…` ``, or what could not be undone:
+ * ``Container `cove-…` ``.
  */
 what: string, 
 /**

@@ -123,7 +123,7 @@ impl Unwind {
                 }),
                 Some(undo) => match undo.attempt(&*self.engine, self.owner).await {
                     Ok(true) => undone.push(Undone {
-                        what: undo.to_string(),
+                        what: undo.done(),
                         failure: None,
                     }),
                     Ok(false) => {}
@@ -163,6 +163,15 @@ impl Late {
 }
 
 impl Undo {
+    /// Says that the effect was taken back, for people.
+    fn done(&self) -> String {
+        match self {
+            Self::RemoveContainer(name) => format!("Removed container `{name}`"),
+            Self::RemoveVolume(name) => format!("Removed volume `{name}`"),
+            Self::StopContainer(name) => format!("Stopped container `{name}`"),
+        }
+    }
+
     /// Takes the effect back; `false` when there was nothing to take back. What bears the name
     /// and not the session's label is somebody else's, and stays.
     async fn attempt(&self, engine: &dyn Engine, owner: SessionId) -> Result<bool, Error> {
@@ -193,6 +202,7 @@ impl Undo {
     }
 }
 
+/// Names the effect, for people.
 impl fmt::Display for Undo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

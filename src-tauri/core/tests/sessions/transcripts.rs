@@ -118,7 +118,7 @@ async fn an_undo_that_fails_is_told_with_its_failure() {
     assert_eq!(
         undone(&run, id),
         [
-            ("Container `NAME`".to_owned(), None),
+            ("Removed container `NAME`".to_owned(), None),
             ("Volume `NAME`".to_owned(), Some(in_use)),
         ]
     );
@@ -224,8 +224,8 @@ async fn a_quick_effect_is_awaited_and_undone_before_the_end_is_told() {
     assert_eq!(
         undone(&run, id),
         [
-            ("Container `NAME`".to_owned(), None),
-            ("Volume `NAME`".to_owned(), None),
+            ("Removed container `NAME`".to_owned(), None),
+            ("Removed volume `NAME`".to_owned(), None),
         ]
     );
     assert_eq!(engine.holds(), (0, 0));
