@@ -53,7 +53,7 @@ mod measured {
     #[derive(Default)]
     struct Times {
         cove: Vec<Duration>,
-        cove_to_started: Vec<Duration>,
+        cove_to_start: Vec<Duration>,
         bare: Vec<Duration>,
         bare_and_agent: Vec<Duration>,
         bare_agent_and_exec: Vec<Duration>,
@@ -81,7 +81,7 @@ mod measured {
 
         let mut times = Times::default();
         for round in 0..=ROUNDS {
-            let (cove, cove_to_started) = create(&runtime, &sessions, &events)?;
+            let (cove, cove_to_start) = create(&runtime, &sessions, &events)?;
             let bare = bare(&engine, round, None, false)?;
             let bare_and_agent = self::bare(&engine, round, Some(&archive), false)?;
             let bare_agent_and_exec = self::bare(&engine, round, Some(&archive), true)?;
@@ -90,7 +90,7 @@ mod measured {
             // The first round loads the image and warms the engine's caches.
             if round > 0 {
                 times.cove.push(cove);
-                times.cove_to_started.push(cove_to_started);
+                times.cove_to_start.push(cove_to_start);
                 times.bare.push(bare);
                 times.bare_and_agent.push(bare_and_agent);
                 times.bare_agent_and_exec.push(bare_agent_and_exec);
@@ -109,8 +109,8 @@ mod measured {
         for (name, times) in [
             ("Cove: create → ready", &times.cove),
             (
-                "  of that, before the agent is asked",
-                &times.cove_to_started,
+                "  of that, before the container is started",
+                &times.cove_to_start,
             ),
             ("bare calls: volume, container, start", &times.bare),
             ("bare calls and the agent's copy", &times.bare_and_agent),
@@ -136,7 +136,7 @@ mod measured {
         Ok(())
     }
 
-    /// Creates a session and returns how long it took to be ready, and to have a started container.
+    /// Creates a session and returns how long it took to be ready, and to come to the container's start.
     fn create(
         runtime: &Runtime,
         sessions: &Sessions,
@@ -147,26 +147,15 @@ mod measured {
             let _context = runtime.enter();
             sessions.create(&json!({ "workspace_id": "bench" }))?
         };
-        let mut started = Duration::ZERO;
         loop {
             match events.recv()? {
-                SessionEvent::Progress(event) => {
-                    if event.message.starts_with("Waiting for the agent") {
-                        started = begin.elapsed();
-                    }
-                }
+                SessionEvent::Progress(_) => {}
                 SessionEvent::Ready(event) => {
                     let ready = begin.elapsed();
-                    let last = event
-                        .progress
-                        .finished
-                        .last()
-                        .map_or(0, |phase| phase.elapsed_ms);
-                    if started.is_zero() {
-                        started = ready.saturating_sub(Duration::from_millis(last));
-                    }
+                    let phases = &event.progress.finished;
+                    let last = phases.last().map_or(0, |phase| phase.elapsed_ms);
                     runtime.block_on(sessions.delete(id))?;
-                    return Ok((ready, started));
+                    return Ok((ready, ready.saturating_sub(Duration::from_millis(last))));
                 }
                 SessionEvent::Failed(event) => bail!("{}", event.error.message),
                 SessionEvent::Cancelled(_) => bail!("cancelled"),
