@@ -98,8 +98,6 @@ pub struct EngineFacts {
 /// An image on the engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageFacts {
-    /// Its id.
-    pub id: String,
     /// The processor that it is for, as the kernel calls it; empty when the image does not say.
     pub architecture: String,
     /// The user that it runs as, as the image spells it; empty means root.

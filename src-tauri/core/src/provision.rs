@@ -288,8 +288,6 @@ impl Run {
         unwind: &Unwind,
     ) -> Result<(), Error> {
         let name = self.id.resource_name();
-        let agent = self.assets.agent(&found.engine.architecture)?;
-        let archive = agent_archive(&agent)?;
         let exists = match found.container {
             Some(ContainerState::Running) => return Ok(()),
             Some(ContainerState::Created | ContainerState::Exited) => true,
@@ -301,6 +299,8 @@ impl Run {
             }
             None => false,
         };
+        let agent = self.assets.agent(&found.engine.architecture)?;
+        let archive = agent_archive(&agent)?;
         if !exists {
             let (engine, spec) = (Arc::clone(&self.engine), self.container_spec(user));
             unwind

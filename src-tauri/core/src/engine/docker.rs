@@ -15,8 +15,8 @@ use bollard::container::LogOutput;
 use bollard::errors::Error as ApiError;
 use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
 use bollard::models::{
-    ContainerCreateBody, ContainerStateStatusEnum, ContainerSummaryStateEnum, CreateImageInfo,
-    HostConfig, HostConfigLogConfig, SystemVersion, VolumeCreateRequest,
+    ContainerCreateBody, CreateImageInfo, HostConfig, HostConfigLogConfig, SystemVersion,
+    VolumeCreateRequest,
 };
 use bollard::query_parameters::{
     CreateContainerOptions, CreateImageOptions, ImportImageOptions, InspectContainerOptions,
@@ -30,8 +30,8 @@ use futures_util::{StreamExt, TryStreamExt, future};
 
 use self::places::Place;
 use super::{
-    ContainerFacts, ContainerSpec, ContainerState, Engine, EngineFacts, EngineProblem, EngineView,
-    Exec, ExecOutput, ExecSpec, ImageFacts, ImageView, Labels, Owned, PullMessage,
+    ContainerFacts, ContainerSpec, Engine, EngineFacts, EngineProblem, EngineView, Exec,
+    ExecOutput, ExecSpec, ImageFacts, ImageView, Labels, Owned, PullMessage,
 };
 use crate::error::{EngineReason, Error};
 use crate::image::ImageReference;
@@ -195,7 +195,6 @@ impl Engine for DockerEngine {
     async fn image(&self, image: &ImageReference) -> Result<Option<ImageFacts>, Error> {
         match self.client().await?.inspect_image(&image.to_string()).await {
             Ok(found) => Ok(Some(ImageFacts {
-                id: found.id.unwrap_or_default(),
                 architecture: words::kernel_architecture(&found.architecture.unwrap_or_default()),
                 user: found
                     .config
@@ -317,7 +316,7 @@ impl Engine for DockerEngine {
                         .config
                         .and_then(|config| config.labels)
                         .unwrap_or_default(),
-                    state: container_state(state.status),
+                    state: words::container_state(state.status.map(|s| s.to_string()).as_deref()),
                     exit_code: state.exit_code.unwrap_or_default(),
                 }))
             }
@@ -409,7 +408,9 @@ impl Engine for DockerEngine {
                 .into_iter()
                 .map(|container| ContainerFacts {
                     labels: container.labels.unwrap_or_default(),
-                    state: summary_state(container.state),
+                    state: words::container_state(
+                        container.state.map(|s| s.to_string()).as_deref(),
+                    ),
                     exit_code: 0,
                 })
                 .collect(),
@@ -729,42 +730,6 @@ async fn credentials_for(registry: String) -> Option<DockerCredentials> {
     } else {
         log::warn!("credentials could not be looked up; pulling without");
         None
-    }
-}
-
-fn container_state(status: Option<ContainerStateStatusEnum>) -> ContainerState {
-    use ContainerStateStatusEnum as Status;
-    match status {
-        Some(Status::CREATED) => ContainerState::Created,
-        Some(Status::RUNNING) => ContainerState::Running,
-        Some(Status::EXITED) => ContainerState::Exited,
-        None
-        | Some(
-            Status::EMPTY
-            | Status::PAUSED
-            | Status::RESTARTING
-            | Status::REMOVING
-            | Status::DEAD
-            | Status::STOPPING,
-        ) => ContainerState::Unusable,
-    }
-}
-
-fn summary_state(status: Option<ContainerSummaryStateEnum>) -> ContainerState {
-    use ContainerSummaryStateEnum as Status;
-    match status {
-        Some(Status::CREATED) => ContainerState::Created,
-        Some(Status::RUNNING) => ContainerState::Running,
-        Some(Status::EXITED) => ContainerState::Exited,
-        None
-        | Some(
-            Status::EMPTY
-            | Status::PAUSED
-            | Status::RESTARTING
-            | Status::REMOVING
-            | Status::DEAD
-            | Status::STOPPING,
-        ) => ContainerState::Unusable,
     }
 }
 

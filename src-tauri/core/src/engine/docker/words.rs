@@ -5,7 +5,7 @@
 
 use std::io::ErrorKind;
 
-use crate::engine::{EngineProblem, LayerStep};
+use crate::engine::{ContainerState, EngineProblem, LayerStep};
 use crate::error::{EngineReason, Error, ImageReason};
 
 /// The oldest API that Cove speaks: that of Docker 19.03, and of Podman 4.
@@ -155,6 +155,16 @@ pub(super) fn without_echo(message: &str) -> String {
     let mut parts: Vec<&str> = message.trim().split(": ").collect();
     parts.dedup();
     parts.join(": ")
+}
+
+/// Tells what a container does; what cannot be used as it is, is one kind.
+pub(super) fn container_state(status: Option<&str>) -> ContainerState {
+    match status {
+        Some("created") => ContainerState::Created,
+        Some("running") => ContainerState::Running,
+        Some("exited") => ContainerState::Exited,
+        _ => ContainerState::Unusable,
+    }
 }
 
 /// Tells what a line of a pull says about its layer, or `None` when it is not about a layer.

@@ -151,7 +151,6 @@ impl Engine for FakeEngine {
         self.act("image").await?;
         let has_image = *self.has_image.lock().unwrap();
         Ok(has_image.then(|| ImageFacts {
-            id: "sha256:0".to_owned(),
             architecture: "x86_64".to_owned(),
             user: String::new(),
         }))
