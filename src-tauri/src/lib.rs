@@ -54,6 +54,7 @@ fn set_up(app: &App) {
         settings::keep_history(app.handle()),
     );
     app.manage(sessions);
+    tauri::async_runtime::spawn_blocking(cove_core::image::prepare);
 }
 
 /// Logs to the standard output and to the system's place for logs; `COVE_LOG=debug` says more.

@@ -1,5 +1,10 @@
 //! Settings and history, kept by `tauri-plugin-store`. Its files hold only what may be lost: one
-//! that is missing or damaged means defaults, never a failure.
+//! that is missing means defaults, and so does one that is damaged, which is set aside.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cove_core::error::Error;
 use cove_core::estimate::History;
@@ -8,10 +13,13 @@ use cove_core::settings::Settings;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tauri::AppHandle;
-use tauri_plugin_store::StoreExt;
+use tauri_plugin_store::{StoreExt, resolve_store_path};
 
 const SETTINGS: (&str, &str) = ("settings.json", "settings");
 const HISTORY: (&str, &str) = ("history.json", "history");
+
+/// Bytes that none of our files comes near; what is larger is somebody else's or damaged.
+const MOST_BYTES: u64 = 4_000_000;
 
 /// Returns the settings, or the defaults.
 pub(crate) fn load(app: &AppHandle) -> Settings {
@@ -35,12 +43,20 @@ pub(crate) fn load_history(app: &AppHandle) -> History {
 }
 
 /// Returns what keeps history. It writes on a thread of its own: the caller must not wait for a disk.
+/// Whichever thread writes last, it writes the newest.
 pub(crate) fn keep_history(app: &AppHandle) -> KeepHistory {
     let app = app.clone();
+    let newest: Arc<Mutex<Option<History>>> = Arc::default();
+    let turn: Arc<Mutex<()>> = Arc::default();
     Box::new(move |history| {
-        let (app, history) = (app.clone(), history.clone());
+        *newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(history.clone());
+        let (app, newest, turn) = (app.clone(), Arc::clone(&newest), Arc::clone(&turn));
         tauri::async_runtime::spawn_blocking(move || {
-            if let Err(error) = write(&app, HISTORY, &history) {
+            let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+            let history = newest.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(history) = history
+                && let Err(error) = write(&app, HISTORY, &history)
+            {
                 log::warn!("failed to keep the history: {error}");
             }
         });
@@ -48,6 +64,10 @@ pub(crate) fn keep_history(app: &AppHandle) -> KeepHistory {
 }
 
 fn read<T: DeserializeOwned>(app: &AppHandle, (file, key): (&str, &str)) -> Option<T> {
+    match resolve_store_path(app, file) {
+        Ok(path) => set_aside_if_damaged::<T>(&path, key),
+        Err(error) => log::warn!("failed to find the place of {file}: {error}"),
+    }
     let store = app
         .store(file)
         .map_err(|error| log::warn!("failed to read {file}: {error}"))
@@ -55,6 +75,47 @@ fn read<T: DeserializeOwned>(app: &AppHandle, (file, key): (&str, &str)) -> Opti
     serde_json::from_value(store.get(key)?)
         .map_err(|error| log::warn!("{file} is damaged and is not used: {error}"))
         .ok()
+}
+
+/// Renames a file that does not hold what it should, so that the next save does not overwrite it.
+fn set_aside_if_damaged<T: DeserializeOwned>(path: &Path, key: &str) {
+    let Err(problem) = check::<T>(path, key) else {
+        return;
+    };
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".damaged");
+    match fs::rename(path, &aside) {
+        Ok(()) => log::warn!(
+            "{} is damaged ({problem}) and was set aside",
+            path.display()
+        ),
+        Err(error) => log::warn!(
+            "{} is damaged ({problem}) and could not be set aside: {error}",
+            path.display()
+        ),
+    }
+}
+
+/// Returns what is wrong with a file. Nothing is wrong with one that is not there.
+fn check<T: DeserializeOwned>(path: &Path, key: &str) -> Result<(), String> {
+    let said = |error: &dyn std::fmt::Display| error.to_string();
+    let size = match fs::metadata(path) {
+        Ok(metadata) => metadata.len(),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(said(&error)),
+    };
+    if size > MOST_BYTES {
+        return Err(format!("{size} bytes are too many"));
+    }
+    let bytes = fs::read(path).map_err(|error| said(&error))?;
+    let mut values: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(&bytes).map_err(|error| said(&error))?;
+    match values.remove(key) {
+        None => Ok(()),
+        Some(value) => serde_json::from_value::<T>(value)
+            .map(drop)
+            .map_err(|error| said(&error)),
+    }
 }
 
 fn write<T: Serialize>(
@@ -66,4 +127,52 @@ fn write<T: Serialize>(
     store.set(key, serde_json::to_value(value)?);
     store.save()?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether a file with these bytes stays where it is.
+    fn stays(bytes: &[u8]) -> bool {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(HISTORY.0);
+        fs::write(&path, bytes).unwrap();
+        set_aside_if_damaged::<History>(&path, HISTORY.1);
+        let aside = folder.path().join("history.json.damaged");
+        if !path.exists() {
+            assert_eq!(fs::read(aside).unwrap(), bytes, "what was there is kept");
+            return false;
+        }
+        assert!(!aside.exists());
+        true
+    }
+
+    #[test]
+    fn a_damaged_file_is_set_aside_and_not_lost() {
+        let history = serde_json::json!({ HISTORY.1: History::default() }).to_string();
+        assert!(stays(history.as_bytes()));
+        assert!(stays(b"{}"));
+        let huge = vec![b' '; 4_000_001];
+        for damaged in [
+            history.get(..history.len() / 2).unwrap().as_bytes(),
+            b"",
+            &[0, 159, 146, 150],
+            br#"{"history": 7}"#,
+            br#"{"history": {"lines": [1, 2]}}"#,
+            &huge,
+        ] {
+            let start = damaged.get(..damaged.len().min(40)).unwrap();
+            assert!(!stays(damaged), "{:?}", String::from_utf8_lossy(start));
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_no_problem() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(
+            check::<History>(&folder.path().join("none"), "history"),
+            Ok(())
+        );
+    }
 }

@@ -5,14 +5,17 @@ import { mockIPC, mockWindows } from "@tauri-apps/api/mocks";
 
 import type { EngineView } from "../src/bindings/EngineView";
 import type { ErrorReport } from "../src/bindings/ErrorReport";
+import type { Eta } from "../src/bindings/Eta";
 import type { FileEntry } from "../src/bindings/FileEntry";
 import type { Phase } from "../src/bindings/Phase";
 import type { Progress } from "../src/bindings/Progress";
 import type { Session } from "../src/bindings/Session";
 import type { SessionState } from "../src/bindings/SessionState";
 import type { SessionStatus } from "../src/bindings/SessionStatus";
+import type { TimingReport } from "../src/bindings/TimingReport";
 import type { Undone } from "../src/bindings/Undone";
 import type { FileContent } from "../src/lib/ipc/commands";
+import { AS_USUAL, cutShort, SLOW_PULL } from "./timings";
 
 type Args = Record<string, unknown>;
 
@@ -63,6 +66,7 @@ export class Backend {
       session,
       terminals: [],
       undone: [],
+      timing: state === "ready" ? AS_USUAL : null,
       ...more,
     });
     return id;
@@ -72,27 +76,27 @@ export class Backend {
     await emit("session:progress", { session_id: id, seq: ++this.#seq, phase, progress: at, message });
   }
 
-  async ready(id: string): Promise<void> {
-    const status = this.sessions.get(id)!;
-    status.state = "ready";
-    status.session = { ...status.session, state: "ready" };
-    await emit("session:ready", { session_id: id, seq: ++this.#seq, session: status.session, progress: progress(100, 21_000) });
+  async ready(id: string, timing: TimingReport = AS_USUAL): Promise<void> {
+    this.#become(id, "ready", timing);
+    const { session } = this.sessions.get(id)!;
+    await emit("session:ready", { session_id: id, seq: ++this.#seq, session, progress: progress(100, 21_000), timing });
   }
 
-  async failed(id: string, phase: Phase, error: ErrorReport, undone: Undone[] = []): Promise<void> {
-    this.#become(id, "failed");
-    await emit("session:failed", { session_id: id, seq: ++this.#seq, phase, error, undone });
+  async failed(id: string, phase: Phase, error: ErrorReport, undone: Undone[] = [], timing = cutShort("failed")): Promise<void> {
+    this.#become(id, "failed", timing);
+    await emit("session:failed", { session_id: id, seq: ++this.#seq, phase, error, undone, timing });
   }
 
-  async cancelled(id: string, phase: Phase, undone: Undone[]): Promise<void> {
-    this.#become(id, "cancelled");
-    await emit("session:cancelled", { session_id: id, seq: ++this.#seq, phase, undone });
+  async cancelled(id: string, phase: Phase, undone: Undone[], timing = cutShort("cancelled")): Promise<void> {
+    this.#become(id, "cancelled", timing);
+    await emit("session:cancelled", { session_id: id, seq: ++this.#seq, phase, undone, timing });
   }
 
-  #become(id: string, state: SessionState): void {
+  #become(id: string, state: SessionState, timing: TimingReport | null = null): void {
     const status = this.sessions.get(id);
     if (!status) return;
     status.state = state;
+    status.timing = timing ?? status.timing;
     status.session = { ...status.session, state };
   }
 
@@ -169,11 +173,17 @@ export class Backend {
     for (let step = 0; step <= 60; step += 1) {
       if (this.sessions.get(id)?.state !== "provisioning") return;
       await new Promise((done) => setTimeout(done, 120));
-      const percent = 10 + (step / 60) * 15;
-      await this.progress(id, "PullingImage", pulling(percent, elapsed(), step / 60), "pulling the image");
+      const at = pulling(10 + (step / 60) * 15, elapsed(), step / 60, step > 20);
+      await this.progress(id, "PullingImage", { ...at, eta: told(step, (60 - step) * 120) }, "pulling the image");
     }
-    if (this.sessions.get(id)?.state === "provisioning") await this.ready(id);
+    if (this.sessions.get(id)?.state === "provisioning") await this.ready(id, SLOW_PULL);
   }
+}
+
+/** Surer as the run goes on. */
+function told(step: number, ms: number): Eta {
+  if (step < 10) return { kind: "calculating" };
+  return step < 35 ? { kind: "range", low_ms: ms * 0.7, high_ms: ms * 1.6 } : { kind: "point", ms };
 }
 
 export function engine(name: string, version: string | null, address: string, source: string, selected = false): EngineView {
@@ -181,13 +191,17 @@ export function engine(name: string, version: string | null, address: string, so
 }
 
 export function progress(percent: number, elapsed_ms: number, eta_ms: number | null = null): Progress {
-  return { percent, eta_ms, elapsed_ms, idle_ms: 0, finished: [], pull: null };
+  const eta: Eta = eta_ms === null ? { kind: "calculating" } : { kind: "point", ms: eta_ms };
+  return { percent, eta_ms, eta, eta_low_ms: eta_ms, eta_high_ms: eta_ms, elapsed_ms, idle_ms: 0, finished: [], pull: null };
 }
 
 export function pulling(percent: number, elapsed_ms: number, fraction: number, exact = true): Progress {
   return {
     percent,
     eta_ms: 12_400,
+    eta: { kind: "point", ms: 12_400 },
+    eta_low_ms: 11_000,
+    eta_high_ms: 14_000,
     elapsed_ms,
     idle_ms: 0,
     finished: [{ phase: "Starting", elapsed_ms: 120 }],
@@ -196,6 +210,7 @@ export function pulling(percent: number, elapsed_ms: number, fraction: number, e
       downloaded_bytes: Math.round(431 * MEGA * fraction),
       total_bytes: 431 * MEGA,
       total_is_exact: exact,
+      extracted_bytes: Math.round(431 * MEGA * fraction * fraction),
       bytes_per_second: 24 * MEGA,
       layers_done: Math.floor(9 * fraction),
       layers_total: 9,

@@ -1,7 +1,9 @@
 // The states of the window that are worth looking at.
 
 import type { ErrorReport } from "../src/bindings/ErrorReport";
+import type { TimingReport } from "../src/bindings/TimingReport";
 import { type Backend, engine, progress, pulling, UNDONE } from "./backend";
+import { AS_USUAL, FIRST_RUN, SLOW_PULL, STALLED_PULL } from "./timings";
 
 interface Scene {
   stage?: (backend: Backend) => void;
@@ -69,26 +71,40 @@ export const SCENES: Record<string, Scene> = {
   pull: {
     stage: (backend) => void startOne(backend),
     play: async (backend) => {
-      await backend.progress(lastId(backend), "PullingImage", pulling(17.3, 21_400, 0.423, false), "pulling the image");
+      await backend.progress(lastId(backend), "PullingImage", pulling(17.3, 21_400, 0.423), "pulling the image");
+      await wait(200);
+    },
+  },
+  "pull-range": {
+    stage: (backend) => void startOne(backend),
+    play: async (backend) => {
+      const at = { ...pulling(17.3, 21_400, 0.423, false), eta: { kind: "range" as const, low_ms: 10_900, high_ms: 24_100 } };
+      await backend.progress(lastId(backend), "PullingImage", at, "pulling the image");
+      await wait(200);
+    },
+  },
+  extracting: {
+    stage: (backend) => void startOne(backend),
+    play: async (backend) => {
+      const { pull, ...at } = pulling(22.4, 37_900, 0.87);
+      const extracting = pull && { ...pull, downloaded_bytes: pull.total_bytes, extracted_bytes: 120_000_000, layers_done: 5 };
+      await backend.progress(lastId(backend), "PullingImage", { ...at, pull: extracting }, "pulling the image");
       await wait(200);
     },
   },
   stalled: {
     stage: (backend) => void startOne(backend),
-    play: async (backend) => {
-      const at = { ...pulling(17.3, 41_400, 0.423), idle_ms: 12_200 };
-      await backend.progress(lastId(backend), "PullingImage", at, "pulling the image");
-      await wait(200);
-    },
+    play: (backend) => stall(backend, "3f2a9c1b7d40"),
+  },
+  "stalled-nowhere": {
+    stage: (backend) => void startOne(backend),
+    play: (backend) => stall(backend, null),
   },
   starting: {
     stage: (backend) => void startOne(backend),
     play: async (backend) => {
       await backend.progress(lastId(backend), "StartingContainer", finished(), "starting the container");
-      for (const button of document.querySelectorAll<HTMLElement>("[data-testid=progress-modal] button")) {
-        if (button.textContent?.includes("Details")) button.click();
-      }
-      await wait(200);
+      await pressDetails();
     },
   },
   background: {
@@ -104,6 +120,16 @@ export const SCENES: Record<string, Scene> = {
       await backend.progress(lastId(backend), "PullingImage", progress(10, 1_400), "pulling the image");
       await backend.failed(lastId(backend), "PullingImage", NOT_FOUND, UNDONE);
       await wait(200);
+    },
+  },
+  "failed-timing": {
+    stage: (backend) => void startOne(backend),
+    play: async (backend) => {
+      await backend.progress(lastId(backend), "PullingImage", pulling(13.4, 9_300, 0.22), "pulling the image");
+      await backend.failed(lastId(backend), "PullingImage", NOT_FOUND, UNDONE);
+      await wait(200);
+      await pressDetails();
+      document.querySelector("[data-testid=timing-report]")?.scrollIntoView();
     },
   },
   "failed-left": {
@@ -133,6 +159,19 @@ export const SCENES: Record<string, Scene> = {
       await press("cancel-session");
     },
   },
+  "cancelled-timing": {
+    stage: (backend) => void startOne(backend),
+    play: async (backend) => {
+      await backend.progress(lastId(backend), "PullingImage", pulling(13.4, 9_300, 0.22), "pulling the image");
+      await backend.cancelled(lastId(backend), "PullingImage", UNDONE);
+      await wait(200);
+      await pressDetails();
+    },
+  },
+  timing: timingOf(SLOW_PULL),
+  "timing-stalled": timingOf(STALLED_PULL),
+  "timing-first": timingOf(FIRST_RUN),
+  "timing-usual": timingOf(AS_USUAL),
   ready: {
     stage: (backend) => {
       others(backend);
@@ -164,10 +203,7 @@ export const SCENES: Record<string, Scene> = {
   delete: {
     stage: (backend) => void backend.add("worker", "shop", "stopped"),
     play: async () => {
-      document.querySelector("[data-testid=session-row]")?.dispatchEvent(
-        new MouseEvent("contextmenu", { bubbles: true, clientX: 90, clientY: 90 }),
-      );
-      await wait(300);
+      await pressMenu();
       document.querySelector<HTMLElement>("[data-action=delete]")?.click();
       await wait(300);
     },
@@ -183,12 +219,7 @@ export const SCENES: Record<string, Scene> = {
   },
   menu: {
     stage: others,
-    play: async () => {
-      document.querySelector("[data-testid=session-row]")?.dispatchEvent(
-        new MouseEvent("contextmenu", { bubbles: true, clientX: 90, clientY: 90 }),
-      );
-      await wait(300);
-    },
+    play: pressMenu,
   },
   "no-engine": {
     stage: (backend) => {
@@ -211,10 +242,30 @@ export const SCENES: Record<string, Scene> = {
   settings: { stage: others, play: () => press("open-settings") },
 };
 
+async function stall(backend: Backend, layer: string | null): Promise<void> {
+  const eta = { kind: "stalled" as const, idle_ms: 12_200, layer };
+  const { pull, ...at } = pulling(17.3, 41_400, 0.423);
+  const standing = { ...at, eta_ms: null, eta, idle_ms: 12_200, pull: pull && { ...pull, bytes_per_second: 0 } };
+  await backend.progress(lastId(backend), "PullingImage", standing, "pulling the image");
+  await wait(200);
+}
+
+function timingOf(timing: TimingReport): Scene {
+  return {
+    stage: (backend) => void backend.add("api-server", "shop", "ready", "python:3.13", { timing }),
+    play: async () => {
+      await pressMenu();
+      document.querySelector<HTMLElement>("[data-action=timing]")?.click();
+      await wait(900);
+    },
+  };
+}
+
 function finished() {
   return {
     ...pulling(58, 18_300, 1),
     eta_ms: 4_000,
+    eta: { kind: "point" as const, ms: 4_000 },
     finished: [
       { phase: "Starting" as const, elapsed_ms: 120 },
       { phase: "PullingImage" as const, elapsed_ms: 17_400 },
@@ -234,6 +285,21 @@ function wait(ms: number): Promise<void> {
 async function press(testid: string): Promise<void> {
   document.querySelector<HTMLElement>(`[data-testid="${testid}"]`)?.click();
   await wait(250);
+}
+
+/** Opens the menu of the first session. */
+async function pressMenu(): Promise<void> {
+  document.querySelector("[data-testid=session-row]")?.dispatchEvent(
+    new MouseEvent("contextmenu", { bubbles: true, clientX: 90, clientY: 90 }),
+  );
+  await wait(300);
+}
+
+async function pressDetails(): Promise<void> {
+  for (const button of document.querySelectorAll<HTMLElement>("[data-testid=progress-modal] button")) {
+    if (button.textContent?.trim() === "Details") button.click();
+  }
+  await wait(200);
 }
 
 async function pressRow(name: string): Promise<void> {

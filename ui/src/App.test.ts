@@ -4,7 +4,9 @@ import userEvent from "@testing-library/user-event";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 
 import { Backend, pulling, UNDONE } from "../dev/backend";
+import { SLOW_PULL } from "../dev/timings";
 import { failure } from "../test/sessions";
+import type { Eta } from "./bindings/Eta";
 
 // What only works with a real screen is tested in the real window.
 vi.mock("./Workbench.svelte", async () => await import("../test/Workbench.svelte"));
@@ -79,9 +81,27 @@ describe("Progress", () => {
     expect(screen.getByTestId("progress-phase")).toHaveAttribute("data-phase", "PullingImage");
     expect(screen.getByTestId("progress-elapsed")).toHaveTextContent("0:21");
     expect(screen.getByTestId("progress-eta")).toHaveTextContent("about 0:13 left");
+    expect(screen.getByTestId("progress-eta")).toHaveAttribute("data-kind", "point");
     expect(screen.getByTestId("progress-pull")).toHaveTextContent("182 of ≥ 431 MB · 24 MB/s · 3 of 9 layers");
     expect(screen.getByTestId("locked-panes")).toBeInTheDocument();
     expect(screen.queryByTestId("workbench")).not.toBeInTheDocument();
+  });
+
+  it("says how sure the estimate is, and what a stalled pull waits for", async () => {
+    const id = await provisioning();
+    const say = (eta: Eta) => backend.progress(id, "PullingImage", { ...pulling(17.4, 21_700, 0.43), eta });
+    const eta = screen.getByTestId("progress-eta");
+    await say({ kind: "range", low_ms: 10_900, high_ms: 24_900 });
+    await waitFor(() => expect(eta).toHaveTextContent("0:10 – 0:25 left"));
+    expect(eta).toHaveAttribute("data-kind", "range");
+    await say({ kind: "stalled", idle_ms: 12_200, layer: "3f2a9c1b7d40" });
+    await waitFor(() => expect(eta).toHaveTextContent(/^stalled: no data for 12 s$/));
+    expect(eta).toHaveAttribute("data-kind", "stalled");
+    expect(screen.getByTestId("progress-modal")).toHaveTextContent("waiting for layer 3f2a9c1b7d40");
+    await waitFor(() => expect(eta).toHaveTextContent("stalled: no data for 13 s"), { timeout: 3_000 });
+    await say({ kind: "calculating" });
+    await waitFor(() => expect(eta).toHaveTextContent("calculating…"));
+    expect(screen.getByTestId("progress-modal")).not.toHaveTextContent("waiting for layer");
   });
 
   it("Escape leaves it in the background and cancels nothing", async () => {
@@ -128,6 +148,75 @@ describe("Progress", () => {
     expect(await screen.findByTestId("workbench")).toBeInTheDocument();
     await waitFor(() => expect(screen.queryByTestId("progress-modal")).not.toBeInTheDocument());
     expect(screen.queryByTestId("locked-panes")).not.toBeInTheDocument();
+  });
+});
+
+describe("Where the time went", () => {
+  async function openMenuOf(name: string): Promise<void> {
+    screen.getAllByRole("button", { name: `Actions for ${name}` })[0]!.focus();
+    await user.keyboard("{Enter}");
+    await screen.findByText("Copy container name");
+  }
+
+  /** Goes from the end of the menu, which is Delete, to the entry before it. */
+  async function chooseTimingOf(name: string): Promise<void> {
+    await openMenuOf(name);
+    await user.keyboard("{End}{ArrowUp}");
+    await waitFor(() => expect(screen.getByText("Timing")).toHaveFocus());
+    await user.keyboard("{Enter}");
+  }
+
+  it("stands in the details of a run that failed, and not of one under way", async () => {
+    const id = await provisioning();
+    await user.click(screen.getByRole("button", { name: "Details" }));
+    expect(await screen.findByText("Container")).toBeInTheDocument();
+    expect(screen.queryByTestId("timing-report")).not.toBeInTheDocument();
+    await backend.failed(id, "PullingImage", failure());
+    expect(await screen.findByTestId("timing-report")).toHaveTextContent("failed here");
+    expect(screen.getByTestId("timing-verdict")).toHaveTextContent("The registry took 5.1 s to send the first byte.");
+  });
+
+  it("is in the menu of a ready session, is asked for once, and can be copied", async () => {
+    const id = backend.add("api", "shop", "ready", "python:3.13", { timing: SLOW_PULL });
+    await start();
+    expect(backend.asked("session_status")).toEqual([]);
+    await chooseTimingOf("api");
+    const dialog = await screen.findByTestId("timing-dialog");
+    expect(dialog).toHaveAccessibleName("Timing of api");
+    expect(screen.getByTestId("timing-verdict")).toHaveTextContent(SLOW_PULL.verdict);
+    const cells = within(within(dialog).getByRole("row", { name: /^Download/ })).getAllByRole("cell");
+    expect(cells.map((cell) => cell.textContent.trim())).toEqual(["36 s", "12 s", "3.0× as long"]);
+    await user.click(screen.getByTestId("copy-timing"));
+    expect(await navigator.clipboard.readText()).toContain(`session: ${id}\nimage: docker.io/library/python:3.13`);
+    expect(screen.getByTestId("copy-timing")).toHaveTextContent("Copied");
+
+    await user.keyboard("{Escape}");
+    await waitFor(() => expect(screen.queryByTestId("timing-dialog")).not.toBeInTheDocument());
+    await waitFor(() => expect(screen.getAllByRole("button", { name: "Actions for api" })[0]).toHaveFocus());
+    await chooseTimingOf("api");
+    expect(await screen.findByTestId("timing-report")).toBeInTheDocument();
+    expect(backend.asked("session_status")).toEqual([{ id }]);
+  });
+
+  it("is not in the menu of a session that has none to tell", async () => {
+    backend.add("worker", "shop", "stopped");
+    await start();
+    await openMenuOf("worker");
+    expect(screen.queryByText("Timing")).not.toBeInTheDocument();
+  });
+
+  it("marks what is not known yet, also for a screen reader", async () => {
+    const id = await provisioning();
+    await user.click(screen.getByRole("button", { name: "Details" }));
+    await backend.failed(id, "PullingImage", failure(), [], {
+      ...SLOW_PULL,
+      outcome: "failed",
+      phases: [{ phase: "Starting", took_ms: 120, usual_ms: null }],
+      pull: null,
+    });
+    const report = await screen.findByTestId("timing-report");
+    const [took, usual] = within(within(report).getByRole("row", { name: /^Starting/ })).getAllByRole("cell");
+    expect([took?.textContent, usual?.textContent.trim()]).toEqual(["0.1 s", "–not known yet"]);
   });
 });
 

@@ -1,5 +1,6 @@
 // Sessions, snapshots and news as the Rust side would send them.
 
+import { AS_USUAL, cutShort } from "../dev/timings";
 import type { Phase } from "../src/bindings/Phase";
 import type { Progress } from "../src/bindings/Progress";
 import type { Session } from "../src/bindings/Session";
@@ -24,7 +25,18 @@ export function session(id: string, more: Partial<Session> = {}): Session {
 }
 
 export function progress(percent: number, more: Partial<Progress> = {}): Progress {
-  return { percent, eta_ms: null, elapsed_ms: 0, idle_ms: 0, finished: [], pull: null, ...more };
+  return {
+    percent,
+    eta_ms: null,
+    eta: { kind: "calculating" },
+    eta_low_ms: null,
+    eta_high_ms: null,
+    elapsed_ms: 0,
+    idle_ms: 0,
+    finished: [],
+    pull: null,
+    ...more,
+  };
 }
 
 export function status(id: string, more: Partial<SessionStatus> = {}): SessionStatus {
@@ -42,6 +54,7 @@ export function status(id: string, more: Partial<SessionStatus> = {}): SessionSt
     session: session(id, { state }),
     terminals: [],
     undone: [],
+    timing: null,
     ...more,
   };
 }
@@ -51,11 +64,11 @@ export function moved(id: string, seq: number, percent: number, phase: Phase = "
 }
 
 export function becameReady(id: string, seq: number): SessionNews {
-  return { kind: "ready", session_id: id, seq, session: session(id, { state: "ready" }), progress: progress(100) };
+  return { kind: "ready", session_id: id, seq, session: session(id, { state: "ready" }), progress: progress(100), timing: AS_USUAL };
 }
 
 export function failed(id: string, seq: number): SessionNews {
-  return { kind: "failed", session_id: id, seq, phase: "PullingImage", error: failure(), undone: [] };
+  return { kind: "failed", session_id: id, seq, phase: "PullingImage", error: failure(), undone: [], timing: cutShort("failed") };
 }
 
 export function cancelled(id: string, seq: number, why: string | null = null): SessionNews {
@@ -65,6 +78,7 @@ export function cancelled(id: string, seq: number, why: string | null = null): S
     seq,
     phase: "PullingImage",
     undone: [{ what: "removed volume `cove-1`", failure: why }],
+    timing: cutShort("cancelled"),
   };
 }
 

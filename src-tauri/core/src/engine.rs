@@ -45,6 +45,18 @@ pub trait Engine: Send + Sync + 'static {
         image: &ImageReference,
     ) -> Result<BoxStream<'static, Result<PullMessage, Error>>, Error>;
 
+    /// Asks the image's registry how large the image's layers are, for a processor that is named as
+    /// the kernel does, with the user's own credentials.
+    /// Downloads no layer.
+    ///
+    /// # Errors
+    /// [`Error::ImageUnavailable`]; a pull may succeed all the same, from a mirror for instance.
+    async fn layer_sizes(
+        &self,
+        image: &ImageReference,
+        architecture: &str,
+    ) -> Result<Vec<LayerSize>, Error>;
+
     /// Loads an image archive, as `docker load` does.
     async fn load_image(&self, archive: Bytes) -> Result<(), Error>;
 
@@ -93,6 +105,10 @@ pub struct EngineFacts {
     pub name: String,
     /// The processor of its containers, as the kernel calls it: `x86_64`, `aarch64`.
     pub architecture: String,
+    /// Its socket, pipe or address.
+    pub address: String,
+    /// How its pulls tell of layers.
+    pub layer_telling: LayerTelling,
 }
 
 /// An image on the engine.
@@ -104,6 +120,17 @@ pub struct ImageFacts {
     pub user: String,
 }
 
+/// How an engine tells of an image's layers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LayerTelling {
+    /// Docker: of all of them at the start, then of each step of each.
+    #[default]
+    AtOnce,
+    /// Podman: of each as its download begins, then once a second; nothing of extraction, and of the
+    /// image's configuration as if it were a layer.
+    AsTheyCome,
+}
+
 /// A step that a layer took in a pull.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PullMessage {
@@ -111,6 +138,15 @@ pub struct PullMessage {
     pub layer: String,
     /// What happened to it.
     pub step: LayerStep,
+}
+
+/// How large a layer is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerSize {
+    /// Its digest, or the beginning of it.
+    pub digest: String,
+    /// Bytes to download.
+    pub bytes: u64,
 }
 
 /// What a pull does with a layer.
@@ -138,7 +174,7 @@ pub enum LayerStep {
     },
     /// It is on the engine now.
     Done,
-    /// It was on the engine before.
+    /// It was on the engine before, or at least its bytes were.
     Existing,
 }
 

@@ -1,163 +1,345 @@
-//! Estimates: how far a pull is, and how long a run will still take. Pure: messages, durations and
-//! times come in, numbers go out; there is no clock and no I/O here.
+//! Estimates: how far a run is, how long it will still take and how sure that is, and in the end where
+//! its time went. Pure: messages and times come in, numbers go out; there is no clock and no I/O.
+//!
+//! [`PullTracker`] adds up the layers of a pull, which several runs may share. [`Estimator`] follows
+//! one run through its phases. [`History`] is what earlier runs taught.
 
+mod display;
+mod forecast;
 mod history;
 mod pull;
+mod queue;
+mod rate;
+mod report;
+mod spread;
 
-pub use self::history::{Expected, History, RunKind};
+pub use self::forecast::Forecast;
+pub use self::history::{
+    History, ImageSource, LayerMemory, Lesson, PullLesson, PullUsual, RunKind, Shape, Usual,
+};
 pub use self::pull::PullTracker;
+pub use self::spread::Spread;
 
 use std::time::Duration;
 
-use crate::progress::Phase;
+use self::display::{Display, Figure, Silence};
+use crate::progress::{FinishedPhase, Phase, Progress};
+use crate::timing::{RunOutcome, TimingReport};
 
-/// Share of its band that a phase without evidence of its own has gone through when it has taken as
-/// long as expected: `1 − e^(−1.6)`, about 80 %. The curve never reaches the end of the band, so a
-/// slow phase goes on moving.
-const TIME_CURVE: f64 = 1.6;
+/// How fast a phase without evidence of its own goes through its band: after the usual time four fifths
+/// of it are over, `4x / (1 + 4x)`. The curve never reaches the end, so a slow phase goes on moving.
+const TIME_CURVE: f64 = 4.0;
+/// A phase that usually takes less than this is drawn as if it took this long.
+const SHORTEST_DRAWN_S: f64 = 0.3;
 
-/// How long a phase may be overdue and still count as about to end: phases that take next to no time
-/// vary by more than they take.
-const OVERDUE_GRACE: Duration = Duration::from_secs(1);
+/// A pull as a run sees it: the layers, and the time on the pull's own clock, which began before the
+/// run's where the run joined a pull that was under way.
+#[derive(Debug, Clone, Copy)]
+pub struct PullView<'a> {
+    /// The layers.
+    pub tracker: &'a PullTracker,
+    /// Time since the pull began.
+    pub at: Duration,
+    /// Whether another run had begun it.
+    pub joined: bool,
+}
 
-/// From this share of a pull on, its own speed tells more than a default.
-const ENOUGH_EVIDENCE: f64 = 0.05;
+/// Follows one run. All times count from its beginning.
+#[derive(Debug, Clone)]
+pub struct Estimator {
+    phase: Phase,
+    phase_began: Duration,
+    last_evidence: Duration,
+    finished: Vec<FinishedPhase>,
+    /// Known when the run has looked around.
+    usual: Option<Usual>,
+    /// The bar never falls.
+    percent: f64,
+    display: Display,
+}
 
-/// Returns the percent within the phase's band for a share of the phase, 0 to 1.
-#[must_use]
-pub fn percent(phase: Phase, share: f64) -> f64 {
-    let (first, last) = phase.band();
-    first + (last - first) * share.clamp(0.0, 1.0)
+impl Default for Estimator {
+    fn default() -> Self {
+        Self {
+            phase: Phase::Starting,
+            phase_began: Duration::ZERO,
+            last_evidence: Duration::ZERO,
+            finished: Vec::new(),
+            usual: None,
+            percent: 0.0,
+            display: Display::default(),
+        }
+    }
+}
+
+impl Estimator {
+    /// Takes in what is usual for the run, as soon as it is known what kind of run it is.
+    pub fn expect(&mut self, usual: Usual) {
+        self.usual = Some(usual);
+    }
+
+    /// Enters a phase.
+    pub fn enter(&mut self, phase: Phase, at: Duration) {
+        if phase > self.phase {
+            self.finished.push(FinishedPhase {
+                phase: self.phase,
+                elapsed_ms: as_ms(at.saturating_sub(self.phase_began)),
+            });
+        }
+        self.phase = phase;
+        self.phase_began = at;
+        self.last_evidence = at;
+    }
+
+    /// Takes note that something happened that counts as progress.
+    pub fn note(&mut self, at: Duration) {
+        self.last_evidence = at;
+    }
+
+    /// Returns the phase.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Returns what is usual for the run's pull.
+    #[must_use]
+    pub fn pull_usual(&self) -> Option<&PullUsual> {
+        self.usual.as_ref()?.pull.as_ref()
+    }
+
+    /// Returns how long nothing has happened that counts as progress.
+    #[must_use]
+    pub fn idle(&self, at: Duration, pull: Option<PullView<'_>>) -> Duration {
+        let idle = at.saturating_sub(self.last_evidence);
+        match pull {
+            Some(pull) if self.phase == Phase::PullingImage => idle.min(pull.tracker.idle(pull.at)),
+            _ => idle,
+        }
+    }
+
+    /// Returns how far the run is, and what to show of the time left.
+    pub fn progress(&mut self, at: Duration, pull: Option<PullView<'_>>) -> Progress {
+        let pulled = pull.map(|pull| pull.tracker.progress(pull.at));
+        self.percent = self.percent.max(self.percent_at(at, pull));
+        let idle = self.idle(at, pull);
+        let Figure { eta, ms, bounds_ms } = match self.phase {
+            Phase::Ready => Figure::none_left(),
+            Phase::Starting
+            | Phase::PullingImage
+            | Phase::CreatingVolume
+            | Phase::CreatingContainer
+            | Phase::StartingContainer => {
+                let forecast = self.forecast(at, pull);
+                let awaited = pull.filter(|pull| {
+                    self.phase == Phase::PullingImage && !pull.tracker.works_in_silence()
+                });
+                let silence = awaited.map(|pull| Silence {
+                    idle,
+                    layer: pull.tracker.waits_for(),
+                });
+                self.display.show(at, forecast, silence)
+            }
+        };
+        Progress {
+            percent: self.percent,
+            eta_ms: ms,
+            eta,
+            eta_low_ms: bounds_ms.map(|(low, _)| low),
+            eta_high_ms: bounds_ms.map(|(_, high)| high),
+            elapsed_ms: as_ms(at),
+            idle_ms: as_ms(idle),
+            finished: self.finished.clone(),
+            pull: pulled,
+        }
+    }
+
+    /// Returns the time left to ready, before any rule of display; `None` where there is no honest
+    /// answer: before the run has looked around, when a pull has nothing to be judged by, and when
+    /// a phase is overdue that shows no evidence of its own.
+    #[must_use]
+    pub fn forecast(&self, at: Duration, pull: Option<PullView<'_>>) -> Option<Forecast> {
+        // What lies ahead is not known before the run has looked around.
+        let usual = self.usual.as_ref()?;
+        let elapsed = at.saturating_sub(self.phase_began).as_secs_f64();
+        let mut all = Forecast::default();
+        for phase in Phase::WORKING {
+            if phase < self.phase {
+                continue;
+            }
+            let elapsed = if phase == self.phase { elapsed } else { 0.0 };
+            let left = match (phase, &usual.pull) {
+                (Phase::PullingImage, Some(usual)) => pull.map_or_else(
+                    || PullTracker::default().forecast(Duration::ZERO, usual),
+                    |pull| pull.tracker.forecast(pull.at, usual),
+                )?,
+                _ => usual.of(phase)?.left_after(elapsed)?,
+            };
+            all = all.then(left);
+        }
+        Some(all)
+    }
+
+    /// Returns where the time of the run went, that ends `at` this time.
+    #[must_use]
+    pub fn report(
+        &self,
+        at: Duration,
+        outcome: RunOutcome,
+        pull: Option<PullView<'_>>,
+    ) -> TimingReport {
+        let mut phases = self.finished.clone();
+        if self.phase != Phase::Ready {
+            phases.push(FinishedPhase {
+                phase: self.phase,
+                elapsed_ms: as_ms(at.saturating_sub(self.phase_began)),
+            });
+        }
+        report::report(outcome, at, &phases, self.usual.as_ref(), pull)
+    }
+
+    /// Returns what the run teaches, now that it has succeeded. A pull that another run had begun
+    /// is that run's to teach.
+    #[must_use]
+    pub fn lesson(&self, pull: Option<PullView<'_>>) -> Lesson {
+        let phases = Phase::WORKING.map(|phase| {
+            let says_something = phase != Phase::PullingImage || pull.is_none();
+            let finished = self
+                .finished
+                .iter()
+                .find(|finished| finished.phase == phase);
+            let elapsed = finished.filter(|_| says_something)?.elapsed_ms;
+            Some(Duration::from_millis(elapsed).as_secs_f64())
+        });
+        Lesson {
+            phases,
+            pull: pull
+                .filter(|pull| !pull.joined)
+                .map(|pull| pull.tracker.lesson()),
+        }
+    }
+
+    fn percent_at(&self, at: Duration, pull: Option<PullView<'_>>) -> f64 {
+        let (first, last) = self.phase.band();
+        let share = if let (Phase::PullingImage, Some(pull)) = (self.phase, pull) {
+            pull.tracker.progress(pull.at).fraction
+        } else {
+            let usual = self.usual.as_ref().and_then(|usual| usual.of(self.phase));
+            let usual = usual.map_or(Duration::from_secs(1), |spread| spread.middle());
+            share_by_time(at.saturating_sub(self.phase_began), usual)
+        };
+        first + (last - first) * share.clamp(0.0, 1.0)
+    }
+}
+
+impl Figure {
+    fn none_left() -> Self {
+        Self {
+            eta: crate::progress::Eta::Point { ms: 0 },
+            ms: Some(0),
+            bounds_ms: Some((0, 0)),
+        }
+    }
 }
 
 /// Returns how much of a phase without evidence of its own is over, 0 to 1 (exclusive), by time.
-#[must_use]
-pub fn share_by_time(elapsed: Duration, expected: Duration) -> f64 {
-    let expected = expected.as_secs_f64().max(0.001);
-    1.0 - (-TIME_CURVE * elapsed.as_secs_f64() / expected).exp()
+fn share_by_time(elapsed: Duration, usual: Duration) -> f64 {
+    let times = elapsed.as_secs_f64() / usual.as_secs_f64().max(SHORTEST_DRAWN_S);
+    TIME_CURVE * times / (1.0 + TIME_CURVE * times)
 }
 
-/// Returns the time left to ready over all remaining phases, or `None` where there is no honest
-/// answer: a phase that is overdue and shows no evidence of its own.
-///
-/// `elapsed` counts from the start of the current phase; `pulled` is the share of the pull that is
-/// done, if there is one.
-#[must_use]
-pub fn remaining(
-    expected: &Expected,
-    phase: Phase,
-    elapsed: Duration,
-    pulled: Option<f64>,
-) -> Option<Duration> {
-    let by_speed = pulled
-        .filter(|share| *share >= ENOUGH_EVIDENCE)
-        .map(|share| elapsed.mul_f64((1.0 - share.min(1.0)) / share));
-    let left = expected.of(phase).saturating_sub(elapsed);
-    let is_overdue = elapsed >= expected.of(phase) + OVERDUE_GRACE;
-    let by_history = (!is_overdue).then_some(left);
-    let here = match (by_history, by_speed) {
-        (Some(history), _) if expected.is_learned(phase) => history,
-        (_, Some(speed)) => speed,
-        (Some(default), None) => default,
-        (None, None) => return None,
-    };
-    let later = Phase::WORKING.into_iter().filter(|later| *later > phase);
-    Some(here + later.map(|later| expected.of(later)).sum::<Duration>())
+fn as_ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::progress::Eta;
 
     const fn s(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
     }
 
-    fn cold() -> RunKind<'static> {
-        RunKind {
-            image: "docker.io/library/python:3.13",
-            cached: false,
+    /// What is usual after three runs with these seconds for the phases.
+    fn usual(source: ImageSource, seconds: [f64; 5]) -> Usual {
+        let kind = RunKind {
+            engine: "engine".to_owned(),
+            registry: "registry".to_owned(),
+            image: "image".to_owned(),
+            source,
+        };
+        let mut history = History::default();
+        for _ in 0..3 {
+            let lesson = Lesson {
+                phases: seconds.map(Some),
+                pull: None,
+            };
+            history.learn(&kind, lesson);
         }
-    }
-
-    #[track_caller]
-    fn check(
-        expected: &Expected,
-        phase: Phase,
-        elapsed: u64,
-        pulled: Option<f64>,
-        left: Option<u64>,
-    ) {
-        assert_eq!(
-            remaining(expected, phase, s(elapsed), pulled),
-            left.map(s),
-            "{phase:?}"
-        );
+        history.usual(&kind)
     }
 
     #[test]
-    fn the_first_run_ever_counts_on_the_defaults_of_all_remaining_phases() {
-        let expected = History::default().expected(cold());
-        check(&expected, Phase::Starting, 0, None, Some(62));
-        check(&expected, Phase::PullingImage, 0, None, Some(60));
-        check(&expected, Phase::PullingImage, 10, None, Some(50));
-        check(&expected, Phase::StartingContainer, 5, None, Some(10));
+    fn the_time_left_is_that_of_all_remaining_phases() {
+        let mut run = Estimator::default();
+        run.expect(usual(ImageSource::Engine, [1.0, 1.0, 2.0, 3.0, 4.0]));
+        assert_eq!(run.progress(s(0), None).eta, Eta::Point { ms: 11_000 });
+        run.enter(Phase::CreatingContainer, s(4));
+        run.enter(Phase::StartingContainer, s(7));
+        let left = run.forecast(s(8), None).unwrap();
+        assert!((3.0..3.3).contains(&left.mid), "{left:?}");
     }
 
     #[test]
-    fn a_pull_without_history_is_judged_by_its_own_speed() {
-        let expected = History::default().expected(cold());
-        check(&expected, Phase::PullingImage, 10, Some(0.5), Some(10 + 30));
-        check(
-            &expected,
-            Phase::PullingImage,
-            100,
-            Some(0.5),
-            Some(100 + 30),
-        );
+    fn the_first_run_ever_says_nothing_rather_than_a_default() {
+        let kind = RunKind {
+            engine: "engine".to_owned(),
+            registry: "registry".to_owned(),
+            image: "image".to_owned(),
+            source: ImageSource::Registry,
+        };
+        let mut run = Estimator::default();
+        run.expect(History::default().usual(&kind));
+        run.enter(Phase::PullingImage, s(1));
+        let progress = run.progress(s(2), None);
+        assert_eq!((progress.eta, progress.eta_ms), (Eta::Calculating, None));
     }
 
     #[test]
     fn a_phase_that_is_overdue_without_evidence_has_no_answer() {
-        let expected = History::default().expected(cold());
-        check(&expected, Phase::PullingImage, 31, None, None);
-        check(&expected, Phase::StartingContainer, 16, None, None);
-    }
-
-    #[test]
-    fn a_phase_that_takes_next_to_no_time_does_not_hide_what_is_known_of_the_others() {
-        let mut history = History::default();
-        history.learn(cold(), [s(0), s(0), s(0), s(0), s(4)]);
-        let expected = history.expected(cold());
-        check(&expected, Phase::CreatingVolume, 0, None, Some(4));
-        check(&expected, Phase::CreatingVolume, 1, None, None);
-    }
-
-    #[test]
-    fn history_beats_speed_until_it_is_overdue() {
-        let mut history = History::default();
-        history.learn(cold(), [s(0), s(20), s(0), s(0), s(1)]);
-        let expected = history.expected(cold());
-        check(&expected, Phase::PullingImage, 5, Some(0.5), Some(15 + 1));
-        check(&expected, Phase::PullingImage, 30, Some(0.5), Some(30 + 1));
+        let mut run = Estimator::default();
+        run.expect(usual(ImageSource::Engine, [0.0, 0.0, 0.0, 0.0, 2.0]));
+        run.enter(Phase::StartingContainer, s(0));
+        assert!(run.forecast(s(1), None).is_some());
+        assert_eq!(run.forecast(s(30), None), None);
     }
 
     #[test]
     fn a_slow_phase_goes_on_moving_and_never_leaves_its_band() {
+        let mut run = Estimator::default();
+        run.enter(Phase::StartingContainer, s(0));
         let mut last = 0.0;
-        for elapsed in 0..200 {
-            let percent = percent(Phase::StartingContainer, share_by_time(s(elapsed), s(15)));
+        for second in 0..20 {
+            let percent = run.progress(s(second), None).percent;
             assert!(
                 percent > last && percent < 90.0,
-                "{percent} after {elapsed} s"
+                "{percent} after {second} s"
             );
             last = percent;
-            if elapsed == 15 {
-                assert!((85.0..87.0).contains(&percent), "{percent}");
-            }
-            if elapsed > 100 {
-                break;
-            }
         }
+    }
+
+    #[test]
+    fn a_pull_of_somebody_else_teaches_nothing_twice() {
+        let tracker = PullTracker::default();
+        let view = |joined| PullView {
+            tracker: &tracker,
+            at: s(1),
+            joined,
+        };
+        let run = Estimator::default();
+        assert!(run.lesson(Some(view(false))).pull.is_some());
+        assert!(run.lesson(Some(view(true))).pull.is_none());
     }
 }

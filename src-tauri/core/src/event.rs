@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ErrorReport;
 use crate::session::{Session, SessionId};
+use crate::timing::TimingReport;
 
-pub use crate::progress::{FinishedPhase, Phase, Progress, PullProgress, Undone};
+pub use crate::progress::{Eta, FinishedPhase, Phase, Progress, PullProgress, Undone};
 
 /// What is said about a session. Within a run, `seq` rises and exactly one terminal event ends it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -16,7 +17,7 @@ pub enum SessionEvent {
     /// `session:progress`
     Progress(ProgressEvent),
     /// `session:ready`
-    Ready(ReadyEvent),
+    Ready(Box<ReadyEvent>),
     /// `session:failed`
     Failed(FailedEvent),
     /// `session:cancelled`
@@ -51,6 +52,8 @@ pub struct ReadyEvent {
     pub session: Session,
     /// How far the run went: 100 percent, with the durations of its phases.
     pub progress: Progress,
+    /// Where the time went.
+    pub timing: TimingReport,
 }
 
 /// Payload of `session:failed`, a terminal event.
@@ -67,6 +70,8 @@ pub struct FailedEvent {
     pub error: ErrorReport,
     /// What was taken back.
     pub undone: Vec<Undone>,
+    /// Where the time went.
+    pub timing: TimingReport,
 }
 
 /// Payload of `session:cancelled`, a terminal event.
@@ -81,6 +86,8 @@ pub struct CancelledEvent {
     pub phase: Phase,
     /// What was taken back.
     pub undone: Vec<Undone>,
+    /// Where the time went.
+    pub timing: TimingReport,
 }
 
 impl SessionEvent {

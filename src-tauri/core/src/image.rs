@@ -36,6 +36,13 @@ pub enum InvalidReference {
     Grammar,
 }
 
+/// Gets the grammar of references ready, which takes some tens of milliseconds once in a process:
+/// time that the first **Create** should not take.
+pub fn prepare() {
+    // Only the work counts.
+    let _ = "prepare".parse::<ImageReference>();
+}
+
 impl ImageReference {
     /// Returns the reference of the image that is built into the app.
     #[must_use]
@@ -57,6 +64,12 @@ impl ImageReference {
     #[must_use]
     pub fn registry(&self) -> &str {
         self.0.registry()
+    }
+
+    /// Returns the reference as the distribution's own type.
+    #[must_use]
+    pub fn as_reference(&self) -> &Reference {
+        &self.0
     }
 
     /// Returns the name without tag and digest, as the engine's pull wants it.

@@ -19,3 +19,4 @@ pub mod sessions;
 pub mod settings;
 pub mod template;
 pub mod terminal;
+pub mod timing;

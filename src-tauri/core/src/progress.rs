@@ -66,6 +66,12 @@ pub struct Progress {
     pub percent: f64,
     /// Milliseconds left to ready over all remaining phases; `null` while there is no honest answer.
     pub eta_ms: Option<u64>,
+    /// The same as it is to be shown: how sure it is, or why there is none.
+    pub eta: Eta,
+    /// Milliseconds that are left at best, nine times in ten; `null` without any forecast.
+    pub eta_low_ms: Option<u64>,
+    /// Milliseconds that are left at worst, nine times in ten; `null` without any forecast.
+    pub eta_high_ms: Option<u64>,
     /// Milliseconds since the run began.
     pub elapsed_ms: u64,
     /// Milliseconds since anything was last heard that counts as progress.
@@ -83,12 +89,43 @@ impl Progress {
         Self {
             percent: 0.0,
             eta_ms: None,
+            eta: Eta::Calculating,
+            eta_low_ms: None,
+            eta_high_ms: None,
             elapsed_ms: 0,
             idle_ms: 0,
             finished: Vec::new(),
             pull: None,
         }
     }
+}
+
+/// The time left to ready, as it is to be shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS), ts(export))]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Eta {
+    /// There is no evidence yet, or it says too little.
+    Calculating,
+    /// It is about this.
+    Point {
+        /// Milliseconds.
+        ms: u64,
+    },
+    /// It is between these: eight times in ten.
+    Range {
+        /// Milliseconds at best.
+        low_ms: u64,
+        /// Milliseconds at worst.
+        high_ms: u64,
+    },
+    /// Nothing moves, so that nobody knows.
+    Stalled {
+        /// Milliseconds since anything moved.
+        idle_ms: u64,
+        /// The layer of the image that is waited for, as the engine names it.
+        layer: Option<String>,
+    },
 }
 
 /// A phase that is over.
@@ -109,10 +146,12 @@ pub struct PullProgress {
     pub fraction: f64,
     /// Bytes downloaded, of the layers that are not on the engine yet.
     pub downloaded_bytes: u64,
-    /// Bytes to download, as far as the engine has said.
+    /// Bytes to download, as far as is known.
     pub total_bytes: u64,
-    /// Whether every layer has said its size; until then `total_bytes` is a lower bound.
+    /// Whether every layer's size is known; until then `total_bytes` is a lower bound.
     pub total_is_exact: bool,
+    /// Bytes extracted, counted as they were downloaded: at the end it is `total_bytes` again.
+    pub extracted_bytes: u64,
     /// Recent download rate in bytes per second; `null` before there is one.
     pub bytes_per_second: Option<u64>,
     /// Layers that are completely on the engine.

@@ -5,6 +5,7 @@
 //! around it, [`Run::drive`] and what it supervises. Who may run when, and what a session is in between, is `sessions.rs`.
 
 mod monitor;
+mod shared_pull;
 mod unwind;
 
 use std::sync::Arc;
@@ -12,18 +13,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cove_agent::{AGENT_PATH, WORKSPACE};
-use futures_util::TryStreamExt;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub(crate) use self::monitor::Monitor;
+pub(crate) use self::shared_pull::Pulls;
 use self::unwind::{Late, Undo, Unwind};
 use crate::agent::{self, Agent};
 use crate::assets::Assets;
 use crate::engine::{ContainerSpec, ContainerState, Engine, EngineFacts, ImageFacts, Labels};
 use crate::error::{Error, ImageReason};
-use crate::estimate::{History, RunKind};
+use crate::estimate::{History, ImageSource, RunKind};
 use crate::labels;
 use crate::progress::{Phase, Progress, Undone};
 use crate::session::{CreateSession, SessionId};
@@ -42,6 +43,8 @@ pub(crate) struct Run {
     pub engine: Arc<dyn Engine>,
     /// The agent and the built-in image.
     pub assets: Arc<Assets>,
+    /// The pulls that are under way, of all runs.
+    pub pulls: Arc<Pulls>,
     /// Counts every task of the run.
     pub tracker: TaskTracker,
     /// What holds for new containers, and the time limit.
@@ -201,22 +204,32 @@ impl Run {
         {
             return Err(Error::NameConflict(name));
         }
+        let user = container
+            .as_ref()
+            .filter(|container| container.state != ContainerState::Unusable)
+            .and_then(|container| labels::user(&container.labels))
+            .map(str::to_owned);
+        let wanted = &self.request.image;
         let kind = RunKind {
-            image: &self.request.image.to_string(),
-            cached: image.is_some(),
+            engine: engine.address.clone(),
+            registry: wanted.registry().to_owned(),
+            image: wanted.to_string(),
+            source: if image.is_some() || user.is_some() {
+                ImageSource::Engine
+            } else if wanted.is_built_in() {
+                ImageSource::BuiltIn
+            } else {
+                ImageSource::Registry
+            },
         };
+        let usual = self.history.usual(&kind);
         let is_new = volume.is_none() && container.is_none();
-        self.monitor
-            .expect(self.history.expected(kind), image.is_some(), is_new);
+        self.monitor.expect(usual, is_new.then_some(kind));
         Ok(Found {
             engine,
             image,
             has_volume: volume.is_some(),
-            user: container
-                .as_ref()
-                .filter(|container| container.state != ContainerState::Unusable)
-                .and_then(|container| labels::user(&container.labels))
-                .map(str::to_owned),
+            user,
             container: container.map(|container| container.state),
         })
     }
@@ -237,7 +250,7 @@ impl Run {
                 self.engine.load_image(archive).await?;
             } else {
                 self.monitor.say(format!("Pulling {}", self.image_name()));
-                self.pull().await?;
+                self.pull(found).await?;
             }
             let pulled = self.engine.image(wanted).await?;
             pulled.ok_or_else(|| Error::ImageUnavailable {
@@ -257,14 +270,18 @@ impl Run {
         Ok(image.user)
     }
 
-    /// Pulls the image. When the run ends first, the stream is dropped and the engine stops.
-    async fn pull(&self) -> Result<(), Error> {
-        let mut messages = self.engine.pull(&self.request.image).await?;
-        while let Some(message) = messages.try_next().await? {
-            self.monitor.pulled(&message);
-        }
-        self.monitor.pull_finished();
-        Ok(())
+    /// Pulls the image, or joins a run that does. The pull goes on for as long as any run waits for
+    /// it.
+    async fn pull(&self, found: &Found) -> Result<(), Error> {
+        let pull = self.pulls.join(
+            &self.engine,
+            &self.request.image,
+            &found.engine,
+            self.monitor.pull_usual().as_ref(),
+            &self.tracker,
+        );
+        self.monitor.watch_pull(pull.clone());
+        pull.finished().await
     }
 
     async fn ensure_volume(&self, found: &Found, unwind: &Unwind) -> Result<(), Error> {
@@ -423,11 +440,6 @@ fn agent_archive(agent: &[u8]) -> Result<Bytes, Error> {
     pack()
         .map(Bytes::from)
         .map_err(|error| Error::Internal(format!("failed to pack the agent: {error}")))
-}
-
-/// Milliseconds from one instant to another; 0 when they are the wrong way round.
-fn ms_between(from: Instant, to: Instant) -> u64 {
-    u64::try_from(to.saturating_duration_since(from).as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use crate::error::{Error, ErrorReport};
 use crate::image::ImageReference;
 use crate::progress::{Phase, Progress, Undone};
 use crate::template::{self, TemplateId};
+use crate::timing::TimingReport;
 
 const WORKSPACE_ID_MAX: usize = 128;
 const PROJECT_NAME_MAX: usize = 80;
@@ -251,6 +252,8 @@ pub struct SessionStatus {
     pub terminals: Vec<String>,
     /// What the last unwind took back.
     pub undone: Vec<Undone>,
+    /// Where the time of the last run went; `null` when none is remembered.
+    pub timing: Option<TimingReport>,
 }
 
 fn optional_text(request: &Map<String, Value>, name: &str) -> Result<Option<String>, String> {

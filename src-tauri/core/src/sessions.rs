@@ -18,17 +18,18 @@ use crate::agent::Agent;
 use crate::assets::Assets;
 use crate::engine::{ContainerState, Engine, EngineView, ImageView, Labels};
 use crate::error::{Error, ErrorReport};
-use crate::estimate::{History, RunKind};
+use crate::estimate::{History, Lesson, RunKind};
 use crate::event::{
     CancelledEvent, FailedEvent, ProgressEvent, ReadyEvent, Reporter, SessionEvent,
 };
 use crate::files::{self, DirContent, Encoding, FileContent};
 use crate::labels;
 use crate::progress::{Phase, Progress, Undone};
-use crate::provision::{Monitor, Outcome, Run};
+use crate::provision::{Monitor, Outcome, Pulls, Run};
 use crate::session::{CreateSession, Session, SessionId, SessionState, SessionStatus};
 use crate::settings::Settings;
 use crate::terminal::{Sink, Size, Terminal};
+use crate::timing::{RunOutcome, TimingReport};
 
 /// How long a shutdown waits for what is under way.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
@@ -48,6 +49,7 @@ struct Shared {
     reporter: Box<dyn Reporter>,
     keep_history: KeepHistory,
     tracker: TaskTracker,
+    pulls: Arc<Pulls>,
     entries: Mutex<BTreeMap<SessionId, Entry>>,
     settings: Mutex<Settings>,
     history: Mutex<History>,
@@ -59,6 +61,8 @@ struct Entry {
     /// The `seq` of the last event.
     seq: u64,
     activity: Activity,
+    /// Where the time of the last run went.
+    timing: Option<TimingReport>,
     /// Held by whatever changes the session on the engine, so that this is one thing at a time.
     turn: Arc<tokio::sync::Mutex<()>>,
 }
@@ -114,6 +118,7 @@ impl Sessions {
                 reporter,
                 keep_history,
                 tracker: TaskTracker::new(),
+                pulls: Arc::default(),
                 entries: Mutex::default(),
                 settings: Mutex::new(settings),
                 history: Mutex::new(history),
@@ -136,6 +141,7 @@ impl Sessions {
             created: now.format(&Rfc3339).unwrap_or_default(),
             seq: 0,
             activity: Activity::Stopped,
+            timing: None,
             turn: Arc::default(),
         };
         let mut entries = self.shared.entries();
@@ -261,6 +267,10 @@ impl Sessions {
             engine.remove_volume(&name).await?;
         }
         self.shared.entries().remove(&id);
+        let mut history = self.shared.history();
+        if history.forget_report(&id.to_string()) {
+            (self.shared.keep_history)(&history);
+        }
         Ok(())
     }
 
@@ -451,13 +461,13 @@ impl Sessions {
         for (id, (request, created, activity)) in found {
             match entries.get_mut(&id) {
                 None => {
-                    let turn = Arc::default();
                     let entry = Entry {
                         request,
                         created,
                         seq: 0,
                         activity,
-                        turn,
+                        timing: self.shared.history().report(&id.to_string()).cloned(),
+                        turn: Arc::default(),
                     };
                     entries.insert(id, entry);
                 }
@@ -483,6 +493,7 @@ impl Sessions {
         let run = Run {
             engine: Arc::clone(&self.shared.engine),
             assets: Arc::clone(&self.shared.assets),
+            pulls: Arc::clone(&self.shared.pulls),
             tracker: self.shared.tracker.clone(),
             settings: self.settings(),
             history: self.shared.history().clone(),
@@ -522,19 +533,24 @@ impl Sessions {
 
     /// Ends a run: its outcome becomes what the session is, and its one terminal event is told.
     fn settle(&self, id: SessionId, monitor: &Monitor, outcome: Outcome) {
-        let (phase, progress, _) = monitor.snapshot();
+        let (phase, progress, ended) = match &outcome {
+            Outcome::Ready { .. } => (Phase::Ready, monitor.finish(), RunOutcome::Ready),
+            Outcome::Failed { .. } => with_snapshot(monitor, RunOutcome::Failed),
+            Outcome::Cancelled { .. } => with_snapshot(monitor, RunOutcome::Cancelled),
+        };
+        let timing = monitor.report(ended);
+        let lesson = monitor.lesson();
+        monitor.leave_pull();
         let mut entries = self.shared.entries();
         let Some(entry) = entries.get_mut(&id) else {
             return;
         };
         entry.seq += 1;
         let (session_id, seq) = (id, entry.seq);
+        entry.timing = Some(timing.clone());
+        self.learn(id, &timing, lesson);
         let event = match outcome {
             Outcome::Ready { agent, user } => {
-                let (progress, lesson) = monitor.finish();
-                if let Some((cached, durations)) = lesson {
-                    self.learn(&entry.request.image.to_string(), cached, durations);
-                }
                 let open = Arc::new(OpenSession {
                     agent,
                     user,
@@ -546,12 +562,13 @@ impl Sessions {
                     progress: progress.clone(),
                 };
                 let session = entry.session(id);
-                SessionEvent::Ready(ReadyEvent {
+                SessionEvent::Ready(Box::new(ReadyEvent {
                     session_id,
                     seq,
                     session,
                     progress,
-                })
+                    timing,
+                }))
             }
             Outcome::Failed { error, undone } => {
                 log::warn!("session {id} failed in {phase:?}: {error}");
@@ -568,6 +585,7 @@ impl Sessions {
                     phase,
                     error,
                     undone,
+                    timing,
                 })
             }
             Outcome::Cancelled { undone } => {
@@ -581,15 +599,20 @@ impl Sessions {
                     seq,
                     phase,
                     undone,
+                    timing,
                 })
             }
         };
         self.shared.reporter.report(&event);
     }
 
-    fn learn(&self, image: &str, cached: bool, durations: [Duration; 5]) {
+    /// Keeps what a run has taught, if it was one that teaches, and where its time went.
+    fn learn(&self, id: SessionId, timing: &TimingReport, lesson: Option<(RunKind, Lesson)>) {
         let mut history = self.shared.history();
-        history.learn(RunKind { image, cached }, durations);
+        if let Some((kind, lesson)) = lesson.filter(|_| timing.outcome == RunOutcome::Ready) {
+            history.learn(&kind, lesson);
+        }
+        history.keep_report(id.to_string(), timing.clone());
         (self.shared.keep_history)(&history);
     }
 
@@ -647,6 +670,12 @@ impl Sessions {
             .map(read)
             .ok_or_else(|| Error::SessionNotFound(id.to_string()))
     }
+}
+
+/// Returns where a run was when it came to this end.
+fn with_snapshot(monitor: &Monitor, ended: RunOutcome) -> (Phase, Progress, RunOutcome) {
+    let (phase, progress, _message) = monitor.snapshot();
+    (phase, progress, ended)
 }
 
 impl Shared {
@@ -776,6 +805,7 @@ impl Entry {
             session: self.session(id),
             terminals: terminals.unwrap_or_default(),
             undone,
+            timing: self.timing.clone(),
         }
     }
 }

@@ -72,6 +72,13 @@ fn only_the_docker_engine_says_bollard() {
 }
 
 #[test]
+fn only_the_engine_s_registry_says_oci_client() {
+    check_only_place("src-tauri", &[".rs"], concat!("oci_client", "::"), |file| {
+        file == "src-tauri/core/src/engine/docker/registry.rs"
+    });
+}
+
+#[test]
 fn only_the_ipc_folder_imports_tauri_packages() {
     check_only_place(
         "ui/src",

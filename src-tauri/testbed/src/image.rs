@@ -37,6 +37,8 @@ enum Kind {
 pub struct Layer {
     tar: Vec<u8>,
     digest: String,
+    /// How hard gzip tries when a registry is to hold the layer, 0 (it stores) to 9.
+    level: u32,
 }
 
 /// How a container of an image is started, and what is said about it.
@@ -118,7 +120,11 @@ impl Tree {
         }
         let tar = archive.into_inner().context("failed to end the layer")?;
         let digest = digest(&tar);
-        Ok(Layer { tar, digest })
+        Ok(Layer {
+            tar,
+            digest,
+            level: 0,
+        })
     }
 }
 
@@ -156,13 +162,23 @@ fn append(archive: &mut tar::Builder<Vec<u8>>, path: &str, entry: &Entry) -> Res
 }
 
 impl Layer {
-    /// Returns the layer packed as a registry holds it.
+    /// Returns the layer with this gzip level, 0 to 9, for when a registry is to hold it.
     ///
-    /// Stored, not squeezed: the test images are random bytes, and a pull of them should take its time.
+    /// Without it a layer is stored, not squeezed: most test images are random bytes, and a pull of them should take
+    /// its time.
+    #[must_use]
+    pub fn squeezed(self, level: u32) -> Self {
+        Self {
+            level: level.min(9),
+            ..self
+        }
+    }
+
+    /// Returns the layer packed as a registry holds it.
     pub(crate) fn packed(&self) -> Result<Vec<u8>> {
         let mut writer = GzBuilder::new()
             .mtime(0)
-            .write(Vec::new(), Compression::none());
+            .write(Vec::new(), Compression::new(self.level));
         writer
             .write_all(&self.tar)
             .context("failed to pack a layer")?;
@@ -335,6 +351,19 @@ mod tests {
         let (one, two) = (example(), example());
         assert_eq!(one.id(), two.id());
         assert_eq!(write(&one), write(&two));
+    }
+
+    #[test]
+    fn a_squeezed_layer_is_smaller_in_the_registry_and_the_same_on_the_engine() {
+        let layer = || {
+            let mut tree = Tree::default();
+            tree.file("log", 0o644, 0, b"the same line\n".repeat(10_000));
+            tree.into_layer().unwrap()
+        };
+        let (stored, squeezed) = (layer(), layer().squeezed(6));
+        assert_eq!(stored.digest, squeezed.digest);
+        assert!(stored.packed().unwrap().len() > 140_000);
+        assert!(squeezed.packed().unwrap().len() < 14_000);
     }
 
     #[test]

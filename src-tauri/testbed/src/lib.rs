@@ -20,7 +20,7 @@ use std::io::Write as _;
 pub use engine::{Engine, EngineOptions, Firewall, Resources};
 pub use image::{Image, ImageConfig, Layer, Tree};
 pub use process::Guarded;
-pub use proxy::Proxy;
+pub use proxy::{Profile, Proxy, Shape};
 pub use registry::{Credentials, Registry, RegistryOptions, Request};
 pub use scratch::Scratch;
 pub use test_image::{Busybox, TestImage};

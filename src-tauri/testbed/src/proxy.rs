@@ -1,5 +1,7 @@
 //! A line to the registry that can be slow, silent, cut or closed, so that a pull lasts as long as a test needs.
 
+mod profile;
+
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -7,6 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+
+pub use self::profile::{Profile, Shape};
 
 /// A forwarding line to a registry; it ends with its guard.
 #[derive(Debug)]
@@ -24,12 +28,26 @@ struct Line {
 
 #[derive(Debug)]
 struct State {
-    /// Bytes per second towards the client, over all connections; `None` is as fast as it goes.
-    rate: Option<u64>,
+    pace: Pace,
     flow: Flow,
-    /// When the next byte may go, by the rate.
+    /// When the next byte may go, by the pace.
     next: Instant,
     connections: Vec<TcpStream>,
+    /// Connections whose client has not gone.
+    open: usize,
+}
+
+/// How fast bytes go towards the client, over all connections.
+#[derive(Debug)]
+enum Pace {
+    Unlimited,
+    /// Bytes per second.
+    Even(u64),
+    Following {
+        profile: Profile,
+        /// When the first byte went.
+        begun: Option<Instant>,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,10 +72,11 @@ impl Proxy {
         let line = Arc::new(Line {
             target: target.to_owned(),
             state: Mutex::new(State {
-                rate: None,
+                pace: Pace::Unlimited,
                 flow: Flow::Open,
                 next: Instant::now(),
                 connections: Vec::new(),
+                open: 0,
             }),
             changed: Condvar::new(),
         });
@@ -75,12 +94,26 @@ impl Proxy {
     /// Limits what reaches the client to this many bytes per second, over all connections.
     pub fn set_rate(&self, bytes_per_second: u64) {
         self.line
-            .change(|state| state.rate = Some(bytes_per_second.max(1)));
+            .change(|state| state.pace = Pace::Even(bytes_per_second.max(1)));
+    }
+
+    /// Limits what reaches the client as the profile says, over all connections.
+    ///
+    /// The profile's time begins with the first byte that goes from now on: what a test does between arming the link
+    /// and the pull, and how long the engine takes to ask, does not eat into the profile.
+    pub fn follow(&self, profile: Profile) {
+        self.line.change(|state| {
+            state.pace = Pace::Following {
+                profile,
+                begun: None,
+            };
+            state.next = Instant::now();
+        });
     }
 
     /// Takes the limit away.
     pub fn unlimited(&self) {
-        self.line.change(|state| state.rate = None);
+        self.line.change(|state| state.pace = Pace::Unlimited);
     }
 
     /// Lets nothing through any more; connections stay open and silent.
@@ -103,6 +136,12 @@ impl Proxy {
         self.line.change(|state| state.flow = Flow::Refusing);
         self.line.cut();
         self.wake_acceptor();
+    }
+
+    /// Returns how many connections are open towards the client.
+    #[must_use]
+    pub fn open_connections(&self) -> usize {
+        self.line.state().open
     }
 
     fn wake_acceptor(&self) {
@@ -181,10 +220,12 @@ impl Line {
             let mut state = self.state();
             state.connections.extend(client.try_clone().ok());
             state.connections.extend(server.try_clone().ok());
+            state.open += 1;
         }
         let upwards = Arc::clone(&self);
         thread::spawn(move || upwards.forward(client_reader, server, false));
         self.forward(server_reader, client, true);
+        self.state().open -= 1;
     }
 
     fn forward(&self, mut from: TcpStream, mut to: TcpStream, limited: bool) {
@@ -217,15 +258,15 @@ impl Line {
                         .unwrap_or_else(PoisonError::into_inner);
                 }
                 (Flow::Open, None) => {
-                    let Some(rate) = state.rate.filter(|_| limited) else {
+                    let turn = state.next.max(now);
+                    let next = limited.then(|| state.pace.end_of(turn, count)).flatten();
+                    let Some(next) = next else {
                         return true;
                     };
-                    let turn = state.next.max(now);
-                    state.next =
-                        turn + Duration::from_nanos(count.saturating_mul(1_000_000_000) / rate);
-                    booked = Some(state.next);
+                    state.next = next;
+                    booked = Some(next);
                 }
-                (Flow::Open, Some(turn)) if turn > now && state.rate.is_some() => {
+                (Flow::Open, Some(turn)) if turn > now && state.pace.is_limited() => {
                     state = self
                         .changed
                         .wait_timeout(state, turn - now)
@@ -234,6 +275,29 @@ impl Line {
                 }
                 (Flow::Open, Some(_)) => return true,
             }
+        }
+    }
+}
+
+impl Pace {
+    /// Returns when the last of these bytes has gone whose first is free to go at `turn`; `None` without a limit.
+    fn end_of(&mut self, turn: Instant, count: u64) -> Option<Instant> {
+        match self {
+            Self::Unlimited => None,
+            Self::Even(rate) => {
+                Some(turn + Duration::from_nanos(count.saturating_mul(1_000_000_000) / *rate))
+            }
+            Self::Following { profile, begun } => {
+                let begun = *begun.get_or_insert(turn);
+                Some(begun + profile.end_of(turn.saturating_duration_since(begun), count))
+            }
+        }
+    }
+
+    const fn is_limited(&self) -> bool {
+        match self {
+            Self::Unlimited => false,
+            Self::Even(_) | Self::Following { .. } => true,
         }
     }
 }
@@ -324,5 +388,38 @@ mod tests {
             assert!(start.elapsed() < Duration::from_secs(5));
         }
         assert_eq!(read_all(&proxy), 10);
+    }
+
+    #[test]
+    fn a_followed_profile_is_slow_and_fast_when_it_says_so() {
+        let proxy = Proxy::start(&source(400_000)).unwrap();
+        let expected = Duration::from_millis(800);
+        proxy.follow(Profile::new(Shape::Ramping, 500_000.0, expected, 1));
+        let mut stream = TcpStream::connect(proxy.address()).unwrap();
+        let start = Instant::now();
+        // An even link of the same mean takes 0.2 s for these, the ramp 0.34 s.
+        stream.read_exact(&mut vec![0; 100_000]).unwrap();
+        let first = start.elapsed();
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).unwrap();
+        let took = start.elapsed();
+        assert_eq!(rest.len(), 300_000);
+        assert!((0.28..1.5).contains(&first.as_secs_f64()), "{first:?}");
+        assert!((0.7..3.0).contains(&took.as_secs_f64()), "{took:?}");
+    }
+
+    #[test]
+    fn a_profiles_time_begins_with_the_first_byte_after_it_was_set() {
+        let profile = Profile::new(Shape::Ramping, 1_000.0, Duration::from_secs(10), 1);
+        let mut pace = Pace::Following {
+            profile: profile.clone(),
+            begun: None,
+        };
+        let first = Instant::now() + Duration::from_secs(60);
+        let then = first + Duration::from_secs(5);
+        let from_begin = profile.end_of(Duration::ZERO, 100);
+        assert_eq!(pace.end_of(first, 100), Some(first + from_begin));
+        let from_middle = profile.end_of(Duration::from_secs(5), 100);
+        assert_eq!(pace.end_of(then, 100), Some(first + from_middle));
     }
 }

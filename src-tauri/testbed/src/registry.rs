@@ -216,12 +216,7 @@ impl Registry {
     /// # Errors
     /// When the image cannot be built or written.
     pub fn publish(&self, image: TestImage) -> Result<()> {
-        self.publish_as(
-            &image.build()?,
-            image.repository(),
-            "latest",
-            image.is_listed_by_architecture(),
-        )
+        self.publish_named(image, image.repository(), "latest")
     }
 
     /// Puts a test image in under another name.
@@ -235,9 +230,18 @@ impl Registry {
             tag,
             image.is_listed_by_architecture(),
         )
+        .map(drop)
     }
 
-    fn publish_as(&self, image: &Image, repository: &str, tag: &str, listed: bool) -> Result<()> {
+    /// Puts an image of one's own in, and returns how many bytes a pull of all its layers carries.
+    ///
+    /// # Errors
+    /// When the image cannot be written.
+    pub fn publish_image(&self, image: &Image, repository: &str, tag: &str) -> Result<u64> {
+        self.publish_as(image, repository, tag, false)
+    }
+
+    fn publish_as(&self, image: &Image, repository: &str, tag: &str, listed: bool) -> Result<u64> {
         let config = self.write_blob(image.config())?;
         self.link(
             repository,
@@ -245,8 +249,10 @@ impl Registry {
             &config,
         )?;
         let mut layers = Vec::new();
+        let mut size = 0;
         for layer in image.layers() {
             let packed = layer.packed()?;
+            size += packed.len() as u64;
             let blob = self.write_blob(&packed)?;
             self.link(repository, &format!("_layers/sha256/{}", hex(&blob)), &blob)?;
             layers.push(json!({"mediaType": LAYER, "size": packed.len(), "digest": blob}));
@@ -261,7 +267,7 @@ impl Registry {
             }),
         )?;
         if listed {
-            let (digest, size) = top;
+            let (digest, length) = top;
             let platform = json!({"architecture": image.architecture(), "os": "linux"});
             top = self.write_manifest(
                 repository,
@@ -269,7 +275,7 @@ impl Registry {
                     "schemaVersion": 2,
                     "mediaType": MANIFEST_LIST,
                     "manifests": [
-                        {"mediaType": MANIFEST, "size": size, "digest": digest, "platform": platform},
+                        {"mediaType": MANIFEST, "size": length, "digest": digest, "platform": platform},
                     ],
                 }),
             )?;
@@ -284,7 +290,8 @@ impl Registry {
             repository,
             &format!("_manifests/tags/{tag}/current"),
             &digest,
-        )
+        )?;
+        Ok(size)
     }
 
     /// Takes an image out again: pulling it then finds nothing.

@@ -1,8 +1,12 @@
-//! `cargo xtask bench create`: arranges for the measurement, which is `cove-core`'s example `bench_create`.
+//! `cargo xtask bench`: arranges for the measurements, which are `cove-core`'s examples `bench_create` and `bench_eta`.
 //!
-//! It is an example of that crate so that this command stays quick to compile.
+//! They are examples of that crate so that this command stays quick to compile.
 
-use anyhow::Result;
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
 use cove_testbed::{Engine, SKIPS};
 
 use crate::assets;
@@ -12,10 +16,45 @@ use crate::workspace::{Workspace, run, say};
 
 /// Measures creating a session against the bare engine and its command line, on an engine of its own.
 pub(crate) fn create(workspace: &Workspace) -> Result<()> {
-    setup::set_up(workspace, &[Need::Build, Need::Engine])?;
-    let assets = assets::make(workspace)?;
-    say("test engine");
-    let engine = Engine::start()?;
+    on_an_engine(workspace, &mut example(workspace, "bench_create"))
+}
+
+/// Measures how good the told remaining time is, on an engine of its own or from what an earlier run has recorded.
+pub(crate) fn eta(workspace: &Workspace, options: &[&str]) -> Result<()> {
+    let mut cargo = example(workspace, "bench_eta");
+    cargo.arg("--");
+    cargo.arg("--out").arg(workspace.target().join("bench"));
+    let mut makes_runs = true;
+    let mut options = options.iter();
+    while let Some(option) = options.next() {
+        match *option {
+            "--quick" | "--retell" => cargo.arg(option),
+            "--record" | "--from" => {
+                let folder = options
+                    .next()
+                    .with_context(|| format!("`{option}` needs a folder"))?;
+                makes_runs &= *option != "--from";
+                cargo.arg(option).arg(absolute(folder)?)
+            }
+            _ => bail!("`bench eta` has no option `{option}`"),
+        };
+    }
+    if makes_runs {
+        on_an_engine(workspace, &mut cargo)
+    } else {
+        setup::set_up(workspace, &[Need::Build])?;
+        run(&mut cargo)
+    }
+}
+
+/// Returns a folder as it is called from where the user is: the example runs in the clone.
+fn absolute(folder: &str) -> Result<OsString> {
+    let path = std::path::absolute(Path::new(folder))
+        .with_context(|| format!("failed to find `{folder}`"))?;
+    Ok(path.into_os_string())
+}
+
+fn example(workspace: &Workspace, name: &str) -> Command {
     let mut cargo = workspace.cargo();
     cargo.args([
         "run",
@@ -24,11 +63,19 @@ pub(crate) fn create(workspace: &Workspace) -> Result<()> {
         "--package",
         "cove-core",
         "--example",
-        "bench_create",
+        name,
     ]);
+    cargo
+}
+
+fn on_an_engine(workspace: &Workspace, cargo: &mut Command) -> Result<()> {
+    setup::set_up(workspace, &[Need::Build, Need::Engine])?;
+    let assets = assets::make(workspace)?;
+    say("test engine");
+    let engine = Engine::start()?;
     cargo
         .envs(engine.environment())
         .env("COVE_ASSETS", assets)
         .env_remove(SKIPS);
-    run(&mut cargo)
+    run(cargo)
 }

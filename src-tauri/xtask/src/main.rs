@@ -40,6 +40,11 @@ The project's own commands: cargo xtask <command>
   assets              only the agent and the built-in image
   icons               make the icons anew from icons/cove.svg
   bench create        compare creating a session with the bare engine and its command line
+  bench eta [options] judge the remaining time that Cove tells, on 49 real pulls; 10 minutes
+    --quick             one image only, 8 pulls
+    --record FOLDER     keep what was heard of each run as a file there
+    --from FOLDER       judge what was recorded there instead of pulling
+    --retell            judge what the present estimator would have told
   testbed [command]   run a command with a test engine and registries, or show how to reach them
 
 Settings by environment:
@@ -75,6 +80,7 @@ fn dispatch(arguments: &[&str]) -> Result<ExitCode> {
         }
         ["icons"] => icons::make(&workspace)?,
         ["bench", "create"] => bench::create(&workspace)?,
+        ["bench", "eta", options @ ..] => bench::eta(&workspace, options)?,
         ["testbed", command @ ..] => return testbed::run(command),
         [] | ["help" | "--help" | "-h"] => print!("{USAGE}"),
         _ => bail!("no such command: `{}`\n\n{USAGE}", arguments.join(" ")),

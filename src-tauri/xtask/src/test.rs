@@ -217,6 +217,8 @@ impl Run<'_> {
         cargo.env(BINARY, self.workspace.program("debug", "cove"));
         // The tests that generate bindings must not touch the clone; the check above has compared them.
         cargo.env("TS_RS_EXPORT_DIR", bindings);
+        // Transcripts are compared, and never written by a test run.
+        cargo.env("INSTA_UPDATE", "no");
         let printed = run_and_read(&mut cargo)?;
         let skips = fs::read_to_string(skips).unwrap_or_default();
         Ok(from_nextest(&printed, &skips)

@@ -2,6 +2,7 @@
 import type { ErrorReport } from "./ErrorReport";
 import type { Phase } from "./Phase";
 import type { SessionId } from "./SessionId";
+import type { TimingReport } from "./TimingReport";
 import type { Undone } from "./Undone";
 
 /**
@@ -27,4 +28,8 @@ error: ErrorReport,
 /**
  * What was taken back.
  */
-undone: Array<Undone>, };
+undone: Array<Undone>, 
+/**
+ * Where the time went.
+ */
+timing: TimingReport, };

@@ -13,13 +13,17 @@ fraction: number,
  */
 downloaded_bytes: number, 
 /**
- * Bytes to download, as far as the engine has said.
+ * Bytes to download, as far as is known.
  */
 total_bytes: number, 
 /**
- * Whether every layer has said its size; until then `total_bytes` is a lower bound.
+ * Whether every layer's size is known; until then `total_bytes` is a lower bound.
  */
 total_is_exact: boolean, 
+/**
+ * Bytes extracted, counted as they were downloaded: at the end it is `total_bytes` again.
+ */
+extracted_bytes: number, 
 /**
  * Recent download rate in bytes per second; `null` before there is one.
  */

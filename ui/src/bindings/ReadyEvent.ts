@@ -2,6 +2,7 @@
 import type { Progress } from "./Progress";
 import type { Session } from "./Session";
 import type { SessionId } from "./SessionId";
+import type { TimingReport } from "./TimingReport";
 
 /**
  * Payload of `session:ready`, a terminal event.
@@ -22,4 +23,8 @@ session: Session,
 /**
  * How far the run went: 100 percent, with the durations of its phases.
  */
-progress: Progress, };
+progress: Progress, 
+/**
+ * Where the time went.
+ */
+timing: TimingReport, };

@@ -5,6 +5,7 @@ import type { Progress } from "./Progress";
 import type { Session } from "./Session";
 import type { SessionId } from "./SessionId";
 import type { SessionState } from "./SessionState";
+import type { TimingReport } from "./TimingReport";
 import type { Undone } from "./Undone";
 
 /**
@@ -58,4 +59,8 @@ terminals: Array<string>,
 /**
  * What the last unwind took back.
  */
-undone: Array<Undone>, };
+undone: Array<Undone>, 
+/**
+ * Where the time of the last run went; `null` when none is remembered.
+ */
+timing: TimingReport | null, };

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 
+import type { Eta } from "../bindings/Eta";
 import { bytes, clock, count, duration, pullLine, timeLeft } from "./format";
 
 const pull = {
@@ -7,6 +8,7 @@ const pull = {
   downloaded_bytes: 182_000_000,
   total_bytes: 431_000_000,
   total_is_exact: true,
+  extracted_bytes: 0,
   bytes_per_second: 24_000_000,
   layers_done: 5,
   layers_total: 9,
@@ -33,14 +35,6 @@ describe("figures", () => {
   ])("a phase of %d ms took %s", (ms, text) => expect(duration(ms)).toBe(text));
 
   it.each([
-    [null, "calculating…"],
-    [0, "about 0:01 left"],
-    [11_200, "about 0:12 left"],
-    [12_000, "about 0:12 left"],
-    [125_000, "about 2:05 left"],
-  ])("an estimate of %o ms reads %s", (eta, text) => expect(timeLeft(eta)).toBe(text));
-
-  it.each([
     [0, "0 B"],
     [999, "999 B"],
     [1_000, "1 kB"],
@@ -59,13 +53,58 @@ describe("figures", () => {
   });
 });
 
+const CALCULATING: Eta = { kind: "calculating" };
+const point = (ms: number): Eta => ({ kind: "point", ms });
+const range = (low_ms: number, high_ms: number): Eta => ({ kind: "range", low_ms, high_ms });
+const stalled = (idle_ms: number): Eta => ({ kind: "stalled", idle_ms, layer: null });
+
+describe("the time left", () => {
+  const heardNow: Array<[Eta, string]> = [
+    [CALCULATING, "calculating…"],
+    [point(0), "about 0:01 left"],
+    [point(11_200), "about 0:12 left"],
+    [point(12_000), "about 0:12 left"],
+    [point(125_000), "about 2:05 left"],
+    [range(10_900, 24_100), "0:10 – 0:25 left"],
+    [range(200, 3_000), "0:01 – 0:03 left"],
+    [range(58_000, 61_000), "0:58 – 1:01 left"],
+    [range(12_000, 12_000), "about 0:12 left"],
+    [range(0, 800), "about 0:01 left"],
+    [stalled(3_000), "stalled: no data for 3 s"],
+    [stalled(12_900), "stalled: no data for 12 s"],
+    [stalled(75_000), "stalled: no data for 1:15"],
+  ];
+  it.each(heardNow)("%o reads %s", (eta, text) => expect(timeLeft(eta, 0)).toBe(text));
+
+  const later: Array<[Eta, number, string]> = [
+    [CALCULATING, 9_000, "calculating…"],
+    [point(12_000), 999, "about 0:12 left"],
+    [point(12_000), 1_000, "about 0:11 left"],
+    [point(12_000), 60_000, "about 0:01 left"],
+    [range(10_000, 25_000), 4_000, "0:06 – 0:21 left"],
+    [range(10_000, 25_000), 20_000, "0:01 – 0:05 left"],
+    [range(10_000, 25_000), 60_000, "about 0:01 left"],
+    [stalled(12_900), 100, "stalled: no data for 13 s"],
+    [stalled(58_000), 2_000, "stalled: no data for 1:00"],
+  ];
+  it.each(later)("%o goes on with the clock, and after %d ms reads %s", (eta, since, text) =>
+    expect(timeLeft(eta, since)).toBe(text),
+  );
+});
+
+const downloaded = { ...pull, downloaded_bytes: 431_000_000 };
+
 describe("the pull line", () => {
   it.each([
     [pull, "182 of 431 MB · 24 MB/s · 5 of 9 layers"],
     [{ ...pull, total_is_exact: false }, "182 of ≥ 431 MB · 24 MB/s · 5 of 9 layers"],
     [{ ...pull, bytes_per_second: null }, "182 of 431 MB · 5 of 9 layers"],
-    [{ ...pull, downloaded_bytes: 431_000_000 }, "431 of 431 MB · 5 of 9 layers"],
+    [{ ...pull, bytes_per_second: 0 }, "182 of 431 MB · 5 of 9 layers"],
+    [{ ...pull, downloaded_bytes: 431_000_000, total_is_exact: false }, "431 of ≥ 431 MB · 5 of 9 layers"],
     [{ ...pull, total_bytes: 0, layers_total: 1, layers_done: 0, bytes_per_second: null }, "0 of 1 layer"],
     [{ ...pull, total_bytes: 0, layers_total: 0, bytes_per_second: null }, ""],
+    [{ ...downloaded, extracted_bytes: 120_000_000 }, "extracting 120 of 431 MB · 5 of 9 layers"],
+    [{ ...downloaded, extracted_bytes: 431_000_000, layers_done: 9 }, "431 of 431 MB · 9 of 9 layers"],
+    [{ ...pull, extracted_bytes: 120_000_000 }, "182 of 431 MB · 24 MB/s · 5 of 9 layers"],
   ])("%#", (figures, text) => expect(pullLine(figures)).toBe(text));
 });

@@ -1,5 +1,6 @@
 // Figures as people read them.
 
+import type { Eta } from "../bindings/Eta";
 import type { PullProgress } from "../bindings/PullProgress";
 
 const UNITS = ["B", "kB", "MB", "GB", "TB"] as const;
@@ -27,17 +28,24 @@ export function bytes(count: number): string {
   return `${inUnit(count, unit)} ${UNITS[unit] ?? "B"}`;
 }
 
-/** `182 of 431 MB · 24 MB/s · 5 of 9 layers`; `≥` while the total may still grow. */
+/**
+ * `182 of 431 MB · 24 MB/s · 5 of 9 layers`; `≥` while the total may still grow. When only extraction
+ * remains, `extracting 120 of 431 MB · 5 of 9 layers`.
+ */
 export function pullLine(pull: PullProgress): string {
   const parts: string[] = [];
+  const downloading = pull.downloaded_bytes < pull.total_bytes;
   if (pull.total_bytes > 0) {
     const unit = unitOf(pull.total_bytes);
+    const extracting = !downloading && pull.total_is_exact && pull.extracted_bytes < pull.total_bytes;
+    const done = inUnit(extracting ? pull.extracted_bytes : pull.downloaded_bytes, unit);
     const atLeast = pull.total_is_exact ? "" : "≥ ";
     parts.push(
-      `${inUnit(pull.downloaded_bytes, unit)} of ${atLeast}${inUnit(pull.total_bytes, unit)} ${UNITS[unit] ?? "B"}`,
+      `${extracting ? "extracting " : ""}${done} of ${atLeast}${inUnit(pull.total_bytes, unit)} ${UNITS[unit] ?? "B"}`,
     );
   }
-  if (pull.bytes_per_second !== null && pull.downloaded_bytes < pull.total_bytes) {
+  // No rate at all is a stall, and called one elsewhere.
+  if (pull.bytes_per_second !== null && pull.bytes_per_second > 0 && downloading) {
     parts.push(`${bytes(pull.bytes_per_second)}/s`);
   }
   if (pull.layers_total > 0) {
@@ -46,10 +54,32 @@ export function pullLine(pull: PullProgress): string {
   return parts.join(" · ");
 }
 
-/** `about 0:12 left`; rounded up, because "0:00 left" is never true while one waits. */
-export function timeLeft(etaMs: number | null): string {
-  if (etaMs === null) return "calculating…";
-  return `about ${clock(Math.max(1, Math.ceil(etaMs / 1000)) * 1000)} left`;
+/**
+ * Words the time left as it is `since` milliseconds after it was heard: it goes on with the clock until
+ * the next word. What is left is never under `0:01`, because "0:00 left" is never true while one waits.
+ */
+export function timeLeft(eta: Eta, since: number): string {
+  switch (eta.kind) {
+    case "calculating":
+      return "calculating…";
+    case "point":
+      return `about ${clockUp(eta.ms - since)} left`;
+    case "range": {
+      const low = clock(Math.max(1_000, eta.low_ms - since));
+      const high = clockUp(eta.high_ms - since);
+      return low === high ? `about ${high} left` : `${low} – ${high} left`;
+    }
+    case "stalled": {
+      const idle = eta.idle_ms + since;
+      return `stalled: no data for ${idle < 60_000 ? `${Math.floor(idle / 1000)} s` : clock(idle)}`;
+    }
+    default:
+      return eta satisfies never;
+  }
+}
+
+function clockUp(ms: number): string {
+  return clock(Math.max(1, Math.ceil(ms / 1000)) * 1000);
 }
 
 export function count(n: number, one: string, many = `${one}s`): string {

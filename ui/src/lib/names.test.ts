@@ -1,6 +1,6 @@
 import { expect, it } from "vitest";
 
-import { visibleName } from "./names";
+import { layerName, visibleName } from "./names";
 
 it.each([
   ["plain name.txt", "plain name.txt"],
@@ -15,3 +15,8 @@ it.each([
   ["not UTF-8 \ufffd stays", "not UTF-8 \ufffd stays"],
   ["-rf 'quotes\"", "-rf 'quotes\""],
 ])("%o is shown as %s", (name, shown) => expect(visibleName(name)).toBe(shown));
+
+it.each([
+  ["3f2a9c1b7d40", "3f2a9c1b7d40"],
+  ["sha256:3f2a9c1b7d40e5f6a7b8c9d0e1f2a3b4c5d6e7f8091a2b3c4d5e6f708192a3b4", "3f2a9c1b7d40"],
+])("layer %s is called %s", (layer, name) => expect(layerName(layer)).toBe(name));

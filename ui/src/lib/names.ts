@@ -1,10 +1,16 @@
-// Names of files as they may be shown: what would be invisible or reorder the line is made visible.
+// Names as they may be shown: what would be invisible or reorder the line is made visible, and what
+// is too long to be read is shortened.
 
 /** Returns a name with control characters as their pictures (`␤`) and hidden ones as `⟨U+202E⟩`. */
 export function visibleName(name: string): string {
   let shown = "";
   for (const character of name) shown += visible(character);
   return shown;
+}
+
+/** Returns a layer as `docker pull` calls it: the first twelve digits of its digest. */
+export function layerName(layer: string): string {
+  return visibleName(layer.replace(/^[a-z0-9]+:/, "").slice(0, 12));
 }
 
 function visible(character: string): string {

@@ -6,6 +6,7 @@ import Info from "@lucide/svelte/icons/info";
 import Play from "@lucide/svelte/icons/play";
 import RotateCw from "@lucide/svelte/icons/rotate-cw";
 import Square from "@lucide/svelte/icons/square";
+import Timer from "@lucide/svelte/icons/timer";
 import Trash2 from "@lucide/svelte/icons/trash-2";
 
 import type { SessionState } from "../bindings/SessionState";
@@ -21,6 +22,7 @@ export interface SessionActions {
   cancel: (id: string) => void;
   copyName: (id: string) => void;
   details: (id: string) => void;
+  timing: (id: string) => void;
 }
 
 /** The way on from a state; null where the session is usable or on its way. */
@@ -54,6 +56,7 @@ export function menuOf(run: Run, actions: SessionActions): MenuAction[] {
     { name: "copy-name", label: "Copy container name", icon: Copy, run: () => actions.copyName(id) },
     { name: "details", label: "Details", icon: Info, run: () => actions.details(id) },
   );
+  if (run.mayTellTiming) entries.push({ name: "timing", label: "Timing", icon: Timer, run: () => actions.timing(id) });
   if (state !== "provisioning") {
     const label = state === "interrupted" ? "Discard…" : "Delete…";
     entries.push({ name: "delete", label, icon: Trash2, danger: true, run: () => actions.remove(id) });

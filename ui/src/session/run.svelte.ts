@@ -7,15 +7,16 @@ import type { Progress } from "../bindings/Progress";
 import type { Session } from "../bindings/Session";
 import type { SessionState } from "../bindings/SessionState";
 import type { SessionStatus } from "../bindings/SessionStatus";
+import type { TimingReport } from "../bindings/TimingReport";
 import type { Undone } from "../bindings/Undone";
 import type { SessionNews } from "../lib/ipc/events";
-
-/** A pull that has been silent for longer than this is called stalled. */
-export const STALL_MS = 3_000;
 
 const NOTHING_YET: Progress = {
   percent: 0,
   eta_ms: null,
+  eta: { kind: "calculating" },
+  eta_low_ms: null,
+  eta_high_ms: null,
   elapsed_ms: 0,
   idle_ms: 0,
   finished: [],
@@ -34,6 +35,8 @@ export class Run {
   messages = $state<string[]>([]);
   error = $state.raw<ErrorReport | null>(null);
   undone = $state.raw<Undone[]>([]);
+  /** Where the time of the last run went; null while none is known to have ended. */
+  timing = $state.raw<TimingReport | null>(null);
   /** From the press of Cancel until the run has ended. */
   cancelling = $state(false);
   /** Why a command about this session was refused. */
@@ -56,7 +59,11 @@ export class Run {
   }
 
   readonly name = $derived.by(() => this.session?.name ?? this.id.slice(0, 8));
+  /** What to say of it in a copy. */
+  readonly about = $derived.by(() => ({ session: this.id, image: this.session?.image ?? "" }));
   readonly running = $derived.by(() => this.state === "provisioning");
+  /** Of a session that the window has only in its list, the snapshot tells. */
+  readonly mayTellTiming = $derived.by(() => !this.running && (this.timing !== null || !this.seeded));
 
   /** Takes an event; returns false and changes nothing when something as new is known already. */
   hear(news: SessionNews, now: number): boolean {
@@ -67,12 +74,14 @@ export class Run {
       case "progress":
         this.state = "provisioning";
         this.error = null;
+        this.timing = null;
         this.phase = news.phase;
         this.#take(news.progress, news.message, now);
         break;
       case "ready":
         this.session = news.session;
         this.phase = "Ready";
+        this.timing = news.timing;
         this.#take(news.progress, "", now);
         this.#end("ready");
         break;
@@ -80,12 +89,14 @@ export class Run {
         this.phase = news.phase;
         this.error = news.error;
         this.undone = news.undone;
+        this.timing = news.timing;
         this.#freeze(now);
         this.#end("failed");
         break;
       case "cancelled":
         this.phase = news.phase;
         this.undone = news.undone;
+        this.timing = news.timing;
         this.#freeze(now);
         this.#end("cancelled");
         break;
@@ -105,6 +116,7 @@ export class Run {
     this.phase = status.phase;
     this.error = status.error;
     this.undone = status.undone;
+    this.timing = status.timing;
     this.#take(status.progress, status.message, now);
     if (!this.running) this.cancelling = false;
     return true;
@@ -125,6 +137,7 @@ export class Run {
     this.error = null;
     this.refusal = null;
     this.undone = [];
+    this.timing = null;
     this.messages = [];
     this.cancelling = false;
     this.#take(NOTHING_YET, "", now);
@@ -132,7 +145,7 @@ export class Run {
 
   /** Milliseconds since the run began; stands still once it is over. */
   elapsed(now: number): number {
-    return this.progress.elapsed_ms + (this.running ? Math.max(0, now - this.#heardAt) : 0);
+    return this.progress.elapsed_ms + (this.running ? this.sinceHeard(now) : 0);
   }
 
   /** Milliseconds that the current phase has taken. */
@@ -141,11 +154,9 @@ export class Run {
     return Math.max(0, this.elapsed(now) - before);
   }
 
-  /** How long the pull has been silent, once that is worth saying; null otherwise. */
-  stalled(now: number): number | null {
-    if (!this.running || this.phase !== "PullingImage") return null;
-    const idle = this.progress.idle_ms + Math.max(0, now - this.#heardAt);
-    return idle >= STALL_MS ? idle : null;
+  /** Milliseconds since the progress was heard that is kept here. */
+  sinceHeard(now: number): number {
+    return Math.max(0, now - this.#heardAt);
   }
 
   #take(progress: Progress, message: string, now: number): void {
@@ -158,7 +169,8 @@ export class Run {
   }
 
   #freeze(now: number): void {
-    this.progress = { ...this.progress, elapsed_ms: this.elapsed(now), eta_ms: null };
+    const { eta_ms, eta, eta_low_ms, eta_high_ms } = NOTHING_YET;
+    this.progress = { ...this.progress, elapsed_ms: this.elapsed(now), eta_ms, eta, eta_low_ms, eta_high_ms };
     this.#heardAt = now;
   }
 

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 
+import { AS_USUAL, SLOW_PULL } from "../../dev/timings";
 import { becameReady, cancelled, failed, moved, progress, session, status } from "../../test/sessions";
 import { Run } from "./run.svelte";
 
@@ -55,16 +56,12 @@ describe("the clock", () => {
     expect(run.elapsed(60_000)).toBe(7_000);
   });
 
-  it("calls a silent pull stalled after three seconds, and no other phase", () => {
+  it("counts from the last progress heard", () => {
     const run = new Run("s");
-    run.hear(moved("s", 1, 12, "PullingImage", { idle_ms: 1_000 }), 0);
-    expect(run.stalled(1_900)).toBeNull();
-    expect(run.stalled(2_000)).toBe(3_000);
-    expect(run.stalled(11_000)).toBe(12_000);
-    run.hear(moved("s", 2, 13, "PullingImage", { idle_ms: 0 }), 11_000);
-    expect(run.stalled(11_500)).toBeNull();
-    run.hear(moved("s", 3, 30, "CreatingVolume", { idle_ms: 9_000 }), 12_000);
-    expect(run.stalled(20_000)).toBeNull();
+    run.hear(moved("s", 1, 12), 1_000);
+    expect([run.sinceHeard(900), run.sinceHeard(1_000), run.sinceHeard(1_300)]).toEqual([0, 0, 300]);
+    run.hear(moved("s", 2, 13), 2_000);
+    expect(run.sinceHeard(2_250)).toBe(250);
   });
 });
 
@@ -88,5 +85,36 @@ describe("the end of a run", () => {
       run.hear({ kind: "progress", session_id: "s", seq, phase: "Starting", progress: progress(1), message }, 0);
     }
     expect(run.messages).toEqual(["a", "b"]);
+  });
+
+  it("keeps where the time went until the next run begins", () => {
+    const run = new Run("s");
+    run.hear(moved("s", 1, 17), 0);
+    expect([run.timing, run.mayTellTiming]).toEqual([null, false]);
+    for (const [news, outcome] of [
+      [failed("s", 2), "failed"],
+      [cancelled("s", 3), "cancelled"],
+      [becameReady("s", 4), "ready"],
+    ] as const) {
+      run.hear(news, 0);
+      expect([run.timing?.outcome, run.mayTellTiming]).toEqual([outcome, true]);
+    }
+    run.hear(moved("s", 5, 3), 0);
+    expect([run.timing, run.mayTellTiming]).toEqual([null, false]);
+    run.hear(failed("s", 6), 0);
+    run.restart(0);
+    expect(run.timing).toBeNull();
+  });
+
+  it("is told by the snapshot too", () => {
+    const run = new Run("s");
+    run.list(session("s", { state: "ready" }), false);
+    expect([run.timing, run.mayTellTiming]).toEqual([null, true]);
+    run.seed(status("s", { state: "ready", timing: SLOW_PULL }), 0);
+    expect([run.timing, run.mayTellTiming]).toEqual([SLOW_PULL, true]);
+    run.seed(status("s", { state: "stopped", timing: AS_USUAL }), 0);
+    expect([run.timing, run.mayTellTiming]).toEqual([AS_USUAL, true]);
+    run.seed(status("s", { state: "stopped", timing: null }), 0);
+    expect(run.mayTellTiming).toBe(false);
   });
 });

@@ -219,7 +219,7 @@ export class Sessions {
   async #begin(id: string, ask: (commands: SessionCommands) => Promise<unknown>): Promise<void> {
     const run = this.runs.get(id);
     if (!run || run.asking || run.running) return;
-    const before = { state: run.state, error: run.error, seq: run.seq };
+    const before = { state: run.state, error: run.error, timing: run.timing, seq: run.seq };
     run.doing = DOING[run.state];
     run.asking = true;
     run.restart(this.#now());
@@ -230,6 +230,7 @@ export class Sessions {
       if (run.seq === before.seq) {
         run.state = before.state;
         run.error = before.error;
+        run.timing = before.timing;
       }
       run.refusal = reportOf(thrown);
     } finally {

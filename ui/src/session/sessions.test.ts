@@ -135,6 +135,7 @@ describe("cancelling and retrying", () => {
     sessions.hear(failed("b", 9));
     await sessions.retry("b");
     expect([sessions.shown?.state, sessions.shown?.refusal?.error]).toEqual(["failed", "SESSION_NOT_FOUND"]);
+    expect(sessions.shown?.timing?.outcome).toBe("failed");
   });
 
   it("opening a stopped session shows its progress as opening", async () => {

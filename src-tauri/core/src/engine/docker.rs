@@ -2,6 +2,9 @@
 //! `bollard::`; what engines put in words is understood in `words`, where they live in `places`.
 
 mod places;
+#[cfg(test)]
+mod recorded;
+mod registry;
 mod words;
 
 use std::collections::HashMap;
@@ -31,9 +34,10 @@ use futures_util::{StreamExt, TryStreamExt, future};
 use self::places::Place;
 use super::{
     ContainerFacts, ContainerSpec, Engine, EngineFacts, EngineProblem, EngineView, Exec,
-    ExecOutput, ExecSpec, ImageFacts, ImageView, Labels, Owned, PullMessage,
+    ExecOutput, ExecSpec, ImageFacts, ImageView, Labels, LayerSize, LayerTelling, Owned,
+    PullMessage,
 };
-use crate::error::{EngineReason, Error};
+use crate::error::{EngineReason, Error, ImageReason};
 use crate::image::ImageReference;
 use crate::labels;
 
@@ -41,6 +45,8 @@ use crate::labels;
 const PROBE_LIMIT: Duration = Duration::from_secs(5);
 /// How long a credential helper may take before the pull goes on without credentials.
 const CREDENTIALS_LIMIT: Duration = Duration::from_secs(10);
+/// How long a registry may take to say what an image is made of. Nothing waits for it.
+const MANIFEST_LIMIT: Duration = Duration::from_secs(20);
 /// The client's own limit on a single answer, in seconds. It only ends what the run's own limit
 /// does not see; a slow engine is not a broken one.
 const ANSWER_LIMIT_S: u64 = 3_600;
@@ -167,9 +173,18 @@ impl Engine for DockerEngine {
             name: format!(
                 "{} {}",
                 version_name(&version),
-                version.version.unwrap_or_default()
+                version.version.as_deref().unwrap_or_default()
             ),
-            architecture: words::kernel_architecture(&version.arch.unwrap_or_default()),
+            architecture: words::kernel_architecture(version.arch.as_deref().unwrap_or_default()),
+            address: self
+                .remembered()
+                .map(|connected| connected.address)
+                .unwrap_or_default(),
+            layer_telling: if version_name(&version) == "Podman" {
+                LayerTelling::AsTheyCome
+            } else {
+                LayerTelling::AtOnce
+            },
         })
     }
 
@@ -237,7 +252,8 @@ impl Engine for DockerEngine {
         image: &ImageReference,
     ) -> Result<BoxStream<'static, Result<PullMessage, Error>>, Error> {
         let client = self.client().await?;
-        let credentials = credentials_for(image.registry().to_owned()).await;
+        let credential = credential_for(image.registry().to_owned()).await;
+        let credentials = credential.map(|(server, credential)| credentials(server, credential));
         let options = CreateImageOptions {
             from_image: Some(image.repository()),
             tag: Some(image.tag_or_digest().to_owned()),
@@ -249,6 +265,25 @@ impl Engine for DockerEngine {
             .map_err(move |error| pull_error(&name, &error))
             .try_filter_map(|message| future::ready(Ok(pull_message(message))))
             .boxed())
+    }
+
+    async fn layer_sizes(
+        &self,
+        image: &ImageReference,
+        architecture: &str,
+    ) -> Result<Vec<LayerSize>, Error> {
+        let credential = credential_for(image.registry().to_owned()).await;
+        let credential = credential.map(|(_, credential)| credential);
+        let asked = registry::layer_sizes(image.as_reference(), architecture, credential);
+        let answer = tokio::time::timeout(MANIFEST_LIMIT, asked)
+            .await
+            .map_err(|_elapsed| format!("no answer within {} s", MANIFEST_LIMIT.as_secs()))
+            .and_then(|answer| answer.map_err(|error| error.to_string()));
+        answer.map_err(|message| Error::ImageUnavailable {
+            image: image.to_string(),
+            reason: ImageReason::Network,
+            message,
+        })
     }
 
     async fn load_image(&self, archive: Bytes) -> Result<(), Error> {
@@ -699,37 +734,43 @@ fn pull_message(message: CreateImageInfo) -> Option<PullMessage> {
     Some(PullMessage { layer, step })
 }
 
-/// Returns the user's own credentials for a registry, as `docker login` and `podman login` keep
-/// them; none when there are none or their helper fails, and then the registry's answer tells.
-async fn credentials_for(registry: String) -> Option<DockerCredentials> {
+/// Returns the user's own credential for a registry with the server that it is for, as `docker login`
+/// and `podman login` keep them; none when there is none or its helper fails, and then the registry's
+/// answer tells.
+async fn credential_for(registry: String) -> Option<(String, DockerCredential)> {
     let lookup = tokio::task::spawn_blocking(move || {
         let server = if registry == "docker.io" {
-            "https://index.docker.io/v1/"
+            "https://index.docker.io/v1/".to_owned()
         } else {
-            &registry
+            registry
         };
-        let credential = docker_credential::get_credential(server)
-            .or_else(|_| docker_credential::get_podman_credential(server))
+        let credential = docker_credential::get_credential(&server)
+            .or_else(|_| docker_credential::get_podman_credential(&server))
             .ok()?;
-        Some(match credential {
-            DockerCredential::UsernamePassword(username, password) => DockerCredentials {
-                username: Some(username),
-                password: Some(password),
-                serveraddress: Some(server.to_owned()),
-                ..DockerCredentials::default()
-            },
-            DockerCredential::IdentityToken(token) => DockerCredentials {
-                identitytoken: Some(token),
-                serveraddress: Some(server.to_owned()),
-                ..DockerCredentials::default()
-            },
-        })
+        Some((server, credential))
     });
-    if let Ok(Ok(credentials)) = tokio::time::timeout(CREDENTIALS_LIMIT, lookup).await {
-        credentials
+    if let Ok(Ok(credential)) = tokio::time::timeout(CREDENTIALS_LIMIT, lookup).await {
+        credential
     } else {
-        log::warn!("credentials could not be looked up; pulling without");
+        log::warn!("credentials could not be looked up; going on without");
         None
+    }
+}
+
+/// Returns a credential as the engine wants it.
+fn credentials(server: String, credential: DockerCredential) -> DockerCredentials {
+    match credential {
+        DockerCredential::UsernamePassword(username, password) => DockerCredentials {
+            username: Some(username),
+            password: Some(password),
+            serveraddress: Some(server),
+            ..DockerCredentials::default()
+        },
+        DockerCredential::IdentityToken(token) => DockerCredentials {
+            identitytoken: Some(token),
+            serveraddress: Some(server),
+            ..DockerCredentials::default()
+        },
     }
 }
 

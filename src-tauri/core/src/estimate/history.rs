@@ -1,133 +1,345 @@
-//! What earlier runs took: an exponential moving average per image and phase, cold and cached pulls
-//! apart, over successful runs only.
+//! What earlier runs took: some recent samples of each kind of work, of successful runs only. It is
+//! kept across restarts, bounded in size, and may be lost without harm.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
+use super::spread::Spread;
+use crate::engine::LayerSize;
 use crate::progress::Phase;
+use crate::timing::TimingReport;
 
-/// Weight of the newest run: `average ← 0.3 × newest + 0.7 × average`.
-const ALPHA: f64 = 0.3;
-/// What is expected before anything was learned, in seconds, for the phases in order.
-const DEFAULTS_S: [u64; 5] = [2, 30, 5, 10, 15];
-/// Images that are remembered; the one that was used longest ago goes first.
-const MAX_IMAGES: usize = 400;
-/// Stands for every image: what starting a container takes depends on the engine more than on it.
-const ANY_IMAGE: &str = "*";
+/// Samples of a kind that are kept; the oldest goes first.
+const MAX_SAMPLES: usize = 20;
+/// Kinds of a sort, images and layers that are kept; what was used longest ago goes first.
+const MAX_KINDS: usize = 60;
+const MAX_IMAGES: usize = 100;
+const MAX_LAYERS: usize = 1_000;
+const MAX_REPORTS: usize = 100;
+/// How much a sample weighs beside the next newer one.
+const FADE: f64 = 0.85;
+
+/// Seconds that a phase takes before anything was learned; weak, and soon replaced. The pull has
+/// none: no default is evidence for a line.
+const FIRST_GUESS_S: [f64; 5] = [0.02, 0.02, 0.02, 0.4, 0.6];
+/// The same for loading the built-in image.
+const FIRST_GUESS_LOAD_S: f64 = 1.0;
+/// Seconds until a registry sends the first byte.
+const FIRST_GUESS_WAITING_S: f64 = 0.5;
+/// P90 of a guess, as a multiple of its middle.
+const GUESS_FACTOR: f64 = 3.0;
+/// P90 of what has been seen once.
+const ONCE_FACTOR: f64 = 2.0;
+/// P90 of what has always been the same: no work is more regular.
+const LEAST_FACTOR: f64 = 1.5;
+
+/// Seconds of extraction for a layer of any size, and for a byte of it as it was downloaded.
+const EXTRACTION_OF_LAYER_S: f64 = 0.06;
+const FIRST_GUESS_EXTRACTION_S: f64 = 1.0 / 40e6;
+
+/// The variance of the logarithm of a line's speed from day to day: when it was seen once, and at
+/// least.
+const LINE_SEEN_ONCE: f64 = 0.09;
+const LINE_LEAST: f64 = 0.03;
+/// The variance of a quarter's time, at least: a hundredth of the pull either way.
+const SHAPE_LEAST: f64 = 0.0001;
 
 /// What a run's durations depend on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RunKind<'a> {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunKind {
+    /// The engine's address.
+    pub engine: String,
+    /// The registry's host.
+    pub registry: String,
     /// The normalised image reference.
-    pub image: &'a str,
-    /// Whether the image was on the engine already.
-    pub cached: bool,
+    pub image: String,
+    /// Where the image comes from.
+    pub source: ImageSource,
 }
 
-/// Durations of earlier runs. Bounded in size; serialises as what is kept across restarts.
+/// Where a run's image comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ImageSource {
+    /// It is on the engine.
+    Engine,
+    /// It is loaded from the app.
+    BuiltIn,
+    /// It is pulled.
+    Registry,
+}
+
+/// What a successful run teaches.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Lesson {
+    /// Seconds that the phases took, in order; `None` for one that says nothing about others.
+    pub phases: [Option<f64>; 5],
+    /// What its pull teaches.
+    pub pull: Option<PullLesson>,
+}
+
+/// What a pull teaches.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct PullLesson {
+    /// Bytes per second while bytes were awaited, stalls left out.
+    pub rate: Option<f64>,
+    /// How its bytes were spread over that time.
+    pub shape: Option<Shape>,
+    /// Share of the time in which the line stood still.
+    pub stalled: f64,
+    /// Seconds until the first byte.
+    pub waiting: Option<f64>,
+    /// The image's layers, in order.
+    pub layers: Vec<LayerMemory>,
+}
+
+/// How the bytes of a pull are spread over its time: the shares of the time after which a quarter, a
+/// half and three quarters of them are there. Lines differ: one speeds up, another is slowed down.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Shape {
+    pub(super) quarters: [f64; 3],
+}
+
+impl Shape {
+    /// A line that is always the same.
+    pub(super) const EVEN: Self = Self {
+        quarters: [0.25, 0.5, 0.75],
+    };
+
+    /// Returns the share of the time after which this share of the bytes is there.
+    pub(super) fn time_of(self, bytes: f64) -> f64 {
+        let [first, second, third] = self.quarters;
+        let place = (4.0 * bytes).clamp(0.0, 4.0);
+        match place {
+            place if place < 1.0 => place * first,
+            place if place < 2.0 => first + (place - 1.0) * (second - first),
+            place if place < 3.0 => second + (place - 2.0) * (third - second),
+            place => third + (place - 3.0) * (1.0 - third),
+        }
+    }
+
+    /// Returns the share of the bytes that is there after this share of the time.
+    pub(super) fn bytes_at(self, time: f64) -> f64 {
+        let (mut low, mut high) = (0.0, 1.0);
+        // The inverse of a function that rises, to a thousandth.
+        for _ in 0..10 {
+            let middle = f64::midpoint(low, high);
+            if self.time_of(middle) < time {
+                low = middle;
+            } else {
+                high = middle;
+            }
+        }
+        f64::midpoint(low, high)
+    }
+}
+
+/// What is remembered of a layer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LayerMemory {
+    /// As engines name it in a pull.
+    pub id: String,
+    /// Bytes to download.
+    pub bytes: u64,
+    /// Seconds that extracting it took, where that was seen.
+    pub extraction_s: Option<f64>,
+}
+
+/// Durations of earlier runs. Serialises as what is kept across restarts.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct History {
-    /// Counts runs, to know which image was used last.
+    /// Counts runs, to know what was used last.
     runs: u64,
-    averages: BTreeMap<String, Averages>,
+    /// Seconds, by engine, phase and source of the image.
+    phases: Shelf<VecDeque<f64>>,
+    /// By engine and registry.
+    lines: Shelf<VecDeque<LineSample>>,
+    /// Seconds for each byte, by engine.
+    extraction: Shelf<VecDeque<f64>>,
+    /// Layers of an image, by reference.
+    images: Shelf<Vec<String>>,
+    layers: Shelf<LayerMemory>,
+    /// Of the last run of a session, by its id.
+    reports: Shelf<TimingReport>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-struct Averages {
-    /// Average durations in milliseconds, for the phases in order.
-    phases_ms: [f64; 5],
-    /// The number of the last run that counted.
-    last_run: u64,
+struct LineSample {
+    rate: f64,
+    shape: Shape,
+    stalled: f64,
+    waiting: f64,
 }
 
-/// What a run is expected to take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Expected {
-    phases: [(Duration, bool); 5],
+/// What is usual for a kind of run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Usual {
+    phases: [(Spread, bool); 5],
+    /// For a run that pulls its image.
+    pub pull: Option<PullUsual>,
+}
+
+/// What is usual for a pull.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PullUsual {
+    /// The line to the registry; `None` when it was never used.
+    pub(super) line: Option<LineUsual>,
+    /// The time until the first byte.
+    pub(super) waiting: Spread,
+    /// The image's layers as they were at its last pull; empty when it was never pulled.
+    pub(super) image: Vec<LayerMemory>,
+    /// Whether an extraction was ever seen on this engine.
+    pub(super) knows_extraction: bool,
+    extraction_of_byte: f64,
+    layers: BTreeMap<String, LayerMemory>,
+}
+
+/// What is usual for a line.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct LineUsual {
+    /// The natural logarithm of its bytes per second.
+    pub level: f64,
+    /// How that varies between pulls.
+    pub variance: f64,
+    /// How its bytes are usually spread over the time of a pull.
+    pub shape: Shape,
+    /// How far that is from what a pull turns out to be: the variance of a quarter's time.
+    pub shape_variance: f64,
+    /// Share of the time in which it stands still.
+    pub stalled: f64,
 }
 
 impl History {
-    /// Adds a successful run: its durations for the phases in order.
-    pub fn learn(&mut self, kind: RunKind<'_>, durations: [Duration; 5]) {
+    /// Adds a successful run.
+    pub fn learn(&mut self, kind: &RunKind, lesson: Lesson) {
         self.runs += 1;
-        for key in [
-            key(kind),
-            key(RunKind {
-                image: ANY_IMAGE,
-                ..kind
-            }),
-        ] {
-            let newest = durations.map(|duration| duration.as_secs_f64() * 1e3);
-            let averages = self.averages.entry(key).or_insert(Averages {
-                phases_ms: newest,
-                last_run: self.runs,
-            });
-            averages.last_run = self.runs;
-            for (average, newest) in averages.phases_ms.iter_mut().zip(newest) {
-                *average = ALPHA * newest + (1.0 - ALPHA) * *average;
+        let now = self.runs;
+        for (phase, seconds) in Phase::WORKING.into_iter().zip(lesson.phases) {
+            if let Some(seconds) = seconds {
+                remember(self.phases.at(phase_key(kind, phase), now), seconds);
             }
         }
-        while self.averages.len() > MAX_IMAGES {
-            let oldest = self
-                .averages
-                .iter()
-                .min_by_key(|(_, averages)| averages.last_run);
-            let Some(oldest) = oldest.map(|(key, _)| key.clone()) else {
-                break;
+        if let Some(pull) = lesson.pull {
+            self.learn_pull(kind, pull);
+        }
+        self.phases.trim(MAX_KINDS);
+        self.lines.trim(MAX_KINDS);
+        self.extraction.trim(MAX_KINDS);
+        self.images.trim(MAX_IMAGES);
+        self.layers.trim(MAX_LAYERS);
+    }
+
+    fn learn_pull(&mut self, kind: &RunKind, pull: PullLesson) {
+        let now = self.runs;
+        if let Some(rate) = pull.rate.filter(|rate| *rate > 0.0) {
+            let sample = LineSample {
+                rate,
+                shape: pull.shape.unwrap_or(Shape::EVEN),
+                stalled: pull.stalled,
+                waiting: pull.waiting.unwrap_or(FIRST_GUESS_WAITING_S),
             };
-            self.averages.remove(&oldest);
+            remember(self.lines.at(line_key(kind), now), sample);
+        }
+        let (mut bytes, mut seconds) = (0.0, 0.0);
+        for layer in &pull.layers {
+            if let Some(took) = layer.extraction_s {
+                bytes += as_f64(layer.bytes);
+                seconds += (took - EXTRACTION_OF_LAYER_S).max(0.0);
+            }
+        }
+        if bytes > 1e6 {
+            let per_byte = (seconds / bytes).max(1e-10);
+            remember(self.extraction.at(kind.engine.clone(), now), per_byte);
+        }
+        let ids = pull.layers.iter().map(|layer| layer.id.clone()).collect();
+        self.images.put(kind.image.clone(), ids, now);
+        for mut layer in pull.layers {
+            let known = self
+                .layers
+                .get(&layer.id)
+                .and_then(|known| known.extraction_s);
+            layer.extraction_s = layer.extraction_s.or(known);
+            self.layers.put(layer.id.clone(), layer, now);
         }
     }
 
-    /// Returns what a run is expected to take: by its image's history, else by that of any image
-    /// (except for a cold pull, which says nothing about another image), else by the defaults.
+    /// Keeps where the time of a session's last run went.
+    pub fn keep_report(&mut self, session: String, report: TimingReport) {
+        self.runs += 1;
+        self.reports.put(session, report, self.runs);
+        self.reports.trim(MAX_REPORTS);
+    }
+
+    /// Returns where the time of a session's last run went, if that is remembered.
     #[must_use]
-    pub fn expected(&self, kind: RunKind<'_>) -> Expected {
-        let own = self.averages.get(&key(kind));
-        let any = self.averages.get(&key(RunKind {
-            image: ANY_IMAGE,
-            ..kind
-        }));
-        let mut phases = [(Duration::ZERO, false); 5];
-        let rows = phases
-            .iter_mut()
-            .zip(Phase::WORKING)
-            .zip(DEFAULTS_S)
-            .enumerate();
-        for (index, ((slot, phase), default)) in rows {
-            let is_pull = phase == Phase::PullingImage;
-            let learned = own.or(any.filter(|_| !is_pull)).and_then(|averages| {
-                let ms = averages.phases_ms.get(index).copied()?;
-                Duration::try_from_secs_f64(ms / 1e3).ok()
-            });
-            let default = if is_pull && kind.cached { 0 } else { default };
-            *slot = (
-                learned.unwrap_or(Duration::from_secs(default)),
-                learned.is_some(),
-            );
+    pub fn report(&self, session: &str) -> Option<&TimingReport> {
+        self.reports.get(session)
+    }
+
+    /// Forgets a session, and says whether anything was remembered of it.
+    pub fn forget_report(&mut self, session: &str) -> bool {
+        self.reports.kept.remove(session).is_some()
+    }
+
+    /// Returns what is usual for a kind of run.
+    #[must_use]
+    pub fn usual(&self, kind: &RunKind) -> Usual {
+        let phases = Phase::WORKING.map(|phase| {
+            let samples = self.phases.get(&phase_key(kind, phase));
+            let learned = samples.and_then(spread_of);
+            let guess = || Spread::new(first_guess(phase, kind.source), GUESS_FACTOR);
+            (learned.unwrap_or_else(guess), learned.is_some())
+        });
+        let pull = match kind.source {
+            ImageSource::Engine | ImageSource::BuiltIn => None,
+            ImageSource::Registry => Some(self.usual_pull(kind)),
+        };
+        Usual { phases, pull }
+    }
+
+    fn usual_pull(&self, kind: &RunKind) -> PullUsual {
+        let samples = self.lines.get(&line_key(kind));
+        let waiting = samples
+            .map(|samples| samples.iter().map(|sample| sample.waiting).collect())
+            .and_then(|samples| spread_of(&samples));
+        let extraction = self
+            .extraction
+            .get(&kind.engine)
+            .and_then(|samples| middle_of(samples.iter().copied()));
+        let ids = self.images.get(&kind.image).into_iter().flatten();
+        let layers: BTreeMap<_, _> = self
+            .layers
+            .iter()
+            .map(|layer| (layer.id.clone(), layer.clone()))
+            .collect();
+        PullUsual {
+            line: samples.and_then(line_of),
+            waiting: waiting.unwrap_or_else(|| Spread::new(FIRST_GUESS_WAITING_S, GUESS_FACTOR)),
+            image: ids.filter_map(|id| layers.get(id).cloned()).collect(),
+            knows_extraction: extraction.is_some(),
+            extraction_of_byte: extraction.unwrap_or(FIRST_GUESS_EXTRACTION_S),
+            layers,
         }
-        Expected { phases }
     }
 }
 
-impl Expected {
-    /// Returns the expected duration of a phase; none for [`Phase::Ready`].
+impl Usual {
+    /// Returns how long a phase usually takes; nothing for [`Phase::Ready`].
     #[must_use]
-    pub fn of(&self, phase: Phase) -> Duration {
-        self.slot(phase)
-            .map_or(Duration::ZERO, |(duration, _)| duration)
+    pub fn of(&self, phase: Phase) -> Option<Spread> {
+        self.slot(phase).map(|(spread, _)| spread)
     }
 
-    /// Returns whether a phase's duration was learned, rather than being a default.
+    /// Returns whether a phase's duration was learned, rather than guessed.
     #[must_use]
     pub fn is_learned(&self, phase: Phase) -> bool {
         self.slot(phase).is_some_and(|(_, learned)| learned)
     }
 
-    fn slot(&self, phase: Phase) -> Option<(Duration, bool)> {
+    fn slot(&self, phase: Phase) -> Option<(Spread, bool)> {
         let index = Phase::WORKING
             .iter()
             .position(|working| *working == phase)?;
@@ -135,89 +347,364 @@ impl Expected {
     }
 }
 
-fn key(kind: RunKind<'_>) -> String {
-    format!(
-        "{} {}",
-        if kind.cached { "cached" } else { "cold" },
-        kind.image
-    )
+impl PullUsual {
+    /// Returns the sizes of all layers that are remembered.
+    pub fn sizes(&self) -> impl Iterator<Item = LayerSize> {
+        self.layers.values().map(|layer| LayerSize {
+            digest: layer.id.clone(),
+            bytes: layer.bytes,
+        })
+    }
+
+    /// Returns whether extracting this layer was seen before.
+    pub(super) fn remembers(&self, layer: &str) -> bool {
+        self.layers
+            .get(layer)
+            .is_some_and(|layer| layer.extraction_s.is_some())
+    }
+
+    /// Returns the seconds that extracting a layer takes.
+    pub(super) fn extraction_of(&self, layer: &str, bytes: u64) -> f64 {
+        let known = self.layers.get(layer).and_then(|layer| layer.extraction_s);
+        known.unwrap_or(EXTRACTION_OF_LAYER_S + as_f64(bytes) * self.extraction_of_byte)
+    }
+}
+
+/// Things by name, with the run that used each last.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+struct Shelf<T> {
+    kept: BTreeMap<String, Kept<T>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Kept<T> {
+    last_run: u64,
+    what: T,
+}
+
+impl<T> Default for Shelf<T> {
+    fn default() -> Self {
+        Self {
+            kept: BTreeMap::new(),
+        }
+    }
+}
+
+impl<T: Default> Shelf<T> {
+    fn at(&mut self, name: String, run: u64) -> &mut T {
+        let kept = self.kept.entry(name).or_insert_with(|| Kept {
+            last_run: run,
+            what: T::default(),
+        });
+        kept.last_run = run;
+        &mut kept.what
+    }
+}
+
+impl<T> Shelf<T> {
+    fn put(&mut self, name: String, what: T, run: u64) {
+        let kept = Kept {
+            last_run: run,
+            what,
+        };
+        self.kept.insert(name, kept);
+    }
+
+    fn get(&self, name: &str) -> Option<&T> {
+        self.kept.get(name).map(|kept| &kept.what)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &T> {
+        self.kept.values().map(|kept| &kept.what)
+    }
+
+    fn trim(&mut self, most: usize) {
+        while self.kept.len() > most {
+            let oldest = self.kept.iter().min_by_key(|(_, kept)| kept.last_run);
+            let Some(oldest) = oldest.map(|(name, _)| name.clone()) else {
+                break;
+            };
+            self.kept.remove(&oldest);
+        }
+    }
+}
+
+fn first_guess(phase: Phase, source: ImageSource) -> f64 {
+    if (phase, source) == (Phase::PullingImage, ImageSource::BuiltIn) {
+        return FIRST_GUESS_LOAD_S;
+    }
+    let index = Phase::WORKING.iter().position(|working| *working == phase);
+    index
+        .and_then(|index| FIRST_GUESS_S.get(index).copied())
+        .unwrap_or_default()
+}
+
+fn phase_key(kind: &RunKind, phase: Phase) -> String {
+    let source = match kind.source {
+        ImageSource::Engine => "cached",
+        ImageSource::BuiltIn => "built-in",
+        ImageSource::Registry => "cold",
+    };
+    format!("{} {phase:?} {source}", kind.engine)
+}
+
+fn line_key(kind: &RunKind) -> String {
+    format!("{} {}", kind.engine, kind.registry)
+}
+
+fn remember<T>(samples: &mut VecDeque<T>, sample: T) {
+    samples.push_back(sample);
+    while samples.len() > MAX_SAMPLES {
+        samples.pop_front();
+    }
+}
+
+fn spread_of(samples: &VecDeque<f64>) -> Option<Spread> {
+    let middle = middle_of(samples.iter().copied())?;
+    if samples.len() == 1 {
+        return Some(Spread::new(middle, ONCE_FACTOR));
+    }
+    // The median distance from the median says more of a few samples than their extremes do; times
+    // 1.9 it is the P90 of a distribution with the shape of a normal one.
+    let distances = samples
+        .iter()
+        .map(|sample| (sample.max(0.001) / middle.max(0.001)).ln().abs());
+    let factor = (1.9 * middle_of(distances)?).exp().max(LEAST_FACTOR);
+    Some(Spread::new(middle, factor))
+}
+
+fn line_of(samples: &VecDeque<LineSample>) -> Option<LineUsual> {
+    let level = middle_of(samples.iter().map(|sample| sample.rate.ln()))?;
+    let mean_of = |of: &dyn Fn(&LineSample) -> f64| {
+        let (mut sum, mut weights) = (0.0, 0.0);
+        for (weight, sample) in weights_of(samples.len()).zip(samples) {
+            sum += weight * of(sample);
+            weights += weight;
+        }
+        sum / weights
+    };
+    let between = mean_of(&|sample| (sample.rate.ln() - level).powi(2));
+    let count = as_f64(samples.len() as u64);
+    // What was seen once or twice varies by more than it shows, and may be chance: an even line that
+    // was never seen counts as one sample.
+    let trust = count / (count + 1.0);
+    let mut shape = Shape::EVEN;
+    for (place, quarter) in shape.quarters.iter_mut().enumerate() {
+        let of = |shape: Shape| shape.quarters.get(place).copied().unwrap_or_default();
+        let usual = mean_of(&|sample| of(sample.shape));
+        *quarter = trust * usual + (1.0 - trust) * of(Shape::EVEN);
+    }
+    let distance = |sample: &LineSample| {
+        let quarters = sample.shape.quarters.iter().zip(shape.quarters);
+        quarters
+            .map(|(one, other)| (one - other).powi(2))
+            .sum::<f64>()
+            / 3.0
+    };
+    Some(LineUsual {
+        level,
+        variance: ((between * (count - 1.0) + LINE_SEEN_ONCE) / count).max(LINE_LEAST),
+        shape,
+        shape_variance: mean_of(&distance).max(SHAPE_LEAST),
+        stalled: mean_of(&|sample| sample.stalled),
+    })
+}
+
+/// Returns the weights of samples, oldest first: the newest weighs 1.
+fn weights_of(count: usize) -> impl Iterator<Item = f64> {
+    let ages = (0..i32::try_from(count).unwrap_or(i32::MAX)).rev();
+    ages.map(|age| FADE.powi(age))
+}
+
+/// Returns the weighted median of samples, oldest first; between two, the mean of both.
+fn middle_of(samples: impl ExactSizeIterator<Item = f64>) -> Option<f64> {
+    let weights = weights_of(samples.len());
+    let mut weighted: Vec<(f64, f64)> = samples.zip(weights).collect();
+    weighted.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let half = weighted.iter().map(|(_, weight)| weight).sum::<f64>() / 2.0;
+    let mut below = 0.0;
+    for (place, (sample, weight)) in weighted.iter().enumerate() {
+        below += weight;
+        if (below - half).abs() < 1e-9 {
+            let next = weighted.get(place + 1).map_or(*sample, |(next, _)| *next);
+            return Some(f64::midpoint(*sample, next));
+        }
+        if below > half {
+            return Some(*sample);
+        }
+    }
+    None
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a count of bytes needs no more than 53 bits"
+)]
+fn as_f64(bytes: u64) -> f64 {
+    bytes as f64
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn python(cached: bool) -> RunKind<'static> {
+    fn kind(image: &str, source: ImageSource) -> RunKind {
         RunKind {
-            image: "python",
-            cached,
+            engine: "unix:///run/docker.sock".to_owned(),
+            registry: "docker.io".to_owned(),
+            image: image.to_owned(),
+            source,
         }
     }
 
-    fn run(pull_s: u64) -> [Duration; 5] {
-        [0, pull_s, 0, 0, 1].map(Duration::from_secs)
+    fn started_in(seconds: f64) -> Lesson {
+        Lesson {
+            phases: [None, None, None, None, Some(seconds)],
+            pull: None,
+        }
     }
 
-    #[test]
-    fn the_newest_run_weighs_three_tenths() {
-        let mut history = History::default();
-        history.learn(python(false), run(10));
-        history.learn(python(false), run(20));
-        let pull = history.expected(python(false)).of(Phase::PullingImage);
-        assert_eq!(pull, Duration::from_secs(13));
-    }
-
-    #[test]
-    fn cold_and_cached_pulls_are_kept_apart() {
-        let mut history = History::default();
-        history.learn(python(false), run(10));
-        assert_eq!(
-            history.expected(python(true)).of(Phase::PullingImage),
-            Duration::ZERO
-        );
-        history.learn(python(true), run(0));
-        assert_eq!(
-            history.expected(python(false)).of(Phase::PullingImage),
-            Duration::from_secs(10)
-        );
-    }
-
-    #[test]
-    fn another_image_learns_how_this_engine_starts_but_not_how_long_a_pull_takes() {
-        let mut history = History::default();
-        history.learn(python(false), run(10));
-        let node = history.expected(RunKind {
-            image: "node",
-            cached: false,
+    fn pulled_at(rate: f64, layers: &[(&str, u64)]) -> Lesson {
+        let layers = layers.iter().map(|&(id, bytes)| LayerMemory {
+            id: id.to_owned(),
+            bytes,
+            extraction_s: Some(1.0),
         });
-        assert_eq!(node.of(Phase::StartingContainer), Duration::from_secs(1));
-        assert_eq!(node.of(Phase::PullingImage), Duration::from_secs(30));
-        assert!(!node.is_learned(Phase::PullingImage));
+        Lesson {
+            phases: [None; 5],
+            pull: Some(PullLesson {
+                rate: Some(rate),
+                shape: None,
+                stalled: 0.0,
+                waiting: Some(0.2),
+                layers: layers.collect(),
+            }),
+        }
+    }
+
+    fn middle(history: &History, kind: &RunKind, phase: Phase) -> f64 {
+        history
+            .usual(kind)
+            .of(phase)
+            .unwrap()
+            .middle()
+            .as_secs_f64()
+    }
+
+    #[test]
+    fn the_middle_of_recent_runs_is_usual_and_one_odd_run_changes_little() {
+        let mut history = History::default();
+        let cached = kind("python", ImageSource::Engine);
+        for seconds in [1.0, 1.1, 0.9, 60.0, 1.0] {
+            history.learn(&cached, started_in(seconds));
+        }
+        let usual = middle(&history, &cached, Phase::StartingContainer);
+        assert!((0.9..=1.1).contains(&usual), "{usual}");
+    }
+
+    #[test]
+    fn what_has_changed_for_good_is_believed_soon() {
+        let mut history = History::default();
+        let cached = kind("python", ImageSource::Engine);
+        for seconds in [1.0, 1.0, 1.0, 1.0, 3.0, 3.0, 3.0] {
+            history.learn(&cached, started_in(seconds));
+        }
+        let usual = middle(&history, &cached, Phase::StartingContainer);
+        assert!((usual - 3.0).abs() < 1e-9, "{usual}");
+    }
+
+    #[test]
+    fn another_image_learns_how_this_engine_starts_containers() {
+        let mut history = History::default();
+        history.learn(&kind("python", ImageSource::Engine), started_in(3.0));
+        let node = kind("node", ImageSource::Engine);
+        assert!((middle(&history, &node, Phase::StartingContainer) - 3.0).abs() < 1e-9);
+        assert!(history.usual(&node).is_learned(Phase::StartingContainer));
+        let cold = kind("node", ImageSource::Registry);
+        assert!(!history.usual(&cold).is_learned(Phase::StartingContainer));
+    }
+
+    #[test]
+    fn another_image_of_the_registry_learns_the_line_and_the_layers_it_shares() {
+        let mut history = History::default();
+        let python = kind("python", ImageSource::Registry);
+        history.learn(&python, pulled_at(2e6, &[("base", 5_000_000), ("own", 7)]));
+        let node = history
+            .usual(&kind("node", ImageSource::Registry))
+            .pull
+            .unwrap();
+        assert!((node.line.unwrap().level - 2e6_f64.ln()).abs() < 1e-9);
+        assert_eq!(node.image, []);
+        assert!((node.extraction_of("base", 0) - 1.0).abs() < 1e-9);
+        let elsewhere = RunKind {
+            registry: "quay.io".to_owned(),
+            ..python
+        };
+        let elsewhere = history.usual(&elsewhere).pull.unwrap();
+        assert_eq!(elsewhere.line, None);
+        assert_eq!(elsewhere.image.len(), 2);
+    }
+
+    #[test]
+    fn a_default_is_no_evidence_for_a_line() {
+        let usual = History::default().usual(&kind("python", ImageSource::Registry));
+        assert_eq!(usual.pull.unwrap().line, None);
+    }
+
+    #[test]
+    fn a_line_that_varies_from_day_to_day_is_trusted_less() {
+        let line = |rates: &[f64]| {
+            let mut history = History::default();
+            let python = kind("python", ImageSource::Registry);
+            for rate in rates {
+                history.learn(&python, pulled_at(*rate, &[]));
+            }
+            history.usual(&python).pull.unwrap().line.unwrap().variance
+        };
+        assert!(line(&[1e6, 1e6, 1e6, 1e6]) < line(&[1e6]));
+        assert!(line(&[1e6]) < line(&[1e6, 4e6, 1e6, 4e6]));
     }
 
     #[test]
     fn history_stays_small_and_keeps_what_was_used_last() {
         let mut history = History::default();
-        for image in 0..2 * MAX_IMAGES {
-            let image = format!("image-{image}");
-            history.learn(
-                RunKind {
-                    image: &image,
-                    cached: false,
-                },
-                run(1),
-            );
+        for image in 0..3 * MAX_IMAGES {
+            let (image, registry) = (format!("image-{image}"), format!("registry-{image}"));
+            let layers: Vec<_> = (0..12).map(|layer| format!("{image}-{layer}")).collect();
+            let layers: Vec<_> = layers.iter().map(|id| (id.as_str(), 1)).collect();
+            let kind = RunKind {
+                registry,
+                ..kind(&image, ImageSource::Registry)
+            };
+            history.learn(&kind, pulled_at(1e6, &layers));
+            history.learn(&kind, started_in(1.0));
         }
-        assert_eq!(history.averages.len(), MAX_IMAGES);
-        let last = format!("cold image-{}", 2 * MAX_IMAGES - 1);
-        assert!(history.averages.contains_key(&last));
-        assert!(history.averages.contains_key("cold *"));
+        assert_eq!(history.images.kept.len(), MAX_IMAGES);
+        assert_eq!(history.layers.kept.len(), MAX_LAYERS);
+        assert_eq!(history.lines.kept.len(), MAX_KINDS);
+        assert!(
+            history
+                .phases
+                .iter()
+                .all(|samples| samples.len() <= MAX_SAMPLES)
+        );
+        let last = format!("image-{}", 3 * MAX_IMAGES - 1);
+        let usual = history
+            .usual(&kind(&last, ImageSource::Registry))
+            .pull
+            .unwrap();
+        assert_eq!(usual.image.len(), 12);
+        let size = serde_json::to_string(&history).unwrap().len();
+        assert!(size < 200_000, "{size} bytes");
     }
 
     #[test]
     fn history_survives_being_written_and_read() {
         let mut history = History::default();
-        history.learn(python(false), run(10));
+        let python = kind("python", ImageSource::Registry);
+        history.learn(&python, pulled_at(1e6, &[("base", 5_000_000)]));
+        history.learn(&python, started_in(1.0));
         let text = serde_json::to_string(&history).unwrap();
         assert_eq!(serde_json::from_str::<History>(&text).unwrap(), history);
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use cove_core::estimate::RunKind;
+use cove_core::estimate::{ImageSource, RunKind};
 use cove_core::event::Phase;
 use cove_testbed::{Proxy, Registry, RegistryOptions, TestImage};
 
@@ -94,15 +94,18 @@ async fn a_cold_pull_moves_with_its_bytes_and_the_next_session_needs_no_registry
 
     // What was learned outlives the app: an estimate is there as soon as it can be.
     let kept = app.kept.lock().unwrap().last().cloned().unwrap();
-    let kind = |cached| RunKind {
-        image: &image,
-        cached,
-    };
-    for cached in [false, true] {
-        assert!(
-            kept.expected(kind(cached)).is_learned(Phase::PullingImage),
-            "{cached}"
-        );
+    for source in [ImageSource::Registry, ImageSource::Engine] {
+        let kind = RunKind {
+            engine: engine.host().to_owned(),
+            registry: proxy.address(),
+            image: image.clone(),
+            source,
+        };
+        let usual = kept.usual(&kind);
+        assert!(usual.is_learned(Phase::StartingContainer), "{source:?}");
+        let sizes = usual.pull.map(|pull| pull.sizes().count());
+        let pulled = source == ImageSource::Registry;
+        assert_eq!(sizes, pulled.then_some(9));
     }
     let start = Start {
         history: kept,

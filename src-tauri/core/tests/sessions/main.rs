@@ -22,6 +22,7 @@ mod failing;
 mod files;
 mod lifecycle;
 mod limits;
+mod pulls;
 mod support;
 mod terminals;
 mod transcripts;

@@ -131,6 +131,8 @@ pub(super) fn pull_failure(status: u16, message: &str) -> Option<ImageReason> {
                 "received unexpected http status: 5",
                 "server misbehaving",
                 "broken pipe",
+                "server closed idle connection",
+                "transport connection broken",
             ],
         ),
     ];
@@ -171,7 +173,8 @@ pub(super) fn container_state(status: Option<&str>) -> ContainerState {
 pub(super) fn layer_step(status: &str, current: u64, total: u64) -> Option<LayerStep> {
     Some(match status {
         "Pulling fs layer" | "Waiting" => LayerStep::Announced,
-        "Downloading" => LayerStep::Downloading { current, total },
+        // Moby's transfer service says the second, and means bytes as well.
+        "Downloading" | "Pulling layer fs" => LayerStep::Downloading { current, total },
         "Verifying Checksum" | "Download complete" => LayerStep::Downloaded,
         "Extracting" => LayerStep::Extracting { current, total },
         "Pull complete" => LayerStep::Done,

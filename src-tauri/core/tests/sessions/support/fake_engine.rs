@@ -13,7 +13,8 @@ use cove_agent::protocol::{
 use cove_core::assets::{Asset, Assets};
 use cove_core::engine::{
     ContainerFacts, ContainerSpec, ContainerState, Engine, EngineFacts, EngineView, Exec,
-    ExecOutput, ExecSpec, ImageFacts, ImageView, Labels, Owned, PullMessage,
+    ExecOutput, ExecSpec, ImageFacts, ImageView, Labels, LayerSize, LayerTelling, Owned,
+    PullMessage,
 };
 use cove_core::error::Error;
 use cove_core::image::ImageReference;
@@ -38,6 +39,9 @@ pub(crate) struct FakeEngine {
     begin: Instant,
     script: Mutex<HashMap<&'static str, VecDeque<Act>>>,
     pull: Mutex<Vec<(Duration, PullMessage)>>,
+    sizes: Mutex<Vec<LayerSize>>,
+    /// Shared with the stream of every pull that somebody holds.
+    pulling: Arc<()>,
     calls: Mutex<Vec<String>>,
     has_image: Mutex<bool>,
     volumes: Mutex<HashMap<String, Labels>>,
@@ -51,6 +55,8 @@ impl FakeEngine {
             begin: Instant::now(),
             script: Mutex::default(),
             pull: Mutex::default(),
+            sizes: Mutex::default(),
+            pulling: Arc::new(()),
             calls: Mutex::default(),
             has_image: Mutex::new(true),
             volumes: Mutex::default(),
@@ -72,15 +78,44 @@ impl FakeEngine {
         *self.pull.lock().unwrap() = messages;
     }
 
+    /// The registry says that the layers are this large.
+    pub(crate) fn weighs(&self, layers: &[(&str, u64)]) {
+        let layers = layers.iter().map(|&(digest, bytes)| LayerSize {
+            digest: digest.to_owned(),
+            bytes,
+        });
+        *self.sizes.lock().unwrap() = layers.collect();
+    }
+
+    /// Returns whether a pull is under way.
+    pub(crate) fn is_pulling(&self) -> bool {
+        Arc::strong_count(&self.pulling) > 1
+    }
+
     /// Returns what was asked so far that changes something: milliseconds and operation.
     pub(crate) fn changes(&self) -> Vec<String> {
         let calls = self.calls.lock().unwrap();
-        let looks = ["connect", "image", "volume", "container", "owned", "exec"];
+        let looks = [
+            "connect",
+            "image",
+            "layer_sizes",
+            "volume",
+            "container",
+            "owned",
+            "exec",
+        ];
         let changes = calls.iter().filter(|call| {
             let operation = call.split(' ').nth(1).unwrap();
             !looks.contains(&operation)
         });
         changes.cloned().collect()
+    }
+
+    /// Returns how often this was asked.
+    pub(crate) fn calls(&self, operation: &str) -> usize {
+        let calls = self.calls.lock().unwrap();
+        let of = |call: &&String| call.split(' ').nth(1) == Some(operation);
+        calls.iter().filter(of).count()
     }
 
     /// Returns how many calls there were.
@@ -140,6 +175,8 @@ impl Engine for FakeEngine {
         Ok(EngineFacts {
             name: "Fake 1".to_owned(),
             architecture: "x86_64".to_owned(),
+            address: "fake".to_owned(),
+            layer_telling: LayerTelling::AtOnce,
         })
     }
 
@@ -167,11 +204,21 @@ impl Engine for FakeEngine {
         self.act("pull").await?;
         *self.has_image.lock().unwrap() = true;
         let messages = self.pull.lock().unwrap().clone();
-        let messages = stream::iter(messages).then(|(after, message)| async move {
-            tokio::time::sleep(after).await;
-            Ok(message)
+        let held = Arc::clone(&self.pulling);
+        let messages = stream::iter(messages).then(move |(after, message)| {
+            let held = Arc::clone(&held);
+            async move {
+                tokio::time::sleep(after).await;
+                drop(held);
+                Ok(message)
+            }
         });
         Ok(messages.boxed())
+    }
+
+    async fn layer_sizes(&self, _: &ImageReference, _: &str) -> Result<Vec<LayerSize>, Error> {
+        self.act("layer_sizes").await?;
+        Ok(self.sizes.lock().unwrap().clone())
     }
 
     async fn load_image(&self, _: Bytes) -> Result<(), Error> {

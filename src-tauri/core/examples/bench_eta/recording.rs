@@ -1,0 +1,231 @@
+//! Writes down what passes between Cove and the engine, and what Cove tells, without changing either.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use cove_core::engine::docker::DockerEngine;
+use cove_core::engine::{
+    ContainerFacts, ContainerSpec, Engine, EngineFacts, EngineView, Exec, ExecSpec, ImageFacts,
+    ImageView, Labels, LayerSize, Owned, PullMessage,
+};
+use cove_core::error::Error;
+use cove_core::event::{Reporter, SessionEvent};
+use cove_core::image::ImageReference;
+use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
+use tokio::sync::Notify;
+
+use crate::trace::{Call, Manifest, Message};
+
+/// What was heard of one run so far, and when.
+pub(crate) struct Recorder {
+    tape: Mutex<Tape>,
+    ended: Notify,
+}
+
+/// What was heard of one run.
+pub(crate) struct Tape {
+    begin: Instant,
+    pub(crate) messages: Vec<Message>,
+    pub(crate) manifest: Option<Manifest>,
+    /// With milliseconds since the begin.
+    pub(crate) events: Vec<(f64, SessionEvent)>,
+    pub(crate) calls: Vec<Call>,
+}
+
+impl Recorder {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            tape: Mutex::new(Tape::new()),
+            ended: Notify::new(),
+        })
+    }
+
+    /// Begins a new tape: its time counts from now.
+    pub(crate) fn begin(&self) {
+        *self.tape() = Tape::new();
+    }
+
+    /// Waits for the terminal event and returns the tape.
+    pub(crate) async fn end(&self) -> Tape {
+        self.ended.notified().await;
+        std::mem::replace(&mut *self.tape(), Tape::new())
+    }
+
+    fn tape(&self) -> MutexGuard<'_, Tape> {
+        self.tape.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn call<T>(&self, name: &str, call: impl Future<Output = T>) -> T {
+        let begin_ms = self.tape().now();
+        let answer = call.await;
+        let mut tape = self.tape();
+        let end_ms = tape.now();
+        let name = name.to_owned();
+        tape.calls.push(Call {
+            name,
+            begin_ms,
+            end_ms,
+        });
+        answer
+    }
+}
+
+impl Tape {
+    fn new() -> Self {
+        Self {
+            begin: Instant::now(),
+            messages: Vec::new(),
+            manifest: None,
+            events: Vec::new(),
+            calls: Vec::new(),
+        }
+    }
+
+    fn now(&self) -> f64 {
+        self.begin.elapsed().as_secs_f64() * 1e3
+    }
+}
+
+/// Hears what Cove tells.
+pub(crate) struct Ear(pub(crate) Arc<Recorder>);
+
+impl Reporter for Ear {
+    fn report(&self, event: &SessionEvent) {
+        let mut tape = self.0.tape();
+        let now = tape.now();
+        tape.events.push((now, event.clone()));
+        drop(tape);
+        if event.is_terminal() {
+            self.0.ended.notify_one();
+        }
+    }
+}
+
+/// A real engine; what it answers is passed on as it is.
+pub(crate) struct RecordedEngine {
+    pub(crate) engine: DockerEngine,
+    pub(crate) recorder: Arc<Recorder>,
+}
+
+#[async_trait]
+impl Engine for RecordedEngine {
+    async fn connect(&self) -> Result<EngineFacts, Error> {
+        let call = self.engine.connect();
+        self.recorder.call("connect", call).await
+    }
+
+    async fn survey(&self) -> Vec<EngineView> {
+        self.engine.survey().await
+    }
+
+    async fn image(&self, image: &ImageReference) -> Result<Option<ImageFacts>, Error> {
+        let call = self.engine.image(image);
+        self.recorder.call("image", call).await
+    }
+
+    async fn images(&self) -> Result<Vec<ImageView>, Error> {
+        self.engine.images().await
+    }
+
+    async fn pull(
+        &self,
+        image: &ImageReference,
+    ) -> Result<BoxStream<'static, Result<PullMessage, Error>>, Error> {
+        let call = self.engine.pull(image);
+        let stream = self.recorder.call("pull", call).await?;
+        let recorder = Arc::clone(&self.recorder);
+        let tee = stream.inspect(move |message| {
+            if let Ok(message) = message {
+                let mut tape = recorder.tape();
+                let at_ms = tape.now();
+                let said = message.clone();
+                tape.messages.push(Message { at_ms, said });
+            }
+        });
+        Ok(tee.boxed())
+    }
+
+    async fn layer_sizes(
+        &self,
+        image: &ImageReference,
+        architecture: &str,
+    ) -> Result<Vec<LayerSize>, Error> {
+        let call = self.engine.layer_sizes(image, architecture);
+        let layers = self.recorder.call("layer_sizes", call).await?;
+        let mut tape = self.recorder.tape();
+        let at_ms = tape.now();
+        let listed = layers
+            .iter()
+            .map(|layer| (layer.digest.clone(), layer.bytes));
+        let layers_told = listed.collect();
+        tape.manifest = Some(Manifest {
+            at_ms,
+            layers: layers_told,
+        });
+        drop(tape);
+        Ok(layers)
+    }
+
+    async fn load_image(&self, archive: Bytes) -> Result<(), Error> {
+        let call = self.engine.load_image(archive);
+        self.recorder.call("load_image", call).await
+    }
+
+    async fn volume(&self, name: &str) -> Result<Option<Labels>, Error> {
+        let call = self.engine.volume(name);
+        self.recorder.call("volume", call).await
+    }
+
+    async fn create_volume(&self, name: &str, labels: &Labels) -> Result<(), Error> {
+        let call = self.engine.create_volume(name, labels);
+        self.recorder.call("create_volume", call).await
+    }
+
+    async fn remove_volume(&self, name: &str) -> Result<bool, Error> {
+        let call = self.engine.remove_volume(name);
+        self.recorder.call("remove_volume", call).await
+    }
+
+    async fn container(&self, name: &str) -> Result<Option<ContainerFacts>, Error> {
+        let call = self.engine.container(name);
+        self.recorder.call("container", call).await
+    }
+
+    async fn create_container(&self, spec: &ContainerSpec) -> Result<(), Error> {
+        let call = self.engine.create_container(spec);
+        self.recorder.call("create_container", call).await
+    }
+
+    async fn upload(&self, container: &str, archive: Bytes) -> Result<(), Error> {
+        let call = self.engine.upload(container, archive);
+        self.recorder.call("upload", call).await
+    }
+
+    async fn start_container(&self, name: &str) -> Result<(), Error> {
+        let call = self.engine.start_container(name);
+        self.recorder.call("start_container", call).await
+    }
+
+    async fn stop_container(&self, name: &str) -> Result<(), Error> {
+        let call = self.engine.stop_container(name);
+        self.recorder.call("stop_container", call).await
+    }
+
+    async fn remove_container(&self, name: &str) -> Result<bool, Error> {
+        let call = self.engine.remove_container(name);
+        self.recorder.call("remove_container", call).await
+    }
+
+    async fn owned(&self) -> Result<Owned, Error> {
+        let call = self.engine.owned();
+        self.recorder.call("owned", call).await
+    }
+
+    async fn exec(&self, container: &str, spec: &ExecSpec) -> Result<Exec, Error> {
+        let call = self.engine.exec(container, spec);
+        self.recorder.call("exec", call).await
+    }
+}

@@ -1,0 +1,121 @@
+//! Tells a recorded run again, by the estimator as it is now: to learn from it, and to see what a change makes of runs
+//! that are on record.
+
+use std::time::Duration;
+
+use cove_core::engine::{LayerSize, LayerTelling};
+use cove_core::estimate::{
+    Estimator, History, ImageSource, Lesson, PullTracker, PullView, RunKind,
+};
+use cove_core::event::Phase;
+use serde_json::{Map, Value};
+
+use crate::trace::{Told, Trace};
+
+/// Something that happened in a run.
+enum Happening<'a> {
+    Enters(Phase),
+    Said(&'a cove_core::engine::PullMessage),
+    Listed(Vec<LayerSize>),
+    Tells(&'a Told),
+}
+
+/// Adds to the history what a run teaches.
+pub(crate) fn learn(history: &mut History, trace: &Trace) {
+    let (_, lesson) = retell(trace, &History::default());
+    history.learn(&kind(trace), lesson);
+}
+
+/// Returns the events of a run with the figures that the present estimator gives at their times, and what the run
+/// teaches.
+pub(crate) fn retell(trace: &Trace, history: &History) -> (Vec<Told>, Lesson) {
+    let usual = history.usual(&kind(trace));
+    let mut tracker = PullTracker::new(LayerTelling::AtOnce);
+    if let Some(pull) = &usual.pull {
+        tracker.remember(pull.sizes());
+    }
+    let pull_began = trace.start_of(Phase::PullingImage);
+    let mut usual = Some(usual);
+    let mut run = Estimator::default();
+    let mut told = Vec::new();
+    for (at_ms, happening) in happenings(trace) {
+        let at = milliseconds(at_ms);
+        let in_pull = milliseconds(at_ms - pull_began);
+        match happening {
+            Happening::Enters(phase) => {
+                if let Some(usual) = usual.take_if(|_| phase == Phase::PullingImage) {
+                    run.expect(usual);
+                }
+                if phase == Phase::CreatingVolume {
+                    tracker.finish(in_pull);
+                }
+                run.enter(phase, at);
+            }
+            Happening::Said(message) => {
+                tracker.take(message, in_pull);
+            }
+            Happening::Listed(layers) => tracker.learn_manifest(layers),
+            Happening::Tells(event) => {
+                let view = PullView {
+                    tracker: &tracker,
+                    at: in_pull,
+                    joined: false,
+                };
+                let is_pulled = event.phase >= Phase::PullingImage;
+                let progress = run.progress(at, is_pulled.then_some(view));
+                let progress = match serde_json::to_value(progress) {
+                    Ok(Value::Object(progress)) => progress,
+                    Ok(_) | Err(_) => Map::new(),
+                };
+                told.push(Told {
+                    progress,
+                    ..event.clone()
+                });
+            }
+        }
+    }
+    let end = milliseconds(trace.total_ms);
+    run.enter(Phase::Ready, end);
+    let view = PullView {
+        tracker: &tracker,
+        at: milliseconds(trace.total_ms - pull_began),
+        joined: false,
+    };
+    let lesson = run.lesson(Some(view));
+    (told, lesson)
+}
+
+/// Returns all that happened, in order of time.
+fn happenings(trace: &Trace) -> Vec<(f64, Happening<'_>)> {
+    let phases = trace.phases.iter().skip(1);
+    let mut all: Vec<_> = phases
+        .map(|start| (start.at_ms, Happening::Enters(start.phase)))
+        .collect();
+    let messages = trace.messages.iter();
+    all.extend(messages.map(|message| (message.at_ms, Happening::Said(&message.said))));
+    if let Some(manifest) = &trace.manifest {
+        let layers = manifest.layers.iter().map(|(digest, bytes)| LayerSize {
+            digest: digest.clone(),
+            bytes: *bytes,
+        });
+        all.push((manifest.at_ms, Happening::Listed(layers.collect())));
+    }
+    let events = trace.events.iter();
+    all.extend(events.map(|event| (event.at_ms, Happening::Tells(event))));
+    all.sort_by(|a, b| a.0.total_cmp(&b.0));
+    all
+}
+
+fn kind(trace: &Trace) -> RunKind {
+    let registry = trace.reference.split('/').next().unwrap_or_default();
+    RunKind {
+        engine: trace.engine.clone(),
+        registry: registry.to_owned(),
+        image: trace.reference.clone(),
+        source: ImageSource::Registry,
+    }
+}
+
+fn milliseconds(ms: f64) -> Duration {
+    Duration::from_secs_f64(ms.max(0.0) / 1e3)
+}

@@ -1,0 +1,186 @@
+//! One pull for all runs that wait for the same image. Each sees the same progress; it ends on the
+//! engine when the last of them wants it no more.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use futures_util::{TryStreamExt, future};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use crate::engine::{Engine, EngineFacts};
+use crate::error::Error;
+use crate::estimate::{PullTracker, PullUsual, PullView};
+use crate::image::ImageReference;
+
+/// The pulls that are under way.
+#[derive(Debug, Default)]
+pub(crate) struct Pulls {
+    under_way: Mutex<HashMap<ImageReference, Weak<SharedPull>>>,
+}
+
+/// One pull. When the last holder drops it, the engine stops.
+#[derive(Debug)]
+pub(crate) struct SharedPull {
+    progress: Arc<Progress>,
+    _ends: DropGuard,
+}
+
+#[derive(Debug)]
+struct Progress {
+    began: Instant,
+    tracker: Mutex<PullTracker>,
+    /// How the pull ended, once it has.
+    ended: watch::Sender<Option<Result<(), Error>>>,
+}
+
+/// A pull that a run waits for.
+#[derive(Debug, Clone)]
+pub(crate) struct Joined {
+    pull: Arc<SharedPull>,
+    /// Whether another run had begun it.
+    joined: bool,
+}
+
+impl Pulls {
+    /// Joins the pull of this image, or begins it. What is usual lends the sizes that are remembered.
+    pub(crate) fn join(
+        &self,
+        engine: &Arc<dyn Engine>,
+        image: &ImageReference,
+        facts: &EngineFacts,
+        usual: Option<&PullUsual>,
+        tasks: &TaskTracker,
+    ) -> Joined {
+        let mut under_way = self
+            .under_way
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        under_way.retain(|_, pull| pull.strong_count() > 0);
+        let known = under_way.get(image).and_then(Weak::upgrade);
+        if let Some(pull) = known.filter(|pull| !pull.progress.has_ended()) {
+            return Joined { pull, joined: true };
+        }
+        let mut tracker = PullTracker::new(facts.layer_telling);
+        if let Some(usual) = usual {
+            tracker.remember(usual.sizes());
+        }
+        let progress = Arc::new(Progress {
+            began: Instant::now(),
+            tracker: Mutex::new(tracker),
+            ended: watch::Sender::new(None),
+        });
+        let cancel = CancellationToken::new();
+        tasks.spawn(follow(
+            Arc::clone(engine),
+            image.clone(),
+            facts.architecture.clone(),
+            Arc::clone(&progress),
+            cancel.clone(),
+        ));
+        let pull = Arc::new(SharedPull {
+            progress,
+            _ends: cancel.drop_guard(),
+        });
+        under_way.insert(image.clone(), Arc::downgrade(&pull));
+        Joined {
+            pull,
+            joined: false,
+        }
+    }
+}
+
+impl Joined {
+    /// Waits for the end of the pull.
+    pub(crate) async fn finished(&self) -> Result<(), Error> {
+        let mut ended = self.pull.progress.ended.subscribe();
+        let result = ended.wait_for(Option::is_some).await;
+        match result.as_deref() {
+            Ok(Some(result)) => result.clone(),
+            Ok(None) | Err(_) => Err(Error::Internal("a pull was lost".to_owned())),
+        }
+    }
+
+    /// Looks at the layers as they are `now`.
+    pub(crate) fn look<T>(&self, now: Instant, look: impl FnOnce(PullView<'_>) -> T) -> T {
+        let progress = &self.pull.progress;
+        look(PullView {
+            tracker: &progress.tracker(),
+            at: now.saturating_duration_since(progress.began),
+            joined: self.joined,
+        })
+    }
+}
+
+impl Progress {
+    fn has_ended(&self) -> bool {
+        self.ended.borrow().is_some()
+    }
+
+    fn tracker(&self) -> MutexGuard<'_, PullTracker> {
+        self.tracker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+}
+
+/// Follows the engine's stream to its end, or until nobody waits for it any more.
+async fn follow(
+    engine: Arc<dyn Engine>,
+    image: ImageReference,
+    architecture: String,
+    progress: Arc<Progress>,
+    cancel: CancellationToken,
+) {
+    let pull = pull(&*engine, &image, &architecture, &progress);
+    // Dropping the stream is what stops the engine.
+    let Some(result) = cancel.run_until_cancelled(pull).await else {
+        return;
+    };
+    if result.is_ok() {
+        progress.tracker().finish(progress.elapsed());
+    }
+    progress.ended.send_replace(Some(result));
+}
+
+async fn pull(
+    engine: &dyn Engine,
+    image: &ImageReference,
+    architecture: &str,
+    progress: &Progress,
+) -> Result<(), Error> {
+    let mut messages = engine.pull(image).await?;
+    // Asked for when the engine has named layers whose sizes nobody knows.
+    let mut sizes = future::Either::Left(future::pending());
+    let mut asked = false;
+    loop {
+        let message = tokio::select! {
+            message = messages.try_next() => message?,
+            answer = &mut sizes => {
+                sizes = future::Either::Left(future::pending());
+                match answer {
+                    Ok(known) => progress.tracker().learn_manifest(known),
+                    Err(error) => log::info!("the sizes of layers stay unknown: {error}"),
+                }
+                continue;
+            }
+        };
+        let Some(message) = message else {
+            return Ok(());
+        };
+        let lacks_sizes = {
+            let mut tracker = progress.tracker();
+            tracker.take(&message, progress.elapsed());
+            !asked && tracker.lacks_sizes()
+        };
+        if lacks_sizes {
+            asked = true;
+            sizes = future::Either::Right(engine.layer_sizes(image, architecture));
+        }
+    }
+}
