@@ -63,45 +63,37 @@ pub(crate) fn keep_history(app: &AppHandle) -> KeepHistory {
     })
 }
 
+/// Reads a value from its file, where a save has left it; one that is damaged is set aside. The plugin
+/// would take a damaged file for an empty one, and overwrite it with the next save.
 fn read<T: DeserializeOwned>(app: &AppHandle, (file, key): (&str, &str)) -> Option<T> {
-    match resolve_store_path(app, file) {
-        Ok(path) => set_aside_if_damaged::<T>(&path, key),
-        Err(error) => log::warn!("failed to find the place of {file}: {error}"),
-    }
-    let store = app
-        .store(file)
-        .map_err(|error| log::warn!("failed to read {file}: {error}"))
+    let path = resolve_store_path(app, file)
+        .map_err(|error| log::warn!("failed to find the place of {file}: {error}"))
         .ok()?;
-    serde_json::from_value(store.get(key)?)
-        .map_err(|error| log::warn!("{file} is damaged and is not used: {error}"))
-        .ok()
+    read_or_set_aside(&path, key)
 }
 
 /// Renames a file that does not hold what it should, so that the next save does not overwrite it.
-fn set_aside_if_damaged<T: DeserializeOwned>(path: &Path, key: &str) {
-    let Err(problem) = check::<T>(path, key) else {
-        return;
+fn read_or_set_aside<T: DeserializeOwned>(path: &Path, key: &str) -> Option<T> {
+    let problem = match read_file(path, key) {
+        Ok(value) => return value,
+        Err(problem) => problem,
     };
     let mut aside = path.as_os_str().to_owned();
     aside.push(".damaged");
-    match fs::rename(path, &aside) {
-        Ok(()) => log::warn!(
-            "{} is damaged ({problem}) and was set aside",
-            path.display()
-        ),
-        Err(error) => log::warn!(
-            "{} is damaged ({problem}) and could not be set aside: {error}",
-            path.display()
-        ),
-    }
+    let outcome = match fs::rename(path, &aside) {
+        Ok(()) => "was set aside".to_owned(),
+        Err(error) => format!("could not be set aside: {error}"),
+    };
+    log::warn!("{} is damaged ({problem}) and {outcome}", path.display());
+    None
 }
 
-/// Returns what is wrong with a file. Nothing is wrong with one that is not there.
-fn check<T: DeserializeOwned>(path: &Path, key: &str) -> Result<(), String> {
+/// Returns what a file holds, or what is wrong with it. One that is not there holds nothing.
+fn read_file<T: DeserializeOwned>(path: &Path, key: &str) -> Result<Option<T>, String> {
     let said = |error: &dyn std::fmt::Display| error.to_string();
     let size = match fs::metadata(path) {
         Ok(metadata) => metadata.len(),
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(said(&error)),
     };
     if size > MOST_BYTES {
@@ -110,12 +102,8 @@ fn check<T: DeserializeOwned>(path: &Path, key: &str) -> Result<(), String> {
     let bytes = fs::read(path).map_err(|error| said(&error))?;
     let mut values: serde_json::Map<String, serde_json::Value> =
         serde_json::from_slice(&bytes).map_err(|error| said(&error))?;
-    match values.remove(key) {
-        None => Ok(()),
-        Some(value) => serde_json::from_value::<T>(value)
-            .map(drop)
-            .map_err(|error| said(&error)),
-    }
+    let value = values.remove(key).map(serde_json::from_value);
+    value.transpose().map_err(|error| said(&error))
 }
 
 fn write<T: Serialize>(
@@ -138,10 +126,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(HISTORY.0);
         fs::write(&path, bytes).unwrap();
-        set_aside_if_damaged::<History>(&path, HISTORY.1);
+        let read = read_or_set_aside::<History>(&path, HISTORY.1);
         let aside = folder.path().join("history.json.damaged");
         if !path.exists() {
             assert_eq!(fs::read(aside).unwrap(), bytes, "what was there is kept");
+            assert_eq!(read, None);
             return false;
         }
         assert!(!aside.exists());
@@ -171,8 +160,8 @@ mod tests {
     fn a_file_that_is_not_there_is_no_problem() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(
-            check::<History>(&folder.path().join("none"), "history"),
-            Ok(())
+            read_file::<History>(&folder.path().join("none"), "history"),
+            Ok(None)
         );
     }
 }

@@ -7,6 +7,7 @@ import type { Session } from "../src/bindings/Session";
 import type { SessionStatus } from "../src/bindings/SessionStatus";
 import type { ErrorReport } from "../src/bindings/ErrorReport";
 import type { SessionNews } from "../src/lib/ipc/events";
+import { NOTHING_YET } from "../src/session/run.svelte";
 
 export function session(id: string, more: Partial<Session> = {}): Session {
   return {
@@ -25,18 +26,7 @@ export function session(id: string, more: Partial<Session> = {}): Session {
 }
 
 export function progress(percent: number, more: Partial<Progress> = {}): Progress {
-  return {
-    percent,
-    eta_ms: null,
-    eta: { kind: "calculating" },
-    eta_low_ms: null,
-    eta_high_ms: null,
-    elapsed_ms: 0,
-    idle_ms: 0,
-    finished: [],
-    pull: null,
-    ...more,
-  };
+  return { ...NOTHING_YET, percent, ...more };
 }
 
 export function status(id: string, more: Partial<SessionStatus> = {}): SessionStatus {

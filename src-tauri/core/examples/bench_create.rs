@@ -16,7 +16,6 @@ fn main() {}
 #[expect(clippy::print_stdout, reason = "a benchmark's result is its output")]
 mod measured {
     use std::env;
-    use std::fs;
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
     use std::path::Path;
@@ -65,7 +64,7 @@ mod measured {
         let Some(engine) = Engine::from_env() else {
             bail!("run `cargo xtask bench create`, which starts an engine");
         };
-        let assets = read_assets(Path::new(&env::var("COVE_ASSETS")?))?;
+        let assets = Assets::from_folder(Path::new(&env::var("COVE_ASSETS")?))?;
         let agent = assets.agent(env::consts::ARCH)?.to_vec();
         let archive = pack(&agent)?;
         let runtime = Runtime::new()?;
@@ -326,16 +325,6 @@ mod measured {
         header.set_size(agent.len() as u64);
         archive.append_data(&mut header, ".cove/agent", agent)?;
         Ok(archive.into_inner()?)
-    }
-
-    fn read_assets(folder: &Path) -> Result<Assets> {
-        let mut files = Vec::new();
-        for entry in fs::read_dir(folder)? {
-            let entry = entry?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            files.push((name.into(), fs::read(entry.path())?.into()));
-        }
-        Ok(Assets::from_files(files))
     }
 
     fn median(times: &[Duration]) -> Duration {

@@ -30,7 +30,7 @@ mod recorder {
     use std::time::{Duration, Instant};
 
     use anyhow::{Context as _, Result, bail, ensure};
-    use cove_testbed::{Engine, Guarded, Proxy, Registry, RegistryOptions, Scratch};
+    use cove_testbed::{Engine, Guarded, Proxy, Random, Registry, RegistryOptions, Scratch};
     use flate2::{Compression, GzBuilder};
     use serde_json::{Map, Value, json};
 
@@ -218,25 +218,91 @@ mod recorder {
     const EIGHT_MB: (u64, Step) = (0, Step::Rate(8 * MB));
     const STEADY_LINK: (u64, Step) = (0, Step::Rate(MB));
 
+    // What both engines are asked; Podman's differ in their names.
+    const COLD: Scenario = Scenario {
+        name: "docker-cold",
+        shows: "seven layers, none of them there",
+        link: "8 MB/s",
+        dialect: Dialect::Docker,
+        before: &[],
+        pulls: &[once(APP)],
+        script: &[EIGHT_MB],
+    };
+
+    const PARTLY_CACHED: Scenario = Scenario {
+        name: "docker-partly-cached",
+        shows: "seven layers, the first three there through another image",
+        link: "8 MB/s",
+        dialect: Dialect::Docker,
+        before: &[BASE],
+        pulls: &[once(APP)],
+        script: &[EIGHT_MB],
+    };
+
+    const THROTTLED: Scenario = Scenario {
+        name: "docker-throttled",
+        shows: "four layers over a slow, steady line",
+        link: "1 MB/s",
+        dialect: Dialect::Docker,
+        before: &[],
+        pulls: &[once(STEADY)],
+        script: &[STEADY_LINK],
+    };
+
+    const NOTHING_TO_DO: Scenario = Scenario {
+        name: "docker-nothing-to-do",
+        shows: "an image that is there already",
+        link: "8 MB/s",
+        dialect: Dialect::Docker,
+        before: &[APP],
+        pulls: &[once(APP)],
+        script: &[EIGHT_MB],
+    };
+
+    const HEAVY_EXTRACTION: Scenario = Scenario {
+        name: "docker-heavy-extraction",
+        shows: "layers of a few MB that hold 90 and 70 MB",
+        link: "20 MB/s",
+        dialect: Dialect::Docker,
+        before: &[],
+        pulls: &[once(HEAVY)],
+        script: &[(0, Step::Rate(20 * MB))],
+    };
+
+    const TWO_AT_ONCE: Scenario = Scenario {
+        name: "docker-two-at-once",
+        shows: "one of two pulls at once, of images that share three layers",
+        link: "3 MB/s; a begins at 0, b at 0.8 s",
+        dialect: Dialect::Docker,
+        before: &[],
+        pulls: &[
+            Recorded {
+                suffix: "-a",
+                begins: 0,
+                image: APP,
+            },
+            Recorded {
+                suffix: "-b",
+                begins: 800,
+                image: COUSIN,
+            },
+        ],
+        script: &[(0, Step::Rate(3 * MB))],
+    };
+
+    const NOT_FOUND: Scenario = Scenario {
+        name: "docker-not-found",
+        shows: "a tag that the registry does not have",
+        link: "8 MB/s",
+        dialect: Dialect::Docker,
+        before: &[],
+        pulls: &[once(MISSING)],
+        script: &[EIGHT_MB],
+    };
+
     const SCENARIOS: [Scenario; 22] = [
-        Scenario {
-            name: "docker-cold",
-            shows: "seven layers, none of them there",
-            link: "8 MB/s",
-            dialect: Dialect::Docker,
-            before: &[],
-            pulls: &[once(APP)],
-            script: &[EIGHT_MB],
-        },
-        Scenario {
-            name: "docker-partly-cached",
-            shows: "seven layers, the first three there through another image",
-            link: "8 MB/s",
-            dialect: Dialect::Docker,
-            before: &[BASE],
-            pulls: &[once(APP)],
-            script: &[EIGHT_MB],
-        },
+        COLD,
+        PARTLY_CACHED,
         Scenario {
             name: "docker-cached-elsewhere",
             shows: "seven layers: the first two there, and the fourth too, but on top of another third one",
@@ -255,24 +321,8 @@ mod recorder {
             pulls: &[once(TWIN)],
             script: &[EIGHT_MB],
         },
-        Scenario {
-            name: "docker-nothing-to-do",
-            shows: "an image that is there already",
-            link: "8 MB/s",
-            dialect: Dialect::Docker,
-            before: &[APP],
-            pulls: &[once(APP)],
-            script: &[EIGHT_MB],
-        },
-        Scenario {
-            name: "docker-throttled",
-            shows: "four layers over a slow, steady line",
-            link: "1 MB/s",
-            dialect: Dialect::Docker,
-            before: &[],
-            pulls: &[once(STEADY)],
-            script: &[STEADY_LINK],
-        },
+        NOTHING_TO_DO,
+        THROTTLED,
         Scenario {
             name: "docker-variable",
             shows: "a line that is fast, slow, silent for 5 s, slow and fast again",
@@ -324,88 +374,33 @@ mod recorder {
             pulls: &[once(REPEATED)],
             script: &[(0, Step::Rate(2 * MB))],
         },
-        Scenario {
-            name: "docker-two-at-once",
-            shows: "one of two pulls at once, of images that share three layers",
-            link: "3 MB/s; a begins at 0, b at 0.8 s",
-            dialect: Dialect::Docker,
-            before: &[],
-            pulls: &[
-                Recorded {
-                    suffix: "-a",
-                    begins: 0,
-                    image: APP,
-                },
-                Recorded {
-                    suffix: "-b",
-                    begins: 800,
-                    image: COUSIN,
-                },
-            ],
-            script: &[(0, Step::Rate(3 * MB))],
-        },
-        Scenario {
-            name: "docker-heavy-extraction",
-            shows: "layers of a few MB that hold 90 and 70 MB",
-            link: "20 MB/s",
-            dialect: Dialect::Docker,
-            before: &[],
-            pulls: &[once(HEAVY)],
-            script: &[(0, Step::Rate(20 * MB))],
-        },
-        Scenario {
-            name: "docker-not-found",
-            shows: "a tag that the registry does not have",
-            link: "8 MB/s",
-            dialect: Dialect::Docker,
-            before: &[],
-            pulls: &[once(MISSING)],
-            script: &[EIGHT_MB],
-        },
+        TWO_AT_ONCE,
+        HEAVY_EXTRACTION,
+        NOT_FOUND,
         Scenario {
             name: "podman-cold",
-            shows: "seven layers, none of them there",
-            link: "8 MB/s",
             dialect: Dialect::Podman,
-            before: &[],
-            pulls: &[once(APP)],
-            script: &[EIGHT_MB],
+            ..COLD
         },
         Scenario {
             name: "podman-partly-cached",
-            shows: "seven layers, the first three there through another image",
-            link: "8 MB/s",
             dialect: Dialect::Podman,
-            before: &[BASE],
-            pulls: &[once(APP)],
-            script: &[EIGHT_MB],
+            ..PARTLY_CACHED
         },
         Scenario {
             name: "podman-throttled",
-            shows: "four layers over a slow, steady line",
-            link: "1 MB/s",
             dialect: Dialect::Podman,
-            before: &[],
-            pulls: &[once(STEADY)],
-            script: &[STEADY_LINK],
+            ..THROTTLED
         },
         Scenario {
             name: "podman-nothing-to-do",
-            shows: "an image that is there already",
-            link: "8 MB/s",
             dialect: Dialect::Podman,
-            before: &[APP],
-            pulls: &[once(APP)],
-            script: &[EIGHT_MB],
+            ..NOTHING_TO_DO
         },
         Scenario {
             name: "podman-heavy-extraction",
-            shows: "layers of a few MB that hold 90 and 70 MB",
-            link: "20 MB/s",
             dialect: Dialect::Podman,
-            before: &[],
-            pulls: &[once(HEAVY)],
-            script: &[(0, Step::Rate(20 * MB))],
+            ..HEAVY_EXTRACTION
         },
         Scenario {
             name: "podman-cut",
@@ -418,32 +413,13 @@ mod recorder {
         },
         Scenario {
             name: "podman-two-at-once",
-            shows: "one of two pulls at once, of images that share three layers",
-            link: "3 MB/s; a begins at 0, b at 0.8 s",
             dialect: Dialect::Podman,
-            before: &[],
-            pulls: &[
-                Recorded {
-                    suffix: "-a",
-                    begins: 0,
-                    image: APP,
-                },
-                Recorded {
-                    suffix: "-b",
-                    begins: 800,
-                    image: COUSIN,
-                },
-            ],
-            script: &[(0, Step::Rate(3 * MB))],
+            ..TWO_AT_ONCE
         },
         Scenario {
             name: "podman-not-found",
-            shows: "a tag that the registry does not have",
-            link: "8 MB/s",
             dialect: Dialect::Podman,
-            before: &[],
-            pulls: &[once(MISSING)],
-            script: &[EIGHT_MB],
+            ..NOT_FOUND
         },
     ];
 
@@ -805,14 +781,14 @@ mod recorder {
     impl Content {
         fn tar(self) -> Result<Vec<u8>> {
             const FILE: usize = 4 * MB;
-            let mut random = Random::new(self.seed);
+            let mut random = Random::after(0x9E37_79B9_7F4A_7C15 ^ (self.seed << 32));
             let mut archive = tar::Builder::new(Vec::new());
             for (kind, size) in [("noise", self.noise), ("text", self.text)] {
                 for (index, from) in (0..size).step_by(FILE).enumerate() {
                     let size = FILE.min(size - from);
                     let content = match kind {
-                        "noise" => random.noise(size),
-                        _ => random.text(size),
+                        "noise" => random.bytes(size),
+                        _ => text(&mut random, size),
                     };
                     let mut header = tar::Header::new_ustar();
                     header.set_mode(0o644);
@@ -825,55 +801,30 @@ mod recorder {
         }
     }
 
-    /// Marsaglia's xorshift64: the same bytes for the same seed.
-    struct Random(u64);
-
-    impl Random {
-        fn new(seed: u64) -> Self {
-            Self(0x9E37_79B9_7F4A_7C15 ^ (seed << 32))
+    /// Lines out of a stock of two hundred, each with a number of its own.
+    fn text(random: &mut Random, size: usize) -> Vec<u8> {
+        const WORDS: [&str; 16] = [
+            "anchor", "bow", "cable", "deck", "ebb", "fathom", "galley", "harbour", "island",
+            "jetty", "keel", "lantern", "mast", "north", "oar", "pilot",
+        ];
+        let mut stock = Vec::new();
+        for _ in 0..200 {
+            let words: Vec<&str> = (0..14)
+                .filter_map(|_| WORDS.get((random.number() >> 32) as usize % WORDS.len()))
+                .copied()
+                .collect();
+            stock.push(words.join(" "));
         }
-
-        fn next(&mut self) -> u64 {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            self.0
-        }
-
-        fn noise(&mut self, size: usize) -> Vec<u8> {
-            let mut bytes = Vec::with_capacity(size + 8);
-            while bytes.len() < size {
-                bytes.extend_from_slice(&self.next().to_le_bytes());
+        let mut bytes = Vec::with_capacity(size + 100);
+        while bytes.len() < size {
+            let chosen = random.number() >> 32;
+            if let Some(line) = stock.get(chosen as usize % stock.len()) {
+                bytes.extend_from_slice(line.as_bytes());
             }
-            bytes.truncate(size);
-            bytes
+            bytes.extend_from_slice(format!(" {}\n", chosen % 1000).as_bytes());
         }
-
-        /// Lines out of a stock of two hundred, each with a number of its own.
-        fn text(&mut self, size: usize) -> Vec<u8> {
-            const WORDS: [&str; 16] = [
-                "anchor", "bow", "cable", "deck", "ebb", "fathom", "galley", "harbour", "island",
-                "jetty", "keel", "lantern", "mast", "north", "oar", "pilot",
-            ];
-            let mut stock = Vec::new();
-            for _ in 0..200 {
-                let words: Vec<&str> = (0..14)
-                    .filter_map(|_| WORDS.get((self.next() >> 32) as usize % WORDS.len()))
-                    .copied()
-                    .collect();
-                stock.push(words.join(" "));
-            }
-            let mut bytes = Vec::with_capacity(size + 100);
-            while bytes.len() < size {
-                let chosen = self.next() >> 32;
-                if let Some(line) = stock.get(chosen as usize % stock.len()) {
-                    bytes.extend_from_slice(line.as_bytes());
-                }
-                bytes.extend_from_slice(format!(" {}\n", chosen % 1000).as_bytes());
-            }
-            bytes.truncate(size);
-            bytes
-        }
+        bytes.truncate(size);
+        bytes
     }
 
     /// A whole answer.

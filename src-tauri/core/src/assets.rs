@@ -2,7 +2,9 @@
 //! processor. Where they come from is the shell's business.
 
 use std::borrow::Cow;
-use std::io::Read;
+use std::fs;
+use std::io::{self, Read};
+use std::path::Path;
 
 use bytes::Bytes;
 use flate2::read::GzDecoder;
@@ -48,6 +50,20 @@ impl Assets {
             }
         }
         assets
+    }
+
+    /// Reads the files of a folder, as [`Self::from_files`] takes them.
+    ///
+    /// # Errors
+    /// When the folder or a file of it cannot be read.
+    pub fn from_folder(folder: &Path) -> io::Result<Self> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            files.push((Cow::Owned(name), fs::read(entry.path())?.into()));
+        }
+        Ok(Self::from_files(files))
     }
 
     /// Returns the agent for a processor.

@@ -23,7 +23,7 @@ pub use self::spread::Spread;
 use std::time::Duration;
 
 use self::display::{Display, Figure, Silence};
-use crate::progress::{FinishedPhase, Phase, Progress};
+use crate::progress::{FinishedPhase, Phase, Progress, PullProgress};
 use crate::timing::{RunOutcome, TimingReport};
 
 /// How fast a phase without evidence of its own goes through its band: after the usual time four fifths
@@ -121,7 +121,7 @@ impl Estimator {
     /// Returns how far the run is, and what to show of the time left.
     pub fn progress(&mut self, at: Duration, pull: Option<PullView<'_>>) -> Progress {
         let pulled = pull.map(|pull| pull.tracker.progress(pull.at));
-        self.percent = self.percent.max(self.percent_at(at, pull));
+        self.percent = self.percent.max(self.percent_at(at, pulled));
         let idle = self.idle(at, pull);
         let Figure { eta, ms, bounds_ms } = match self.phase {
             Phase::Ready => Figure::none_left(),
@@ -219,10 +219,10 @@ impl Estimator {
         }
     }
 
-    fn percent_at(&self, at: Duration, pull: Option<PullView<'_>>) -> f64 {
+    fn percent_at(&self, at: Duration, pulled: Option<PullProgress>) -> f64 {
         let (first, last) = self.phase.band();
-        let share = if let (Phase::PullingImage, Some(pull)) = (self.phase, pull) {
-            pull.tracker.progress(pull.at).fraction
+        let share = if let (Phase::PullingImage, Some(pulled)) = (self.phase, pulled) {
+            pulled.fraction
         } else {
             let usual = self.usual.as_ref().and_then(|usual| usual.of(self.phase));
             let usual = usual.map_or(Duration::from_secs(1), |spread| spread.middle());
@@ -250,6 +250,14 @@ fn share_by_time(elapsed: Duration, usual: Duration) -> f64 {
 
 fn as_ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a count of bytes or milliseconds needs no more than 53 bits"
+)]
+fn as_f64(count: u64) -> f64 {
+    count as f64
 }
 
 #[cfg(test)]

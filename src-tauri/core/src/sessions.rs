@@ -533,11 +533,15 @@ impl Sessions {
 
     /// Ends a run: its outcome becomes what the session is, and its one terminal event is told.
     fn settle(&self, id: SessionId, monitor: &Monitor, outcome: Outcome) {
-        let (phase, progress, ended) = match &outcome {
-            Outcome::Ready { .. } => (Phase::Ready, monitor.finish(), RunOutcome::Ready),
-            Outcome::Failed { .. } => with_snapshot(monitor, RunOutcome::Failed),
-            Outcome::Cancelled { .. } => with_snapshot(monitor, RunOutcome::Cancelled),
+        let ended = match &outcome {
+            Outcome::Ready { .. } => {
+                monitor.finish();
+                RunOutcome::Ready
+            }
+            Outcome::Failed { .. } => RunOutcome::Failed,
+            Outcome::Cancelled { .. } => RunOutcome::Cancelled,
         };
+        let (phase, progress, _message) = monitor.snapshot();
         let timing = monitor.report(ended);
         let lesson = monitor.lesson();
         monitor.leave_pull();
@@ -670,12 +674,6 @@ impl Sessions {
             .map(read)
             .ok_or_else(|| Error::SessionNotFound(id.to_string()))
     }
-}
-
-/// Returns where a run was when it came to this end.
-fn with_snapshot(monitor: &Monitor, ended: RunOutcome) -> (Phase, Progress, RunOutcome) {
-    let (phase, progress, _message) = monitor.snapshot();
-    (phase, progress, ended)
 }
 
 impl Shared {

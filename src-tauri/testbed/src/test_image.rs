@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use crate::image::{Image, ImageConfig, Layer, Tree};
+use crate::random::Random;
 
 /// One of the test images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -215,16 +216,7 @@ fn shell() -> Result<Layer> {
 
 /// Returns a layer of one file with bytes that do not compress, the same for the same seed.
 fn noise(seed: usize, size: usize) -> Result<Layer> {
-    let mut state = 0x9E37_79B9_7F4A_7C15_u64 ^ ((seed as u64 + 1) << 32);
-    let mut bytes = Vec::with_capacity(size + 8);
-    while bytes.len() < size {
-        // Marsaglia's xorshift64: random enough for gzip.
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes.truncate(size);
+    let bytes = Random::after(0x9E37_79B9_7F4A_7C15 ^ ((seed as u64 + 1) << 32)).bytes(size);
     let mut tree = Tree::default();
     tree.file(&format!("opt/noise/{seed}"), 0o644, 0, bytes);
     tree.into_layer()

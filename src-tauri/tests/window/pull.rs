@@ -108,14 +108,15 @@ fn check_timing(app: &App) {
     // What still fades in has no text for a driver.
     app.settle();
     let verdict = app.window.text(place).unwrap();
-    assert!(verdict.ends_with('.'), "the verdict is: {verdict}");
+    assert!(
+        verdict.contains("download"),
+        "the line was slow, and the verdict is: {verdict}"
+    );
     app.picture("timing");
     app.press("[data-testid=timing-dialog] [aria-label=Close]");
     app.window
         .wait_gone("[data-testid=timing-dialog]", SOON)
         .unwrap();
-    // The window can be used again.
-    app.press("[data-testid=new-session]");
 }
 
 #[test]
@@ -193,6 +194,7 @@ fn a_cold_pull_moves_truthfully_and_opens_the_panes_only_when_ready() {
     );
 
     check_panes(&record, &id);
+    check_timing(&app);
 
     // The second time there is a history to count on.
     app.invoke("delete_session", &json!({"id": id}));
@@ -206,12 +208,11 @@ fn a_cold_pull_moves_truthfully_and_opens_the_panes_only_when_ready() {
         .iter()
         .map(|event| &event.payload["progress"]["eta_ms"])
         .collect();
-    assert!(etas.iter().any(|eta| eta.is_u64()), "{etas:?}");
+    assert!(etas.iter().all(|eta| eta.is_u64()), "{etas:?}");
     figure(
         "remaining time told in the second pull, ms",
         format!("{} to {}", etas[0], etas[etas.len() - 1]),
     );
-    check_timing(&app);
 }
 
 #[test]

@@ -11,7 +11,8 @@ import type { TimingReport } from "../bindings/TimingReport";
 import type { Undone } from "../bindings/Undone";
 import type { SessionNews } from "../lib/ipc/events";
 
-const NOTHING_YET: Progress = {
+/** A run of which nothing was heard yet. */
+export const NOTHING_YET: Progress = {
   percent: 0,
   eta_ms: null,
   eta: { kind: "calculating" },

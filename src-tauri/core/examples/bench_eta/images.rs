@@ -2,7 +2,7 @@
 //! are mostly work to unpack. Made from seeds, so that each build gives the same digests.
 
 use anyhow::Result;
-use cove_testbed::{Busybox, Image, ImageConfig, Layer, Tree};
+use cove_testbed::{Busybox, Image, ImageConfig, Layer, Random, Tree};
 
 /// An image of the bench.
 #[derive(Debug)]
@@ -125,8 +125,8 @@ impl BenchImage {
     }
 
     fn layer(&self, index: usize, content: Content) -> Result<Layer> {
-        let mut random = Random::new(&format!("{} {index}", self.name));
-        let lines: Vec<Vec<u8>> = (0..LINES).map(|_| random.line()).collect();
+        let mut random = Random::after(hash(&format!("{} {index}", self.name)) | 1);
+        let lines: Vec<Vec<u8>> = (0..LINES).map(|_| line(&mut random)).collect();
         let (Noise(kilobytes) | Text(kilobytes) | Mixed(kilobytes)) = content;
         let mut tree = Tree::default();
         let mut left = kilobytes * 1_000;
@@ -139,9 +139,9 @@ impl BenchImage {
                 Mixed(_) => file % 2 == 1,
             };
             let bytes = if is_text {
-                random.text(size, &lines)
+                text(&mut random, size, &lines)
             } else {
-                random.noise(size)
+                random.bytes(size)
             };
             let path = format!("opt/{index}/{:03}/{file:05}", file / 100);
             tree.file(&path, 0o644, 0, bytes);
@@ -152,54 +152,32 @@ impl BenchImage {
     }
 }
 
-/// Random numbers from a seed: Marsaglia's xorshift64.
-struct Random(u64);
+/// Returns a number for a text by FNV-1a, so that texts that differ in a letter have nothing in common.
+pub(crate) fn hash(text: &str) -> u64 {
+    text.bytes().fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
+    })
+}
 
-impl Random {
-    fn new(seed: &str) -> Self {
-        // FNV-1a, so that seeds that differ in a letter have nothing in common.
-        let hash = seed.bytes().fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
-        });
-        Self(hash | 1)
+fn line(random: &mut Random) -> Vec<u8> {
+    // Nothing in common with the begin of another: gzip gives up after a number of candidates.
+    let mut line = Vec::new();
+    for _ in 0..8 {
+        line.extend(format!("{:010x} ", random.number() >> 24).bytes());
     }
+    line.push(b'\n');
+    line
+}
 
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
+fn text(random: &mut Random, size: usize, lines: &[Vec<u8>]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(size + 128);
+    while bytes.len() < size {
+        let count = lines.len().max(1) as u64;
+        let chosen = usize::try_from(random.number() % count)
+            .ok()
+            .and_then(|index| lines.get(index));
+        bytes.extend_from_slice(chosen.map_or(b"\n", Vec::as_slice));
     }
-
-    fn noise(&mut self, size: usize) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(size + 8);
-        while bytes.len() < size {
-            bytes.extend_from_slice(&self.next().to_le_bytes());
-        }
-        bytes.truncate(size);
-        bytes
-    }
-
-    fn line(&mut self) -> Vec<u8> {
-        // Nothing in common with the begin of another: gzip gives up after a number of candidates.
-        let mut line = Vec::new();
-        for _ in 0..8 {
-            line.extend(format!("{:010x} ", self.next() >> 24).bytes());
-        }
-        line.push(b'\n');
-        line
-    }
-
-    fn text(&mut self, size: usize, lines: &[Vec<u8>]) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(size + 128);
-        while bytes.len() < size {
-            let count = lines.len().max(1) as u64;
-            let chosen = usize::try_from(self.next() % count)
-                .ok()
-                .and_then(|index| lines.get(index));
-            bytes.extend_from_slice(chosen.map_or(b"\n", Vec::as_slice));
-        }
-        bytes.truncate(size);
-        bytes
-    }
+    bytes.truncate(size);
+    bytes
 }

@@ -1,6 +1,5 @@
 //! Makes the runs: every image over every kind of link, twice, each time as if it had never been pulled.
 
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +47,7 @@ pub(crate) fn make(extent: Extent, mut each: impl FnMut(Trace) -> Result<()>) ->
     let Some(engine) = Engine::from_env() else {
         bail!("run `cargo xtask bench eta`, which starts an engine");
     };
-    let assets = read_assets(Path::new(&std::env::var("COVE_ASSETS")?))?;
+    let assets = Assets::from_folder(Path::new(&std::env::var("COVE_ASSETS")?))?;
     let registry = Registry::start(RegistryOptions::default())?;
     let chosen = match extent {
         Extent::Full => &images::ALL[..],
@@ -254,21 +253,9 @@ fn mean_speed(link: Link, pass: Pass, seed: u64) -> f64 {
 }
 
 fn seed_of(text: &str) -> u64 {
-    // FNV-1a, folded once more: its low bits alone are not even for short texts.
-    let hash = text.bytes().fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
-    });
+    // Folded once more: its low bits alone are not even for short texts.
+    let hash = images::hash(text);
     hash ^ (hash >> 29)
-}
-
-fn read_assets(folder: &Path) -> Result<Assets> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        files.push((name.into(), fs::read(entry.path())?.into()));
-    }
-    Ok(Assets::from_files(files))
 }
 
 #[expect(

@@ -15,6 +15,17 @@ pub struct Forecast {
 }
 
 impl Forecast {
+    /// Returns the forecast of something whose seconds are known at a pace: 1 is as slow as it gets
+    /// nine times in ten, −1 as quick.
+    #[must_use]
+    pub(super) fn at_paces(seconds: impl Fn(f64) -> f64) -> Self {
+        Self {
+            low: seconds(-1.0),
+            mid: seconds(0.0),
+            high: seconds(1.0),
+        }
+    }
+
     /// Returns the forecast of two things one after the other that have nothing to do with each
     /// other: middles add up, distances from the middle add up as independent errors do.
     #[must_use]

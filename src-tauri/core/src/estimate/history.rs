@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
+use super::as_f64;
 use super::spread::Spread;
 use crate::engine::LayerSize;
 use crate::progress::Phase;
@@ -340,10 +341,7 @@ impl Usual {
     }
 
     fn slot(&self, phase: Phase) -> Option<(Spread, bool)> {
-        let index = Phase::WORKING
-            .iter()
-            .position(|working| *working == phase)?;
-        self.phases.get(index).copied()
+        of_phase(&self.phases, phase)
     }
 }
 
@@ -434,10 +432,14 @@ fn first_guess(phase: Phase, source: ImageSource) -> f64 {
     if (phase, source) == (Phase::PullingImage, ImageSource::BuiltIn) {
         return FIRST_GUESS_LOAD_S;
     }
-    let index = Phase::WORKING.iter().position(|working| *working == phase);
-    index
-        .and_then(|index| FIRST_GUESS_S.get(index).copied())
-        .unwrap_or_default()
+    of_phase(&FIRST_GUESS_S, phase).unwrap_or_default()
+}
+
+/// Returns what belongs to a phase in a row of all working ones.
+fn of_phase<T: Copy>(row: &[T; 5], phase: Phase) -> Option<T> {
+    let mut row = Phase::WORKING.into_iter().zip(row);
+    row.find(|(working, _)| *working == phase)
+        .map(|(_, item)| *item)
 }
 
 fn phase_key(kind: &RunKind, phase: Phase) -> String {
@@ -535,14 +537,6 @@ fn middle_of(samples: impl ExactSizeIterator<Item = f64>) -> Option<f64> {
         }
     }
     None
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "a count of bytes needs no more than 53 bits"
-)]
-fn as_f64(bytes: u64) -> f64 {
-    bytes as f64
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use super::history::{LayerMemory, PullLesson, PullUsual, Shape};
 use super::queue::{LayerLeft, seconds_left};
 use super::rate::{RateMeter, STALL};
 use super::spread::Spread;
+use super::{as_f64, as_ms};
 use crate::engine::{LayerSize, LayerStep, LayerTelling, PullMessage};
 use crate::progress::PullProgress;
 use crate::timing::PullTiming;
@@ -38,10 +39,10 @@ const UNKNOWN_FOR_S: f64 = 1.5;
 const SURPRISE: f64 = 4.0;
 /// How much of a change is taken to go on, for each time that the past fits into what is left.
 const TREND: f64 = 0.6;
-/// After this many seconds of work that is not told, nobody knows when it ends.
-const SILENT_WORK_S: f64 = 30.0;
 /// The most that a trend may add, as a logarithm.
 const MOST_TREND: f64 = 0.5;
+/// After this many seconds of work that is not told, nobody knows when it ends.
+const SILENT_WORK_S: f64 = 30.0;
 
 /// Adds up the layers of one pull.
 #[derive(Debug, Clone, Default)]
@@ -289,37 +290,32 @@ impl PullTracker {
         if self.works_in_silence() && silence > SILENT_WORK_S {
             return None;
         }
-        let bytes_left: f64 = self.download_left(1.0)?.iter().sum();
+        let average = self.average_left()?;
+        let bytes_left: f64 = self.download_left(average, 1.0).iter().sum();
         let judged = if bytes_left > 0.0 {
             Some(self.judge_line(bytes_left, usual)?)
         } else {
             None
         };
-        let at_pace = |pace: f64| {
-            let (sizes, extraction) = (
-                UNKNOWN_SIZE_FACTOR.powf(pace),
-                (pace * Z_P90 * self.extraction_deviation(usual)).exp(),
-            );
+        let extraction_deviation = self.extraction_deviation(usual);
+        let slots = self.slots.max(USUAL_SLOTS);
+        let forecast = Forecast::at_paces(|pace| {
+            let extraction = (pace * Z_P90 * extraction_deviation).exp();
             let rate = judged.map_or(1.0, |(level, deviation)| {
                 (level - pace * Z_P90 * deviation).exp()
             });
-            let downloads = self.download_left(sizes)?;
+            let sizes = UNKNOWN_SIZE_FACTOR.powf(pace);
+            let downloads = self.download_left(average, sizes);
             let extractions = self.extraction_left(heard, usual, &downloads, extraction);
-            let layers: Vec<_> = downloads
-                .into_iter()
-                .zip(extractions)
+            let layers = downloads.into_iter().zip(extractions);
+            let layers: Vec<_> = layers
                 .map(|(download, extraction)| LayerLeft {
                     download,
                     extraction,
                 })
                 .collect();
-            Some(seconds_left(&layers, self.slots.max(USUAL_SLOTS), rate))
-        };
-        let forecast = Forecast {
-            low: at_pace(-1.0)?,
-            mid: at_pace(0.0)?,
-            high: at_pace(1.0)?,
-        };
+            seconds_left(&layers, slots, rate)
+        });
         Some(self.with_stalls(forecast, usual).after(silence))
     }
 
@@ -414,17 +410,13 @@ impl PullTracker {
             };
             usual.image.iter().map(of).collect()
         };
-        let deviation = line.variance.sqrt();
-        let at_pace = |pace: f64| {
-            let rate = (line.level - pace * Z_P90 * deviation).exp();
-            let extraction = (pace * Z_P90 * self.extraction_deviation(usual)).exp();
+        let (line_deviation, extraction_deviation) =
+            (line.variance.sqrt(), self.extraction_deviation(usual));
+        let forecast = Forecast::at_paces(|pace| {
+            let rate = (line.level - pace * Z_P90 * line_deviation).exp();
+            let extraction = (pace * Z_P90 * extraction_deviation).exp();
             seconds_left(&layers(extraction), USUAL_SLOTS, rate)
-        };
-        let forecast = Forecast {
-            low: at_pace(-1.0),
-            mid: at_pace(0.0),
-            high: at_pace(1.0),
-        };
+        });
         Some(waiting.then(self.with_stalls(forecast, usual)))
     }
 
@@ -477,22 +469,33 @@ impl PullTracker {
         Some((level, (variance + seen.unrest / horizon).sqrt()))
     }
 
-    /// Returns the bytes left of each layer; one of unknown size counts as an average one, times
-    /// `unknown`. `None` when no size is known at all.
-    fn download_left(&self, unknown: f64) -> Option<Vec<f64>> {
-        let average = self.average_size();
+    /// Returns the size that a layer of unknown size counts with, which is none where there is no such
+    /// layer to download; `None` when it would be needed and no size is known at all.
+    fn average_left(&self) -> Option<f64> {
+        let is_needed = self
+            .layers
+            .iter()
+            .any(|layer| layer.stage < Stage::Downloaded && layer.total.is_none());
+        if is_needed {
+            self.average_size()
+        } else {
+            Some(0.0)
+        }
+    }
+
+    /// Returns the bytes left of each layer; one of unknown size counts with the average, times
+    /// `unknown`.
+    fn download_left(&self, average: f64, unknown: f64) -> Vec<f64> {
         self.layers
             .iter()
             .map(|layer| match (layer.stage, layer.total) {
                 (Stage::Waiting | Stage::Downloading, Some(total)) => {
-                    Some(as_f64(total.saturating_sub(layer.downloaded)))
+                    as_f64(total.saturating_sub(layer.downloaded))
                 }
                 (Stage::Waiting | Stage::Downloading, None) => {
-                    Some((average? * unknown - as_f64(layer.downloaded)).max(0.0))
+                    (average * unknown - as_f64(layer.downloaded)).max(0.0)
                 }
-                (Stage::Downloaded | Stage::Extracting | Stage::Done | Stage::Existing, _) => {
-                    Some(0.0)
-                }
+                (Stage::Downloaded | Stage::Extracting | Stage::Done | Stage::Existing, _) => 0.0,
             })
             .collect()
     }
@@ -804,24 +807,12 @@ fn layer_id(digest: &str) -> String {
 }
 
 #[expect(
-    clippy::cast_precision_loss,
-    reason = "a share of bytes needs no more than 53 bits"
-)]
-fn as_f64(bytes: u64) -> f64 {
-    bytes as f64
-}
-
-#[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "a count, and the cast saturates"
 )]
 fn as_u64(count: f64) -> u64 {
     count.round() as u64
-}
-
-fn as_ms(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn count(layers: usize) -> u32 {

@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use super::as_f64;
 use super::history::Shape;
 
 /// Silence that is longer than this is a stall: it counts as lost time and not as a slow line.
@@ -249,14 +250,6 @@ fn weighted_mean(blocks: &[f64], block: f64, memory: f64) -> Option<f64> {
         weight *= fade;
     }
     (weights > 0.0).then(|| sum / weights)
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "a count of bytes needs no more than 53 bits"
-)]
-fn as_f64(bytes: u64) -> f64 {
-    bytes as f64
 }
 
 #[expect(

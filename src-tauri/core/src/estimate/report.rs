@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{PullView, Usual, as_ms};
+use super::{PullView, Usual, as_f64, as_ms};
 use crate::progress::{FinishedPhase, Phase};
 use crate::timing::{PhaseTiming, PullTiming, RunOutcome, TimingReport};
 
@@ -161,14 +161,6 @@ fn capitalised(text: &str) -> String {
         .next()
         .map(|first| first.to_uppercase().chain(letters).collect())
         .unwrap_or_default()
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "a count needs no more than 53 bits"
-)]
-fn as_f64(count: u64) -> f64 {
-    count as f64
 }
 
 #[cfg(test)]

@@ -57,11 +57,9 @@ impl Monitor {
         (watched.estimator.phase(), progress, watched.message.clone())
     }
 
-    /// Ends the last phase: the session is ready. Returns the figures of the whole run.
-    #[must_use]
-    pub(crate) fn finish(&self) -> Progress {
+    /// Ends the last phase: the session is ready.
+    pub(crate) fn finish(&self) {
         self.enter(Phase::Ready, "Ready".to_owned());
-        self.snapshot().1
     }
 
     /// Returns what the run teaches, once it is finished, if anything.
@@ -167,7 +165,8 @@ mod tests {
                 tokio::time::advance(Duration::from_millis(500)).await;
             }
         }
-        let progress = monitor.finish();
+        monitor.finish();
+        let progress = monitor.snapshot().1;
         assert!((progress.percent - 100.0).abs() < f64::EPSILON);
         assert_eq!(progress.finished.len(), 5);
         assert!(

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use cove_core::event::{Phase, SessionEvent};
 use cove_core::session::SessionState;
-use cove_testbed::{Engine, Proxy, Registry, RegistryOptions, TestImage};
+use cove_testbed::{Engine, Proxy, Random, Registry, RegistryOptions, TestImage};
 
 use crate::support::slow_engine::{Held, SlowEngine};
 use crate::support::{App, Start, check_run, note, own_engine, shared_registry};
@@ -79,27 +79,15 @@ fn report(what: &str, mut latencies: Vec<Duration>) {
     ));
 }
 
-/// Numbers that differ in each run, from a seed that is printed.
-struct Random(u64);
-
-impl Random {
-    fn new() -> Self {
-        let seed = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap()
-            .as_secs()
-            | 1;
-        note(&format!("seed {seed}"));
-        Self(seed)
-    }
-
-    /// Marsaglia's xorshift64.
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
+/// Returns numbers that differ in each run, from a seed that is printed.
+fn random() -> Random {
+    let seed = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs()
+        | 1;
+    note(&format!("seed {seed}"));
+    Random::after(seed)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -107,7 +95,7 @@ async fn cancelling_in_any_phase_leaves_nothing_behind() {
     let Some(app) = App::shared() else { return };
     // The image is there already, so that every phase is short and each moment can be met.
     app.ready(None).await;
-    let (mut random, mut latencies) = (Random::new(), Vec::new());
+    let (mut random, mut latencies) = (random(), Vec::new());
     for phase in Phase::WORKING {
         for round in 0..4 {
             let longest = if phase == Phase::StartingContainer {
@@ -115,7 +103,11 @@ async fn cancelling_in_any_phase_leaves_nothing_behind() {
             } else {
                 15_000
             };
-            let delay = Duration::from_micros(if round == 0 { 0 } else { random.below(longest) });
+            let delay = Duration::from_micros(if round == 0 {
+                0
+            } else {
+                random.number() % longest
+            });
             latencies.extend(check(&app, None, phase, delay).await);
         }
     }
@@ -136,9 +128,9 @@ async fn cancelling_a_pull_leaves_nothing_behind_and_a_retry_becomes_ready() {
     proxy.set_rate(4 << 20);
     let image = format!("{}/layers", proxy.address());
     let app = App::on(&engine);
-    let (mut random, mut latencies) = (Random::new(), Vec::new());
+    let (mut random, mut latencies) = (random(), Vec::new());
     for _ in 0..4 {
-        let delay = Duration::from_millis(random.below(1_500));
+        let delay = Duration::from_millis(random.number() % 1_500);
         let took = check(&app, Some(&image), Phase::PullingImage, delay).await;
         latencies.push(took.expect("a slow pull is not over yet"));
     }

@@ -1,10 +1,12 @@
 //! Pulls: one for all who wait for the same image, and what is told of it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use cove_core::engine::{LayerStep, PullMessage};
 use cove_core::error::{Error, ErrorCode, ImageReason};
 use cove_core::event::{Eta, Phase, PullProgress, SessionEvent};
+use cove_core::session::SessionId;
 use cove_core::timing::{PullTiming, RunOutcome, TimingReport};
 use cove_testbed::{Proxy, Registry, RegistryOptions, TestImage};
 
@@ -46,6 +48,23 @@ fn slow_pull() -> Vec<(Duration, PullMessage)> {
         .collect()
 }
 
+/// The same with a second layer, of which the engine says nothing but that it is there.
+fn slow_pull_of_two() -> Vec<(Duration, PullMessage)> {
+    let mut messages = slow_pull();
+    let waiting = PullMessage {
+        layer: "b".to_owned(),
+        step: LayerStep::Announced,
+    };
+    messages.insert(1, (ms(1), waiting));
+    messages
+}
+
+/// Starts over a made-up engine that pulls like this.
+fn app_that_pulls(engine: &Arc<FakeEngine>, messages: Vec<(Duration, PullMessage)>) -> App {
+    engine.pulls(messages);
+    App::over(engine.clone(), fake_assets(), None, Start::default())
+}
+
 fn timing(run: &[Moment]) -> &TimingReport {
     match &run.last().unwrap().event {
         SessionEvent::Ready(event) => &event.timing,
@@ -65,6 +84,15 @@ fn pulls(run: &[Moment]) -> Vec<PullProgress> {
     told.filter_map(|(_, progress)| progress.pull).collect()
 }
 
+/// Waits until a session has told of more bytes than these.
+async fn until_downloaded(app: &App, id: SessionId, bytes: u64) {
+    let is_there = |moments: &[Moment]| {
+        let told = pulls(moments).last()?.downloaded_bytes;
+        (told > bytes).then_some(())
+    };
+    app.heard.until(id, is_there).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn two_sessions_of_one_image_share_one_pull_and_cancelling_one_does_not_stop_the_other() {
     let Some(engine) = own_engine() else { return };
@@ -72,12 +100,8 @@ async fn two_sessions_of_one_image_share_one_pull_and_cancelling_one_does_not_st
     proxy.set_rate(12 << 20);
     let app = App::on(&engine);
     let [first, second, third] = [(); 3].map(|()| app.create(Some(&image)));
-    let under_way = |moments: &[Moment]| {
-        let bytes = pulls(moments).last()?.downloaded_bytes;
-        (bytes > 8 << 20).then_some(())
-    };
     for id in [first, second, third] {
-        app.heard.until(id, under_way).await;
+        until_downloaded(&app, id, 8 << 20).await;
     }
     app.sessions.cancel(first).await.unwrap();
     let cancelled = app.heard.run(first, 1).await;
@@ -133,12 +157,8 @@ async fn cancelling_the_last_who_waits_stops_the_pull_on_the_engine() {
     proxy.set_rate(4 << 20);
     let app = App::on(&engine);
     let ids = [(); 2].map(|()| app.create(Some(&image)));
-    let under_way = |moments: &[Moment]| {
-        let bytes = pulls(moments).last()?.downloaded_bytes;
-        (bytes > 2 << 20).then_some(())
-    };
     for id in ids {
-        app.heard.until(id, under_way).await;
+        until_downloaded(&app, id, 2 << 20).await;
     }
     app.sessions.cancel(ids[0]).await.unwrap();
     assert!(proxy.open_connections() > 0, "the other still waits");
@@ -152,8 +172,7 @@ async fn cancelling_the_last_who_waits_stops_the_pull_on_the_engine() {
 #[tokio::test(start_paused = true)]
 async fn a_pull_ends_with_the_last_run_that_waits_for_it() {
     let engine = FakeEngine::new();
-    engine.pulls(slow_pull());
-    let app = App::over(engine.clone(), fake_assets(), None, Start::default());
+    let app = app_that_pulls(&engine, slow_pull());
     let ids = [(); 2].map(|()| app.create(Some("slow/image")));
     tokio::time::sleep(ms(5_000)).await;
     assert!(engine.is_pulling());
@@ -169,14 +188,13 @@ async fn a_pull_ends_with_the_last_run_that_waits_for_it() {
 #[tokio::test(start_paused = true)]
 async fn a_pull_that_fails_fails_for_all_who_wait_and_the_next_one_begins_anew() {
     let engine = FakeEngine::new();
-    engine.pulls(slow_pull());
     let failure = Error::ImageUnavailable {
         image: "slow/image".to_owned(),
         reason: ImageReason::Network,
         message: "no such host".to_owned(),
     };
     engine.next("pull", Act::Fail(failure));
-    let app = App::over(engine.clone(), fake_assets(), None, Start::default());
+    let app = app_that_pulls(&engine, slow_pull());
     let ids = [(); 2].map(|()| app.create(Some("slow/image")));
     for id in ids {
         let run = app.heard.run(id, 1).await;
@@ -189,16 +207,9 @@ async fn a_pull_that_fails_fails_for_all_who_wait_and_the_next_one_begins_anew()
 #[tokio::test(start_paused = true)]
 async fn a_total_is_a_lower_bound_until_the_registry_has_answered() {
     let engine = FakeEngine::new();
-    let mut messages = slow_pull();
-    let waiting = PullMessage {
-        layer: "b".to_owned(),
-        step: LayerStep::Announced,
-    };
-    messages.insert(1, (ms(1), waiting));
-    engine.pulls(messages);
     engine.weighs(&[("sha256:a", 40 * MB), ("sha256:b", 20 * MB)]);
     engine.next("layer_sizes", Act::Late(ms(3_000)));
-    let app = App::over(engine.clone(), fake_assets(), None, Start::default());
+    let app = app_that_pulls(&engine, slow_pull_of_two());
     let (_, run) = app.create_and_wait(Some("slow/image")).await;
     check_ready(&run);
     let mut totals: Vec<_> = pulls(&run)
@@ -216,20 +227,13 @@ async fn a_total_is_a_lower_bound_until_the_registry_has_answered() {
 #[tokio::test(start_paused = true)]
 async fn sizes_that_are_remembered_are_not_asked_for_again() {
     let engine = FakeEngine::new();
-    let mut messages = slow_pull();
-    let waiting = PullMessage {
-        layer: "b".to_owned(),
-        step: LayerStep::Announced,
-    };
-    messages.insert(1, (ms(1), waiting));
-    engine.pulls(messages.clone());
     engine.weighs(&[("sha256:a", 40 * MB), ("sha256:b", 20 * MB)]);
-    let app = App::over(engine.clone(), fake_assets(), None, Start::default());
+    let app = app_that_pulls(&engine, slow_pull_of_two());
     let (_, run) = app.create_and_wait(Some("slow/image")).await;
     check_ready(&run);
     assert_eq!(engine.calls("layer_sizes"), 1);
 
-    engine.pulls(messages);
+    engine.pulls(slow_pull_of_two());
     let (_, run) = app.create_and_wait(Some("slow/image")).await;
     check_ready(&run);
     assert_eq!(engine.calls("pull"), 2);
@@ -242,8 +246,7 @@ async fn a_stall_is_told_after_three_seconds_with_the_layer_that_is_waited_for()
     let engine = FakeEngine::new();
     let mut messages = slow_pull();
     messages[20].0 = ms(9_000);
-    engine.pulls(messages);
-    let app = App::over(engine.clone(), fake_assets(), None, Start::default());
+    let app = app_that_pulls(&engine, messages);
     let (_, run) = app.create_and_wait(Some("slow/image")).await;
     check_ready(&run);
     let told = run.iter().filter_map(|moment| progress_of(&moment.event));
@@ -266,8 +269,7 @@ async fn a_stall_is_told_after_three_seconds_with_the_layer_that_is_waited_for()
 #[tokio::test(start_paused = true)]
 async fn where_the_time_of_the_last_run_went_is_known_after_a_restart_and_gone_with_its_session() {
     let engine = FakeEngine::new();
-    engine.pulls(slow_pull());
-    let app = App::over(engine.clone(), fake_assets(), None, Start::default());
+    let app = app_that_pulls(&engine, slow_pull());
     let (id, run) = app.create_and_wait(Some("slow/image")).await;
     check_ready(&run);
     let told = timing(&run).clone();
@@ -345,8 +347,7 @@ async fn however_fast_an_engine_talks_a_session_tells_ten_things_a_second_at_mos
             message,
         )
     });
-    engine.pulls(messages.collect());
-    let app = App::over(engine.clone(), fake_assets(), None, Start::default());
+    let app = app_that_pulls(&engine, messages.collect());
     let (_, run) = app.create_and_wait(Some("chatty/image")).await;
     check_ready(&run);
     assert!(run.last().unwrap().at >= ms(5_000));

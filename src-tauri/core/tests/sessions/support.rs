@@ -4,8 +4,6 @@ pub(crate) mod fake_engine;
 #[cfg(unix)]
 pub(crate) mod slow_engine;
 
-use std::borrow::Cow;
-use std::fs;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -282,11 +280,7 @@ pub(crate) fn assets() -> Assets {
         || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../assets"),
         PathBuf::from,
     );
-    Assets::from_files(fs::read_dir(&folder).unwrap().map(|entry| {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        (Cow::Owned(name), fs::read(&path).unwrap().into())
-    }))
+    Assets::from_folder(&folder).unwrap()
 }
 
 /// Starts an engine of the test's own: a pull is cold only where no other test has had its layers.
