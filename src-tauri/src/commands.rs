@@ -5,7 +5,7 @@ use cove_core::engine::{EngineView, ImageView};
 use cove_core::error::Error;
 use cove_core::event::Phase;
 use cove_core::files::{DirContent, FileContent};
-use cove_core::session::{Session, SessionId, SessionState, SessionStatus};
+use cove_core::session::{ChosenArchive, Session, SessionId, SessionState, SessionStatus, Usage};
 use cove_core::sessions::Sessions;
 use cove_core::settings::Settings;
 use cove_core::template::{self, TemplateCard};
@@ -15,8 +15,9 @@ use serde_json::json;
 use tauri::ipc::{Channel, Invoke, InvokeResponseBody, IpcResponse, JavaScriptChannelId, Request};
 use tauri::{AppHandle, State, Webview, Wry};
 
+use crate::archives::{self, Archives};
 use crate::ipc::{Answer, Arguments, WireError, ok};
-use crate::settings;
+use crate::{leaving, settings};
 
 /// A name and its handler are one line, so that none is known and not handled.
 macro_rules! commands {
@@ -37,13 +38,23 @@ commands![
     retry_session,
     open_session,
     stop_session,
+    restart_session,
+    rename_session,
+    rebuild_session,
+    duplicate_session,
+    discard_session,
     delete_session,
+    session_usage,
+    export_session,
+    cancel_export,
+    choose_archive,
     list_sessions,
     list_templates,
     list_images,
     engine_status,
     read_settings,
     write_settings,
+    leave_app,
     list_dir,
     read_file,
     write_file,
@@ -96,14 +107,25 @@ struct Created {
     message: &'static str,
 }
 
+impl Created {
+    fn of(session_id: SessionId) -> Self {
+        Self {
+            session_id,
+            phase: Phase::Starting,
+            message: "Starting",
+        }
+    }
+}
+
 #[tauri::command]
-async fn create_session(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<Created> {
-    let session_id = sessions.create(Arguments::of(request.body()).value("request"))?;
-    ok(Created {
-        session_id,
-        phase: Phase::Starting,
-        message: "Starting",
-    })
+async fn create_session(
+    request: Request<'_>,
+    archives: State<'_, Archives>,
+    sessions: State<'_, Sessions>,
+) -> Answer<Created> {
+    let mut wanted = Arguments::of(request.body()).value("request").clone();
+    let source = archives.source(&mut wanted)?;
+    ok(Created::of(sessions.create_from(&wanted, source)?))
 }
 
 #[tauri::command]
@@ -146,10 +168,129 @@ async fn stop_session(request: Request<'_>, sessions: State<'_, Sessions>) -> An
 }
 
 #[tauri::command]
-async fn delete_session(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<Done> {
+async fn restart_session(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<Acted> {
+    ok(sessions
+        .restart(Arguments::of(request.body()).id()?)
+        .await?
+        .into())
+}
+
+#[derive(Serialize)]
+struct Renamed {
+    session_id: SessionId,
+    name: String,
+}
+
+#[tauri::command]
+async fn rename_session(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<Renamed> {
+    let arguments = Arguments::of(request.body());
+    let session_id = arguments.id()?;
+    let name = arguments.get::<String>("name")?;
+    ok(Renamed {
+        session_id,
+        name: sessions.rename(session_id, &name).await?,
+    })
+}
+
+#[tauri::command]
+async fn rebuild_session(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<Acted> {
+    let arguments = Arguments::of(request.body());
+    let (id, image) = (arguments.id()?, arguments.get::<Option<String>>("image")?);
+    ok(sessions.rebuild(id, image.as_deref()).await?.into())
+}
+
+#[tauri::command]
+async fn duplicate_session(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<Created> {
+    let arguments = Arguments::of(request.body());
+    let id = arguments.id()?;
+    let name = arguments.get::<Option<String>>("project_name")?;
+    ok(Created::of(sessions.duplicate(id, name.as_deref()).await?))
+}
+
+#[tauri::command]
+async fn discard_session(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<Done> {
     let session_id = Arguments::of(request.body()).id()?;
-    sessions.delete(session_id).await?;
+    sessions.discard(session_id).await?;
     ok(Done { session_id })
+}
+
+#[tauri::command]
+async fn delete_session(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<Done> {
+    let arguments = Arguments::of(request.body());
+    let session_id = arguments.id()?;
+    if arguments.get::<Option<bool>>("keep_volume")? == Some(true) {
+        sessions.delete_container(session_id).await?;
+    } else {
+        sessions.delete(session_id).await?;
+    }
+    ok(Done { session_id })
+}
+
+#[derive(Serialize)]
+struct UsageAnswer {
+    usage: Usage,
+}
+
+#[tauri::command]
+async fn session_usage(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<UsageAnswer> {
+    ok(UsageAnswer {
+        usage: sessions.usage(Arguments::of(request.body()).id()?).await?,
+    })
+}
+
+#[derive(Serialize)]
+struct Export {
+    session_id: SessionId,
+    started: bool,
+}
+
+#[tauri::command]
+async fn export_session(
+    request: Request<'_>,
+    app: AppHandle,
+    sessions: State<'_, Sessions>,
+) -> Answer<Export> {
+    let session_id = Arguments::of(request.body()).id()?;
+    // A session that is not there is said before the user is asked for a place.
+    let status = sessions.status(session_id).await?;
+    let place = archives::place_for(&app, &status.session.name).await?;
+    let started = place.is_some();
+    if let Some(path) = place {
+        sessions.export(session_id, path).await?;
+    }
+    ok(Export {
+        session_id,
+        started,
+    })
+}
+
+#[tauri::command]
+async fn cancel_export(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<Done> {
+    let session_id = Arguments::of(request.body()).id()?;
+    sessions.cancel_export(session_id).await?;
+    ok(Done { session_id })
+}
+
+#[derive(Serialize)]
+struct Chosen {
+    archive: Option<ChosenArchive>,
+}
+
+#[tauri::command]
+async fn choose_archive(app: AppHandle, archives: State<'_, Archives>) -> Answer<Chosen> {
+    ok(Chosen {
+        archive: archives.choose(&app).await?,
+    })
+}
+
+#[derive(Serialize)]
+struct Left {}
+
+#[tauri::command]
+async fn leave_app(request: Request<'_>, app: AppHandle) -> Answer<Left> {
+    let choice = Arguments::of(request.body()).get("choice")?;
+    leaving::leave(&app, choice);
+    ok(Left {})
 }
 
 #[derive(Serialize)]
@@ -284,9 +425,9 @@ async fn open_terminal(
     let terminal_id = match arguments.get::<Option<String>>("terminal_id")? {
         None => sessions.open_terminal(id, size, sink).await?,
         Some(terminal_id) => {
-            let terminal = sessions.terminal(id, &terminal_id).await?;
-            terminal.attach(sink);
-            terminal.resize(size).await?;
+            sessions
+                .attach_terminal(id, &terminal_id, size, sink)
+                .await?;
             terminal_id
         }
     };

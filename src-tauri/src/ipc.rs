@@ -1,11 +1,12 @@
 //! What crosses between Rust and the window: events out, arguments in, and the one error shape.
 
+use cove_core::engine::EngineView;
 use cove_core::error::{Error, ErrorReport};
 use cove_core::event::{Reporter, SessionEvent};
 use cove_core::session::SessionId;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use tauri::ipc::InvokeBody;
 use tauri::{AppHandle, Emitter};
 
@@ -21,6 +22,12 @@ impl EventReporter {
     pub(crate) fn new(app: AppHandle) -> Self {
         Self { app }
     }
+
+    fn emit<T: Serialize + Clone>(&self, name: &str, payload: &T) {
+        if let Err(error) = self.app.emit(name, payload) {
+            log::error!("an event did not reach the window: {error}");
+        }
+    }
 }
 
 impl Reporter for EventReporter {
@@ -29,9 +36,15 @@ impl Reporter for EventReporter {
             let text = serde_json::to_string(event).unwrap_or_default();
             log::info!(target: EVENT_LOG, "{} {text}", event.name());
         }
-        if let Err(error) = self.app.emit(event.name(), event) {
-            log::error!("an event did not reach the window: {error}");
-        }
+        self.emit(event.name(), event);
+    }
+
+    fn list_changed(&self) {
+        self.emit("sessions:changed", &json!({}));
+    }
+
+    fn engines_changed(&self, engines: &[EngineView]) {
+        self.emit("engine:changed", &json!({ "engines": engines }));
     }
 }
 
@@ -120,7 +133,6 @@ impl<'a> Arguments<'a> {
 mod tests {
     use super::*;
     use cove_core::error::ErrorCode;
-    use serde_json::json;
 
     #[track_caller]
     fn check_id(arguments: Value, expected: ErrorCode) {

@@ -1,28 +1,38 @@
 //! The shell: the window, its commands and events, and what is kept between runs. It is the only
 //! place that says `tauri::`; what sessions are and do is `cove_core`.
 
+mod archives;
 mod commands;
 mod embedded;
 mod ipc;
+mod leaving;
 mod settings;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use cove_core::engine::docker::DockerEngine;
-use cove_core::sessions::Sessions;
+use cove_core::sessions::{Sessions, Start};
 use tauri::{App, Manager, RunEvent};
 
+use crate::archives::Archives;
 use crate::ipc::EventReporter;
+use crate::settings::Keeper;
 
 /// Runs the app until its window is closed.
 #[must_use]
 pub fn run() -> ExitCode {
     let app = tauri::Builder::default()
+        // First, so that a second start does nothing before it hands over.
+        .plugin(tauri_plugin_single_instance::init(|app, _, _| {
+            leaving::show(app);
+        }))
         .plugin(log_plugin())
+        .plugin(tauri_plugin_dialog::init())
         .plugin(tauri_plugin_opener::init())
         .plugin(tauri_plugin_store::Builder::default().build())
         .invoke_handler(commands::handle)
+        .on_window_event(leaving::on_window_event)
         .setup(|app| {
             set_up(app);
             Ok(())
@@ -45,15 +55,22 @@ pub fn run() -> ExitCode {
 }
 
 fn set_up(app: &App) {
-    let sessions = Sessions::new(
-        Arc::new(DockerEngine::new()),
-        embedded::assets(),
-        Box::new(EventReporter::new(app.handle().clone())),
-        settings::load(app.handle()),
-        settings::load_history(app.handle()),
-        settings::keep_history(app.handle()),
-    );
-    app.manage(sessions);
+    let handle = app.handle();
+    app.manage(Archives::default());
+    let sessions = Sessions::new(Start {
+        settings: settings::load(handle),
+        history: settings::load_history(handle),
+        names: settings::load_names(handle),
+        keep: Box::new(Keeper::new(handle)),
+        journal: settings::open_journal(handle),
+        ..Start::fresh(
+            Arc::new(DockerEngine::new()),
+            embedded::assets(),
+            Box::new(EventReporter::new(handle.clone())),
+        )
+    });
+    app.manage(sessions.clone());
+    tauri::async_runtime::spawn(async move { sessions.follow_engine() });
     tauri::async_runtime::spawn_blocking(cove_core::image::prepare);
 }
 

@@ -1,4 +1,4 @@
-//! Settings and history, kept by `tauri-plugin-store`. Its files hold only what may be lost: one
+//! Settings, history and names, kept by `tauri-plugin-store`. Its files hold only what may be lost: one
 //! that is missing means defaults, and so does one that is damaged, which is set aside.
 
 use std::fs;
@@ -8,15 +8,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cove_core::error::Error;
 use cove_core::estimate::History;
-use cove_core::sessions::KeepHistory;
+use cove_core::journal::{Journal, Record};
+use cove_core::sessions::{Keep, Names};
 use cove_core::settings::Settings;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tauri::AppHandle;
+use tauri::{AppHandle, Manager};
 use tauri_plugin_store::{StoreExt, resolve_store_path};
 
 const SETTINGS: (&str, &str) = ("settings.json", "settings");
 const HISTORY: (&str, &str) = ("history.json", "history");
+const NAMES: (&str, &str) = ("names.json", "names");
 
 /// Bytes that none of our files comes near; what is larger is somebody else's or damaged.
 const MOST_BYTES: u64 = 4_000_000;
@@ -42,25 +44,79 @@ pub(crate) fn load_history(app: &AppHandle) -> History {
     read(app, HISTORY).unwrap_or_default()
 }
 
-/// Returns what keeps history. It writes on a thread of its own: the caller must not wait for a disk.
-/// Whichever thread writes last, it writes the newest.
-pub(crate) fn keep_history(app: &AppHandle) -> KeepHistory {
-    let app = app.clone();
-    let newest: Arc<Mutex<Option<History>>> = Arc::default();
-    let turn: Arc<Mutex<()>> = Arc::default();
-    Box::new(move |history| {
-        *newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(history.clone());
-        let (app, newest, turn) = (app.clone(), Arc::clone(&newest), Arc::clone(&turn));
+/// Returns the names that sessions were given.
+pub(crate) fn load_names(app: &AppHandle) -> Names {
+    read(app, NAMES).unwrap_or_default()
+}
+
+/// Opens the journal in the app's own folder.
+pub(crate) fn open_journal(app: &AppHandle) -> (Journal, Vec<Record>) {
+    match app.path().app_data_dir() {
+        Ok(folder) => Journal::open(&folder.join("journal")),
+        Err(error) => {
+            log::warn!("failed to find the place of the journal: {error}");
+            (Journal::none(), Vec::new())
+        }
+    }
+}
+
+/// Keeps history and names in their files, on a thread of its own: the caller must not wait for a disk.
+pub(crate) struct Keeper {
+    history: Newest<History>,
+    names: Newest<Names>,
+}
+
+impl Keeper {
+    pub(crate) fn new(app: &AppHandle) -> Self {
+        Self {
+            history: Newest::new(app, HISTORY),
+            names: Newest::new(app, NAMES),
+        }
+    }
+}
+
+impl Keep for Keeper {
+    fn history(&self, history: &History) {
+        self.history.keep(history.clone());
+    }
+
+    fn names(&self, names: &Names) {
+        self.names.keep(names.clone());
+    }
+}
+
+/// The newest value of a file. Whichever thread writes last, it writes the newest.
+struct Newest<T> {
+    app: AppHandle,
+    place: (&'static str, &'static str),
+    value: Arc<Mutex<Option<T>>>,
+    turn: Arc<Mutex<()>>,
+}
+
+impl<T: Serialize + Send + 'static> Newest<T> {
+    fn new(app: &AppHandle, place: (&'static str, &'static str)) -> Self {
+        Self {
+            app: app.clone(),
+            place,
+            value: Arc::default(),
+            turn: Arc::default(),
+        }
+    }
+
+    fn keep(&self, value: T) {
+        *self.value.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+        let (app, place) = (self.app.clone(), self.place);
+        let (newest, turn) = (Arc::clone(&self.value), Arc::clone(&self.turn));
         tauri::async_runtime::spawn_blocking(move || {
             let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
-            let history = newest.lock().unwrap_or_else(PoisonError::into_inner).take();
-            if let Some(history) = history
-                && let Err(error) = write(&app, HISTORY, &history)
+            let value = newest.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(value) = value
+                && let Err(error) = write(&app, place, &value)
             {
-                log::warn!("failed to keep the history: {error}");
+                log::warn!("failed to keep {}: {error}", place.0);
             }
         });
-    })
+    }
 }
 
 /// Reads a value from its file, where a save has left it; one that is damaged is set aside. The plugin

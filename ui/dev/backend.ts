@@ -3,8 +3,10 @@
 import { emit } from "@tauri-apps/api/event";
 import { mockIPC, mockWindows } from "@tauri-apps/api/mocks";
 
+import type { ChosenArchive } from "../src/bindings/ChosenArchive";
 import type { EngineView } from "../src/bindings/EngineView";
 import type { ErrorReport } from "../src/bindings/ErrorReport";
+import type { ExportEvent } from "../src/bindings/ExportEvent";
 import type { Eta } from "../src/bindings/Eta";
 import type { FileEntry } from "../src/bindings/FileEntry";
 import type { Phase } from "../src/bindings/Phase";
@@ -14,6 +16,7 @@ import type { SessionState } from "../src/bindings/SessionState";
 import type { SessionStatus } from "../src/bindings/SessionStatus";
 import type { TimingReport } from "../src/bindings/TimingReport";
 import type { Undone } from "../src/bindings/Undone";
+import type { Usage } from "../src/bindings/Usage";
 import type { FileContent } from "../src/lib/ipc/commands";
 import { AS_USUAL, cutShort, SLOW_PULL } from "./timings";
 
@@ -25,6 +28,9 @@ export class Backend {
   engines: EngineView[] = [engine("Docker", "28.1.1", "unix:///var/run/docker.sock", "the default socket", true)];
   sessions = new Map<string, SessionStatus>();
   refuse: Record<string, ErrorReport> = {};
+  /** What the files take; null while they are measured without end. */
+  usage: Usage | null = { size_bytes: 214 * MEGA, at_least: false, modified_ms: Date.now() - 2 * 3_600_000 };
+  archive: ChosenArchive | null = { token: "archive-1", name: "shop-2025-06-01.tar.gz", size_bytes: 48 * MEGA };
   live = false;
   readonly #log: Array<{ command: string; args: Args }> = [];
   #seq = 0;
@@ -39,7 +45,7 @@ export class Backend {
     await new Promise((done) => setTimeout(done, 250));
   }
 
-  add(name: string, workspace: string, state: SessionState, image = "python:3.13", more: Partial<SessionStatus> = {}): string {
+  add(name: string, workspace: string, state: SessionState, image = "python:3.13", more: Partial<SessionStatus> = {}, of: Partial<Session> = {}): string {
     const id = `3f0c7d1e-5b8a-4c7e-9a41-${String(++this.#made).padStart(12, "0")}`;
     const session: Session = {
       session_id: id,
@@ -52,6 +58,10 @@ export class Backend {
       image_name: image,
       state,
       created: new Date(Date.UTC(2025, 5, 1, 9, this.#made)).toISOString(),
+      has_container: true,
+      leftovers: [],
+      export: null,
+      ...of,
     };
     this.sessions.set(id, {
       ok: true,
@@ -92,6 +102,33 @@ export class Backend {
     await emit("session:cancelled", { session_id: id, seq: ++this.#seq, phase, undone, timing });
   }
 
+  async export(id: string, at: Partial<ExportEvent>): Promise<void> {
+    const news = { bytes: 0, total_bytes: null, outcome: null, file_name: "api-server.tar", error: null, ...at };
+    await emit("session:export", { session_id: id, seq: ++this.#seq, ...news });
+  }
+
+  /** Changes sessions by other hands, and says that the list differs. */
+  async change(change: Record<string, Partial<Session> | null>): Promise<void> {
+    for (const [id, session] of Object.entries(change)) {
+      const status = this.sessions.get(id);
+      if (session === null) this.sessions.delete(id);
+      else if (status) {
+        status.session = { ...status.session, ...session };
+        status.state = status.session.state;
+      }
+    }
+    await emit("sessions:changed");
+  }
+
+  async engineChanged(engines: EngineView[]): Promise<void> {
+    this.engines = engines;
+    await emit("engine:changed", { engines });
+  }
+
+  async closing(running: number): Promise<void> {
+    await emit("app:closing", { running });
+  }
+
   #become(id: string, state: SessionState, timing: TimingReport | null = null): void {
     const status = this.sessions.get(id);
     if (!status) return;
@@ -129,7 +166,7 @@ export class Backend {
           ],
         };
       case "read_settings":
-        return { ok: true, settings: { time_limit_s: 300, cpu_limit: null, memory_limit_mb: 4096, pids_limit: 4096 } };
+        return { ok: true, settings: { time_limit_s: 300, cpu_limit: null, memory_limit_mb: 4096, pids_limit: 4096, idle_stop_minutes: null } };
       case "write_settings":
         return { ok: true, settings: args["settings"] };
       case "create_session": {
@@ -138,7 +175,30 @@ export class Backend {
         if (this.live) void this.tell(made);
         return { ok: true, session_id: made, phase: "Starting", message: "starting" };
       }
+      case "duplicate_session": {
+        const { session } = this.sessions.get(id)!;
+        const made = this.add(String(args["project_name"]), session.workspace_id, "provisioning", session.image_name);
+        if (this.live) void this.tell(made);
+        return { ok: true, session_id: made, phase: "Starting", message: "starting" };
+      }
+      case "rename_session": {
+        const status = this.sessions.get(id)!;
+        const name = String(args["name"]);
+        status.session = { ...status.session, name };
+        return { ok: true, session_id: id, name };
+      }
+      case "session_usage":
+        return this.usage === null ? new Promise(() => {}) : { ok: true, usage: this.usage };
+      case "export_session":
+        return { ok: true, session_id: id, started: true };
+      case "choose_archive":
+        return { ok: true, archive: this.archive };
+      case "discard_session":
+        this.sessions.delete(id);
+        return { ok: true, session_id: id };
       case "open_session":
+      case "restart_session":
+      case "rebuild_session":
       case "retry_session":
         this.#become(id, "provisioning");
         if (this.live) void this.tell(id);
@@ -150,7 +210,11 @@ export class Backend {
         this.#become(id, "stopped");
         return { ok: true, session_id: id };
       case "delete_session":
-        this.sessions.delete(id);
+        if (args["keep_volume"] === true) {
+          this.#become(id, "stopped");
+          const status = this.sessions.get(id)!;
+          status.session = { ...status.session, has_container: false };
+        } else this.sessions.delete(id);
         return { ok: true, session_id: id };
       case "list_dir":
         return { ok: true, entries: FILES[String(args["path"])] ?? [], truncated: args["path"] === "/workspace/many" };

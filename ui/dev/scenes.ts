@@ -1,5 +1,6 @@
 // The states of the window that are worth looking at.
 
+import type { EngineView } from "../src/bindings/EngineView";
 import type { ErrorReport } from "../src/bindings/ErrorReport";
 import type { TimingReport } from "../src/bindings/TimingReport";
 import { type Backend, engine, progress, pulling, UNDONE } from "./backend";
@@ -31,6 +32,21 @@ const INVALID: ErrorReport = {
     },
   },
 };
+
+const NOT_RUNNING: EngineView[] = [
+  {
+    ...engine("Docker", null, "unix:///var/run/docker.sock", "the default socket"),
+    problem: { reason: "not_running", message: "nobody answers on `/var/run/docker.sock`" },
+  },
+  {
+    ...engine("Podman", null, "unix:///run/user/1000/podman/podman.sock", "XDG_RUNTIME_DIR"),
+    problem: { reason: "not_installed", message: "there is no socket" },
+  },
+  {
+    ...engine("Colima", null, "unix:///home/dev/.colima/default/docker.sock", "context colima"),
+    problem: { reason: "not_installed", message: "there is no socket" },
+  },
+];
 
 function others(backend: Backend): void {
   backend.add("worker", "shop", "stopped");
@@ -200,13 +216,124 @@ export const SCENES: Record<string, Scene> = {
   },
   stopped: { stage: (backend) => void backend.add("worker", "shop", "stopped") },
   interrupted: { stage: (backend) => void backend.add("kernel-notes", "scratch", "interrupted") },
-  delete: {
-    stage: (backend) => void backend.add("worker", "shop", "stopped"),
+  kept: {
+    stage: (backend) => {
+      others(backend);
+      for (const name of ["old-prototype", "thesis-data"]) {
+        backend.add(name, "shop", "stopped", "python:3.13", {}, { has_container: false });
+      }
+    },
     play: async () => {
-      await pressMenu();
-      document.querySelector<HTMLElement>("[data-action=delete]")?.click();
+      document.querySelector<HTMLElement>("[data-testid=kept-files] button.main")?.focus();
+      document.querySelector<HTMLElement>("[data-testid=kept-files] button.main")?.click();
+      await wait(200);
+    },
+  },
+  leftovers: {
+    stage: (backend) => {
+      const leftovers = [
+        "Volume `cove-3f0c7d1e-5b8a-4c7e-9a41-000000000001`",
+        "Container `cove-3f0c7d1e-5b8a-4c7e-9a41-000000000001`",
+      ];
+      backend.add("frontend", "shop", "cancelled", "node:22", {}, { leftovers });
+      backend.add("worker", "shop", "stopped");
+    },
+    play: async () => {
+      document.querySelector<HTMLElement>("[data-testid=session-row] button.main")?.click();
+      await wait(200);
+    },
+  },
+  rename: { stage: (backend) => void backend.add("worker", "shop", "stopped"), play: () => choose("rename") },
+  "rename-refused": {
+    stage: (backend) => {
+      backend.add("worker", "shop", "stopped");
+      backend.refuse["rename_session"] = { ...INVALID, details: { fields: { name: "is required" } } };
+    },
+    play: async () => {
+      await choose("rename");
+      await type("answer", " ");
+      await press("submit");
+    },
+  },
+  rebuild: { stage: (backend) => void backend.add("worker", "shop", "stopped"), play: () => choose("rebuild") },
+  duplicate: { stage: (backend) => void backend.add("worker", "shop", "stopped"), play: () => choose("duplicate") },
+  export: {
+    stage: (backend) => void backend.add("api-server", "shop", "ready"),
+    play: async (backend) => {
+      await wait(900);
+      await backend.export(lastId(backend), { bytes: 120_000_000, total_bytes: 431_000_000 });
       await wait(300);
     },
+  },
+  exported: {
+    stage: (backend) => void backend.add("api-server", "shop", "ready"),
+    play: async (backend) => {
+      await wait(900);
+      await backend.export(lastId(backend), { bytes: 431_000_000, total_bytes: 431_000_000, outcome: "done" });
+      await wait(600);
+    },
+  },
+  "engine-gone": {
+    stage: (backend) => {
+      others(backend);
+      backend.add("api-server", "shop", "ready");
+    },
+    play: async (backend) => {
+      await wait(500);
+      await backend.engineChanged(NOT_RUNNING);
+      await backend.change({ [lastId(backend)]: { state: "stopped" } });
+      await wait(300);
+    },
+  },
+  "engine-gone-tried": {
+    stage: (backend) => void backend.add("api-server", "shop", "stopped"),
+    play: async (backend) => {
+      await backend.engineChanged(NOT_RUNNING);
+      await wait(200);
+      await press("what-was-tried");
+    },
+  },
+  closing: {
+    stage: (backend) => {
+      startOne(backend);
+      backend.add("try-rust", "scratch", "provisioning", "rust:1");
+    },
+    play: async (backend) => {
+      await backend.progress(lastId(backend), "PullingImage", pulling(17.3, 21_400, 0.423), "pulling the image");
+      await press("run-in-background");
+      await backend.closing(2);
+      await wait(600);
+    },
+  },
+  archive: {
+    stage: others,
+    play: async () => {
+      await press("new-session");
+      await wait(300);
+      await press("choose-archive");
+    },
+  },
+  delete: {
+    stage: (backend) => void backend.add("worker", "shop", "stopped"),
+    play: () => choose("remove"),
+  },
+  "delete-measuring": {
+    stage: (backend) => {
+      backend.add("worker", "shop", "stopped");
+      backend.usage = null;
+    },
+    play: () => choose("remove"),
+  },
+  "delete-keep": {
+    stage: (backend) => void backend.add("worker", "shop", "stopped"),
+    play: async () => {
+      await choose("remove");
+      await press("keep-volume");
+    },
+  },
+  "delete-kept": {
+    stage: (backend) => void backend.add("thesis-data", "shop", "stopped", "python:3.13", {}, { has_container: false }),
+    play: () => choose("remove"),
   },
   dropdown: {
     stage: others,
@@ -223,23 +350,16 @@ export const SCENES: Record<string, Scene> = {
   },
   "no-engine": {
     stage: (backend) => {
-      backend.engines = [
-        {
-          ...engine("Docker", null, "unix:///var/run/docker.sock", "the default socket"),
-          problem: { reason: "not_running", message: "nobody answers on `/var/run/docker.sock`" },
-        },
-        {
-          ...engine("Podman", null, "unix:///run/user/1000/podman/podman.sock", "XDG_RUNTIME_DIR"),
-          problem: { reason: "not_installed", message: "there is no socket" },
-        },
-        {
-          ...engine("Colima", null, "unix:///home/dev/.colima/default/docker.sock", "context colima"),
-          problem: { reason: "not_installed", message: "there is no socket" },
-        },
-      ];
+      backend.engines = NOT_RUNNING;
     },
   },
-  settings: { stage: others, play: () => press("open-settings") },
+  settings: {
+    stage: others,
+    play: async () => {
+      await press("open-settings");
+      await wait(300);
+    },
+  },
 };
 
 async function stall(backend: Backend, layer: string | null): Promise<void> {
@@ -293,6 +413,13 @@ async function pressMenu(): Promise<void> {
     new MouseEvent("contextmenu", { bubbles: true, clientX: 90, clientY: 90 }),
   );
   await wait(300);
+}
+
+/** Chooses an entry of the menu of the first session. */
+async function choose(action: string): Promise<void> {
+  await pressMenu();
+  document.querySelector<HTMLElement>(`[data-action=${action}]`)?.click();
+  await wait(400);
 }
 
 async function pressDetails(): Promise<void> {

@@ -13,6 +13,9 @@ vi.mock("./Workbench.svelte", async () => await import("../test/Workbench.svelte
 
 const { default: App } = await import("./App.svelte");
 
+// Looking for roles in the whole window takes a while where other work is under way.
+vi.setConfig({ testTimeout: 20_000 });
+
 let backend: Backend;
 let user: ReturnType<typeof userEvent.setup>;
 
@@ -230,19 +233,148 @@ describe("Without an engine", () => {
     await waitFor(() => expect(screen.queryByTestId("engine-page")).not.toBeInTheDocument(), { timeout: 5_000 });
     expect(screen.getByTestId("new-session")).toBeInTheDocument();
   });
+
+  it("sessions that are known stay in sight, and nothing is asked to see it come back", async () => {
+    const id = backend.add("api", "shop", "ready");
+    const [docker] = backend.engines;
+    await start();
+    expect(await screen.findByTestId("workbench")).toBeInTheDocument();
+    await backend.engineChanged([{ ...docker!, selected: false, problem: { reason: "not_running", message: "nobody answers" } }]);
+    await backend.change({ [id]: { state: "stopped" } });
+    expect(await screen.findByTestId("engine-gone")).toHaveTextContent("Docker is not answering. Cove reconnects by itself.");
+    expect(screen.queryByTestId("engine-page")).not.toBeInTheDocument();
+    await waitFor(() => expect(screen.getByTestId("session-row")).toHaveAttribute("data-state", "stopped"));
+    expect(screen.getByTestId("new-session")).toBeDisabled();
+    expect(screen.getByTestId("way-on")).toBeDisabled();
+    await user.click(screen.getByTestId("what-was-tried"));
+    expect(await screen.findByTestId("engine-details")).toHaveTextContent("nobody answers");
+
+    await backend.engineChanged([docker!]);
+    await waitFor(() => expect(screen.queryByTestId("engine-gone")).not.toBeInTheDocument());
+    expect(screen.queryByTestId("engine-details")).not.toBeInTheDocument();
+    await backend.ready(id);
+    expect(await screen.findByTestId("workbench")).toBeInTheDocument();
+    expect(backend.asked("engine_status")).toHaveLength(1);
+  });
 });
 
-it("deleting asks first, and names what will be lost", async () => {
+describe("Deleting", () => {
+  async function askWithKey(): Promise<HTMLElement> {
+    screen.getByRole("button", { current: true }).focus();
+    await user.keyboard("{Delete}");
+    return screen.findByTestId("delete-dialog");
+  }
+
+  it("asks first, from the menu too, and names what will be lost", async () => {
+    const id = backend.add("worker", "shop", "stopped");
+    await start();
+    screen.getAllByRole("button", { name: "Actions for worker" })[0]!.focus();
+    await user.keyboard("{Enter}");
+    await waitFor(() => expect(screen.getByText("Open")).toHaveFocus());
+    await user.keyboard("{End}{Enter}");
+    const dialog = await screen.findByTestId("delete-dialog");
+    expect(dialog).toHaveTextContent(`cove-${id}`);
+    expect(await screen.findByText(/last changed 2 hours ago/)).toHaveTextContent("214 MB in /workspace");
+    expect(backend.asked("delete_session")).toEqual([]);
+    await user.click(within(dialog).getByTestId("confirm"));
+    await waitFor(() => expect(screen.queryByTestId("session-row")).not.toBeInTheDocument());
+    expect(backend.asked("delete_session")).toEqual([{ id }]);
+  });
+
+  it("can keep the files, which are listed apart and can be deleted later", async () => {
+    const id = backend.add("worker", "shop", "stopped");
+    await start();
+    const dialog = await askWithKey();
+    await user.click(within(dialog).getByTestId("keep-volume"));
+    await waitFor(() => expect(within(dialog).getByTestId("confirm")).toHaveTextContent("Delete container"));
+    await user.click(within(dialog).getByTestId("confirm"));
+    const kept = await screen.findByTestId("kept-files");
+    expect(within(kept).getByTestId("session-row")).toHaveAttribute("data-session-id", id);
+    await waitFor(() => expect(screen.getByTestId("session-count")).toHaveTextContent("0 sessions"));
+    await waitFor(() => expect(screen.queryByTestId("delete-dialog")).not.toBeInTheDocument());
+
+    await user.click(within(kept).getByRole("button", { name: "Delete worker" }));
+    const again = await screen.findByTestId("delete-dialog");
+    expect(within(again).queryByTestId("keep-volume")).not.toBeInTheDocument();
+    await user.click(within(again).getByTestId("confirm"));
+    await waitFor(() => expect(screen.queryByTestId("kept-files")).not.toBeInTheDocument());
+    expect(backend.asked("delete_session")).toEqual([{ id, keep_volume: true }, { id }]);
+  });
+});
+
+describe("Renaming", () => {
+  it("begins with F2 on the selected session, with the name selected", async () => {
+    const id = backend.add("worker", "shop", "stopped");
+    await start();
+    await user.keyboard("{F2}");
+    const name = await screen.findByLabelText("Name");
+    await waitFor(() => expect(name).toHaveFocus());
+    await user.keyboard("api{Enter}");
+    await waitFor(() => expect(screen.getByTestId("session-row")).toHaveTextContent("api"));
+    expect(backend.asked("rename_session")).toEqual([{ id, name: "api" }]);
+    await waitFor(() => expect(screen.queryByTestId("rename-dialog")).not.toBeInTheDocument());
+  });
+
+  it("says under the field why a name cannot be", async () => {
+    backend.add("worker", "shop", "stopped");
+    backend.refuse["rename_session"] = { ...failure("VALIDATION_ERROR"), details: { fields: { name: "is required" } } };
+    await start();
+    await user.keyboard("{F2}");
+    const name = await screen.findByLabelText("Name");
+    await user.clear(name);
+    await user.keyboard("{Enter}");
+    await waitFor(() => expect(name).toHaveAccessibleDescription("is required"));
+  });
+});
+
+it("an interrupted session is resumed or discarded", async () => {
+  const id = backend.add("notes", "scratch", "interrupted");
+  await start();
+  expect(screen.getByTestId("locked-panes")).toHaveTextContent("This session was interrupted");
+  expect(screen.getByTestId("resume")).toBeEnabled();
+  await user.click(screen.getByTestId("discard"));
+  expect(await screen.findByTestId("first-run")).toBeInTheDocument();
+  expect(backend.asked("discard_session")).toEqual([{ id }]);
+});
+
+it("what is not cleaned up yet stands at the row and in the pane", async () => {
+  backend.add("api", "shop", "cancelled", "node:22", {}, { leftovers: ["Volume `cove-1`"] });
+  await start();
+  expect(screen.getByRole("img", { name: "Not cleaned up yet: Volume cove-1" })).toBeInTheDocument();
+  expect(screen.getByTestId("leftovers")).toHaveTextContent(/Volume cove-1.*Cove tries again by itself\./);
+});
+
+it("an export is in the header, can be cancelled, and is said once at its end", async () => {
+  const id = backend.add("api", "shop", "ready");
+  await start();
+  await backend.export(id, { bytes: 120_000_000, total_bytes: 431_000_000 });
+  expect(await screen.findByTestId("export-progress")).toHaveTextContent("120 of 431 MB");
+  await user.click(screen.getByRole("button", { name: "Cancel the export" }));
+  expect(backend.asked("cancel_export")).toEqual([{ id }]);
+  await backend.export(id, { outcome: "done", file_name: "api.tar" });
+  expect(await screen.findByText("Exported to api.tar")).toBeInTheDocument();
+  expect(screen.queryByTestId("export-progress")).not.toBeInTheDocument();
+});
+
+it("closing the window asks while sessions are being set up, and no longer when they are", async () => {
+  const id = await provisioning();
+  await backend.closing(1);
+  const dialog = await screen.findByTestId("leaving-dialog");
+  expect(dialog).toHaveAccessibleName("1 session is being set up");
+  await backend.ready(id);
+  await waitFor(() => expect(screen.queryByTestId("leaving-dialog")).not.toBeInTheDocument());
+  expect(backend.asked("leave_app")).toEqual([{ choice: "stay" }]);
+});
+
+it("a rebuild takes the same image unless another is named", async () => {
   const id = backend.add("worker", "shop", "stopped");
   await start();
   screen.getAllByRole("button", { name: "Actions for worker" })[0]!.focus();
   await user.keyboard("{Enter}");
-  await waitFor(() => expect(screen.getByText("Open")).toHaveFocus());
-  await user.keyboard("{End}{Enter}");
-  const dialog = await screen.findByTestId("delete-dialog");
-  expect(dialog).toHaveTextContent(`cove-${id}`);
-  expect(backend.asked("delete_session")).toEqual([]);
-  await user.click(within(dialog).getByTestId("confirm"));
-  await waitFor(() => expect(screen.queryByTestId("session-row")).not.toBeInTheDocument());
-  expect(backend.asked("delete_session")).toEqual([{ id }]);
+  await user.click(await screen.findByText("Rebuild…"));
+  const dialog = await screen.findByTestId("rebuild-dialog");
+  expect(within(dialog).getByLabelText("Image")).toHaveValue("python:3.13");
+  await user.click(within(dialog).getByTestId("submit"));
+  expect(await screen.findByTestId("progress-modal")).toHaveAccessibleName("Rebuilding worker");
+  expect(backend.asked("rebuild_session")).toEqual([{ id }]);
 });

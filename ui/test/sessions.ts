@@ -6,6 +6,7 @@ import type { Progress } from "../src/bindings/Progress";
 import type { Session } from "../src/bindings/Session";
 import type { SessionStatus } from "../src/bindings/SessionStatus";
 import type { ErrorReport } from "../src/bindings/ErrorReport";
+import type { ExportEvent } from "../src/bindings/ExportEvent";
 import type { SessionNews } from "../src/lib/ipc/events";
 import { NOTHING_YET } from "../src/session/run.svelte";
 
@@ -21,6 +22,9 @@ export function session(id: string, more: Partial<Session> = {}): Session {
     image_name: "python:3.13",
     state: "provisioning",
     created: "2025-06-01T09:00:00Z",
+    has_container: true,
+    leftovers: [],
+    export: null,
     ...more,
   };
 }
@@ -69,6 +73,20 @@ export function cancelled(id: string, seq: number, why: string | null = null): S
     phase: "PullingImage",
     undone: [{ what: "removed volume `cove-1`", failure: why }],
     timing: cutShort("cancelled"),
+  };
+}
+
+export function exported(id: string, seq: number, more: Partial<ExportEvent> = {}): { kind: "export" } & ExportEvent {
+  return {
+    kind: "export",
+    session_id: id,
+    seq,
+    bytes: 120,
+    total_bytes: 431,
+    outcome: null,
+    file_name: "api.tar",
+    error: null,
+    ...more,
   };
 }
 

@@ -27,11 +27,9 @@ mod measured {
     use anyhow::{Context as _, Result, bail, ensure};
     use cove_core::assets::Assets;
     use cove_core::engine::docker::DockerEngine;
-    use cove_core::estimate::History;
     use cove_core::event::{Reporter, SessionEvent};
     use cove_core::image::ImageReference;
-    use cove_core::sessions::Sessions;
-    use cove_core::settings::Settings;
+    use cove_core::sessions::{Sessions, Start};
     use cove_testbed::Engine;
     use serde_json::json;
     use tokio::runtime::Runtime;
@@ -69,14 +67,11 @@ mod measured {
         let archive = pack(&agent)?;
         let runtime = Runtime::new()?;
         let (sender, events) = mpsc::channel();
-        let sessions = Sessions::new(
+        let sessions = Sessions::new(Start::fresh(
             Arc::new(DockerEngine::at(engine.host())),
             assets,
             Box::new(Heard(sender)),
-            Settings::default(),
-            History::default(),
-            Box::new(|_| {}),
-        );
+        ));
 
         let mut times = Times::default();
         for round in 0..=ROUNDS {
@@ -157,7 +152,7 @@ mod measured {
                     return Ok((ready, ready.saturating_sub(Duration::from_millis(last))));
                 }
                 SessionEvent::Failed(event) => bail!("{}", event.error.message),
-                SessionEvent::Cancelled(_) => bail!("cancelled"),
+                SessionEvent::Cancelled(_) | SessionEvent::Export(_) => bail!("cancelled"),
             }
         }
     }

@@ -2,11 +2,14 @@
 //! processor. Where they come from is the shell's business.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use cove_agent::AGENT_PATH;
 use flate2::read::GzDecoder;
 
 use crate::error::Error;
@@ -27,9 +30,21 @@ pub struct Assets {
     pub agents: Vec<Asset>,
     /// Archives of the built-in image, as `docker save` makes them, compressed by gzip.
     pub base_images: Vec<Asset>,
+    /// The agent as containers get it, by processor: packed once for all runs.
+    packed_agents: Arc<Mutex<HashMap<String, Bytes>>>,
 }
 
 impl Assets {
+    /// Returns these files.
+    #[must_use]
+    pub fn new(agents: Vec<Asset>, base_images: Vec<Asset>) -> Self {
+        Self {
+            agents,
+            base_images,
+            packed_agents: Arc::default(),
+        }
+    }
+
     /// Sorts files by their names: `cove-agent-<processor>` and `base-<processor>.tar.gz`. Others
     /// are left out.
     #[must_use]
@@ -74,6 +89,24 @@ impl Assets {
         find(&self.agents, architecture, "agent")
     }
 
+    /// Returns the agent for a processor as the tar archive that is unpacked at a container's root.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when this build has none.
+    pub(crate) fn agent_archive(&self, architecture: &str) -> Result<Bytes, Error> {
+        let mut packed = self
+            .packed_agents
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(archive) = packed.get(architecture) {
+            return Ok(archive.clone());
+        }
+        let archive = pack_agent(&self.agent(architecture)?)
+            .map_err(|error| Error::Internal(format!("failed to pack the agent: {error}")))?;
+        packed.insert(architecture.to_owned(), archive.clone());
+        Ok(archive)
+    }
+
     /// Returns the archive of the built-in image for a processor, unpacked: Podman does not take a
     /// compressed one.
     ///
@@ -92,6 +125,21 @@ impl Assets {
             Err(error) => Err(damaged(&error)),
         }
     }
+}
+
+fn pack_agent(agent: &[u8]) -> io::Result<Bytes> {
+    let mut archive = tar::Builder::new(Vec::with_capacity(agent.len() + 4096));
+    let mut add = |path: &str, kind: tar::EntryType, content: &[u8]| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(0o755);
+        header.set_size(content.len() as u64);
+        archive.append_data(&mut header, path, content)
+    };
+    add(".cove/", tar::EntryType::Directory, &[])?;
+    let path = AGENT_PATH.trim_start_matches('/');
+    add(path, tar::EntryType::Regular, agent)?;
+    archive.into_inner().map(Bytes::from)
 }
 
 fn damaged(error: &dyn std::error::Error) -> Error {

@@ -16,6 +16,7 @@ use tokio::io::AsyncWrite;
 
 use crate::error::{EngineReason, Error};
 use crate::image::ImageReference;
+use crate::session::SessionId;
 
 /// A container engine. Every call talks to the engine; nothing is remembered but the connection.
 #[async_trait]
@@ -72,11 +73,25 @@ pub trait Engine: Send + Sync + 'static {
     /// Returns the container, or `None` when there is no such container.
     async fn container(&self, name: &str) -> Result<Option<ContainerFacts>, Error>;
 
-    /// Creates a container without starting it.
-    async fn create_container(&self, spec: &ContainerSpec) -> Result<(), Error>;
+    /// Creates a container without starting it, and returns its id.
+    async fn create_container(&self, spec: &ContainerSpec) -> Result<String, Error>;
 
-    /// Unpacks a tar archive at the container's root.
-    async fn upload(&self, container: &str, archive: Bytes) -> Result<(), Error>;
+    /// Gives a container another name.
+    async fn rename_container(&self, container: &str, name: &str) -> Result<(), Error>;
+
+    /// Unpacks a tar archive in a folder of the container, running or not.
+    async fn upload(&self, container: &str, folder: &str, archive: Archive) -> Result<(), Error>;
+
+    /// Packs a file or folder of the container, running or not, as a tar archive. A folder that ends
+    /// in `/.` is packed without its own name.
+    ///
+    /// # Errors
+    /// The stream ends after its first error.
+    async fn download(
+        &self,
+        container: &str,
+        path: &str,
+    ) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error>;
 
     /// Starts a container. Succeeds when it runs already.
     async fn start_container(&self, name: &str) -> Result<(), Error>;
@@ -84,16 +99,29 @@ pub trait Engine: Send + Sync + 'static {
     /// Stops a container by SIGTERM. Succeeds when it does not run or does not exist.
     async fn stop_container(&self, name: &str) -> Result<(), Error>;
 
+    /// Lets the processes of a container go on. Succeeds when it is not paused.
+    async fn unpause_container(&self, name: &str) -> Result<(), Error>;
+
+    /// Holds up the processes of a container.
+    async fn pause_container(&self, name: &str) -> Result<(), Error>;
+
     /// Removes a container, running or not. Succeeds when there is none, and says whether there
     /// was one.
     async fn remove_container(&self, name: &str) -> Result<bool, Error>;
 
-    /// Returns every container and volume that bears the label of a Cove session.
-    async fn owned(&self) -> Result<Owned, Error>;
+    /// Returns every container and volume that bears the label of a Cove session, or of this one.
+    async fn owned(&self, session: Option<SessionId>) -> Result<Owned, Error>;
+
+    /// Hears that containers and volumes change, whoever changes them, from now on. What is true then,
+    /// [`Self::owned`] says. The stream ends when the engine goes away.
+    async fn changes(&self) -> Result<BoxStream<'static, Result<(), Error>>, Error>;
 
     /// Runs a command in a running container, attached to its standard streams, without a TTY.
     async fn exec(&self, container: &str, spec: &ExecSpec) -> Result<Exec, Error>;
 }
+
+/// A tar archive on its way to an engine.
+pub type Archive = BoxStream<'static, std::io::Result<Bytes>>;
 
 /// Labels of a container or volume.
 pub type Labels = HashMap<String, String>;
@@ -181,6 +209,10 @@ pub enum LayerStep {
 /// A container on the engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainerFacts {
+    /// Its id, which stays when it is renamed.
+    pub id: String,
+    /// Its name.
+    pub name: String,
     /// Its labels.
     pub labels: Labels,
     /// What it does.
@@ -196,9 +228,11 @@ pub enum ContainerState {
     Created,
     /// It runs.
     Running,
+    /// Its processes are held up.
+    Paused,
     /// It ran, and does not now.
     Exited,
-    /// It is paused, being removed, or broken.
+    /// It is being removed, or broken.
     Unusable,
 }
 
@@ -262,8 +296,8 @@ pub enum ExecOutput {
 pub struct Owned {
     /// Containers.
     pub containers: Vec<ContainerFacts>,
-    /// Labels of the volumes.
-    pub volumes: Vec<Labels>,
+    /// Labels of the volumes, by name.
+    pub volumes: Vec<(String, Labels)>,
 }
 
 /// A place where an engine may be, as the UI shows it.

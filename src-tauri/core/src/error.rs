@@ -46,6 +46,8 @@ pub enum ErrorCode {
     PathOutsideWorkspace,
     /// The file changed since it was read.
     Conflict,
+    /// An archive of a session's files could not be written on this machine.
+    ExportFailed,
     /// No command has this name.
     UnknownCommand,
     /// The run was cancelled by the user.
@@ -178,6 +180,14 @@ pub enum Error {
         /// The revision that holds now.
         revision: String,
     },
+    /// See [`ErrorCode::ExportFailed`].
+    #[error("failed to write `{path}`: {message}")]
+    Export {
+        /// Where the archive was to be.
+        path: String,
+        /// What this machine said.
+        message: String,
+    },
     /// See [`ErrorCode::UnknownCommand`].
     #[error("there is no command `{0}`")]
     UnknownCommand(String),
@@ -234,6 +244,7 @@ impl Error {
             Self::FileNotUsable { .. } => ErrorCode::FileNotUsable,
             Self::PathOutsideWorkspace(_) => ErrorCode::PathOutsideWorkspace,
             Self::Conflict { .. } => ErrorCode::Conflict,
+            Self::Export { .. } => ErrorCode::ExportFailed,
             Self::UnknownCommand(_) => ErrorCode::UnknownCommand,
             Self::Cancelled => ErrorCode::Cancelled,
             Self::Internal(_) => ErrorCode::Internal,
@@ -278,6 +289,7 @@ impl Error {
             Self::Conflict { .. } => {
                 "Read the file again, then apply the change to what it holds now."
             }
+            Self::Export { .. } => "Choose a place with enough room that you may write to.",
             Self::UnknownCommand(_) => "Update Cove: its window and its backend do not match.",
             Self::Cancelled => "Retry when you are ready.",
             Self::Internal(_) => "This is a defect in Cove: copy the details and report it.",
@@ -308,6 +320,7 @@ impl Error {
             | Self::FileNotFound(_)
             | Self::FileNotUsable { .. }
             | Self::PathOutsideWorkspace(_)
+            | Self::Export { .. }
             | Self::UnknownCommand(_)
             | Self::Cancelled
             | Self::Internal(_) => json!({}),

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::EngineView;
 use crate::error::ErrorReport;
 use crate::session::{Session, SessionId};
 use crate::timing::TimingReport;
@@ -22,6 +23,8 @@ pub enum SessionEvent {
     Failed(FailedEvent),
     /// `session:cancelled`
     Cancelled(CancelledEvent),
+    /// `session:export`
+    Export(ExportEvent),
 }
 
 /// Payload of `session:progress`.
@@ -90,6 +93,39 @@ pub struct CancelledEvent {
     pub timing: TimingReport,
 }
 
+/// Payload of `session:export`: files on their way into an archive. It belongs to no run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS), ts(export))]
+pub struct ExportEvent {
+    /// Whose.
+    pub session_id: SessionId,
+    /// Position in the session's stream of events.
+    pub seq: u64,
+    /// Bytes written.
+    pub bytes: u64,
+    /// Bytes to write; `null` while nobody knows.
+    pub total_bytes: Option<u64>,
+    /// How it ended; `null` while it goes on.
+    pub outcome: Option<ExportOutcome>,
+    /// The archive's name, without its folder.
+    pub file_name: String,
+    /// Why it failed.
+    pub error: Option<ErrorReport>,
+}
+
+/// How an export ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS), ts(export))]
+#[serde(rename_all = "snake_case")]
+pub enum ExportOutcome {
+    /// The archive is complete.
+    Done,
+    /// There is no archive.
+    Failed,
+    /// The user wanted no more; there is no archive.
+    Cancelled,
+}
+
 impl SessionEvent {
     /// Returns the name under which the UI listens for this event.
     #[must_use]
@@ -99,6 +135,7 @@ impl SessionEvent {
             Self::Ready(_) => "session:ready",
             Self::Failed(_) => "session:failed",
             Self::Cancelled(_) => "session:cancelled",
+            Self::Export(_) => "session:export",
         }
     }
 
@@ -106,7 +143,7 @@ impl SessionEvent {
     #[must_use]
     pub const fn is_terminal(&self) -> bool {
         match self {
-            Self::Progress(_) => false,
+            Self::Progress(_) | Self::Export(_) => false,
             Self::Ready(_) | Self::Failed(_) | Self::Cancelled(_) => true,
         }
     }
@@ -116,4 +153,10 @@ impl SessionEvent {
 pub trait Reporter: Send + Sync + 'static {
     /// Takes one event, in order of `seq` within its session.
     fn report(&self, event: &SessionEvent);
+
+    /// Hears that the list of sessions is another than it was: `sessions:changed`.
+    fn list_changed(&self) {}
+
+    /// Hears that an engine has come or gone: `engine:changed`.
+    fn engines_changed(&self, _engines: &[EngineView]) {}
 }

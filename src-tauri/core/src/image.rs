@@ -96,7 +96,15 @@ impl ImageReference {
             .strip_prefix("library/")
             .filter(|name| !name.contains('/'))
             .unwrap_or(short);
-        short.to_owned()
+        // `docker.io/localhost/app` without its registry would be one of the registry `localhost`.
+        let names_a_registry = short
+            .split_once('/')
+            .is_some_and(|(first, _)| first == "localhost" || first.contains(['.', ':']));
+        if names_a_registry {
+            whole
+        } else {
+            short.to_owned()
+        }
     }
 }
 
@@ -118,7 +126,7 @@ impl FromStr for ImageReference {
         if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(InvalidReference::BareId);
         }
-        let reference: Reference = text.parse().map_err(|error| match error {
+        let reference = parse(text).map_err(|error| match error {
             ParseError::NameContainsUppercase => InvalidReference::UpperCase,
             ParseError::NameTooLong => InvalidReference::TooLong,
             ParseError::DigestInvalidFormat
@@ -144,12 +152,57 @@ impl FromStr for ImageReference {
         {
             return Err(InvalidReference::UpperCase);
         }
+        // The library reads the digits of a digest in either case, and takes for a registry what no
+        // host can be called.
+        let digest = reference.digest().unwrap_or_default();
+        if digest.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            return Err(InvalidReference::Digest);
+        }
+        if reference.registry().contains('_') {
+            return Err(InvalidReference::Grammar);
+        }
         // Each version of the app has its own built-in image, and none can be had from elsewhere.
         if reference.registry() == BUILT_IN_REGISTRY {
             return Ok(Self::built_in());
         }
         Ok(Self(reference))
     }
+}
+
+/// Parses by the library's grammar, and by what that lacks: registries that are IPv6 addresses. Such
+/// a reference is parsed with a host name in the address's place.
+fn parse(text: &str) -> Result<Reference, ParseError> {
+    const STAND_IN: &str = "ipv6.invalid";
+    let Some((address, rest)) = text.strip_prefix('[').and_then(|text| text.split_once(']')) else {
+        return text.parse();
+    };
+    let is_address = !address.is_empty()
+        && address
+            .bytes()
+            .all(|byte| byte.is_ascii_hexdigit() || byte == b':');
+    if !is_address || !rest.starts_with([':', '/']) {
+        return Err(ParseError::ReferenceInvalidFormat);
+    }
+    let reference: Reference = format!("{STAND_IN}{rest}").parse()?;
+    let port = reference
+        .registry()
+        .strip_prefix(STAND_IN)
+        .ok_or(ParseError::ReferenceInvalidFormat)?;
+    let registry = format!("[{address}]{port}");
+    if !registry.contains(':') {
+        return Err(ParseError::ReferenceInvalidFormat);
+    }
+    let repository = reference.repository().to_owned();
+    let tag = reference.tag().map(str::to_owned);
+    let digest = reference.digest().map(str::to_owned);
+    Ok(match (tag, digest) {
+        (Some(tag), Some(digest)) => {
+            Reference::with_tag_and_digest(registry, repository, tag, digest)
+        }
+        (None, Some(digest)) => Reference::with_digest(registry, repository, digest),
+        (Some(tag), None) => Reference::with_tag(registry, repository, tag),
+        (None, None) => Reference::with_tag(registry, repository, "latest".to_owned()),
+    })
 }
 
 #[cfg(test)]
@@ -176,6 +229,7 @@ mod tests {
         check("team/app", Ok("docker.io/team/app:latest"));
         check("localhost/app:1", Ok("localhost/app:1"));
         check("127.0.0.1:5000/a/b/c:x", Ok("127.0.0.1:5000/a/b/c:x"));
+        check("[::1]:5000/app", Ok("[::1]:5000/app:latest"));
         let digest = "a".repeat(64);
         check(
             &format!("alpine@sha256:{digest}"),
@@ -211,6 +265,11 @@ mod tests {
             "a\nb",
             "a\0b",
             "_a",
+            "a_b.example/app",
+            "[::1]",
+            "[::1]:5000",
+            "[::g]/app",
+            "[]/app",
         ] {
             check(text, Err(InvalidReference::Grammar));
         }
@@ -219,6 +278,10 @@ mod tests {
         check(
             &format!("a:{}", "t".repeat(129)),
             Err(InvalidReference::Grammar),
+        );
+        check(
+            &format!("alpine@sha256:{}", "A".repeat(64)),
+            Err(InvalidReference::Digest),
         );
         check(&"a".repeat(300), Err(InvalidReference::TooLong));
         check(&"a".repeat(64), Err(InvalidReference::BareId));
@@ -234,6 +297,8 @@ mod tests {
             ("docker.io/library/python:3.13", "python:3.13"),
             ("docker.io/team/app:1", "team/app:1"),
             ("127.0.0.1:5000/app:1", "127.0.0.1:5000/app:1"),
+            ("docker.io/localhost/app:1", "docker.io/localhost/app:1"),
+            ("docker.io/a.b/app:1", "docker.io/a.b/app:1"),
         ] {
             let reference: ImageReference = text.parse().unwrap();
             assert_eq!(reference.familiar(), familiar);

@@ -2,7 +2,7 @@
 //! is not written here is forgotten when the app ends.
 
 use crate::engine::Labels;
-use crate::session::{CreateSession, Session, SessionId, SessionState};
+use crate::session::{CreateSession, SessionId};
 use crate::template::TemplateId;
 
 /// The session's id. Whatever bears this label is ours; whatever does not is never touched.
@@ -83,29 +83,6 @@ pub fn belong_to(labels: &Labels, id: SessionId) -> bool {
     labels
         .get(SESSION)
         .is_some_and(|label| *label == id.to_string())
-}
-
-/// Writes a session for the list.
-#[must_use]
-pub fn session(
-    id: SessionId,
-    request: &CreateSession,
-    created: &str,
-    state: SessionState,
-) -> Session {
-    let short = id.to_string().chars().take(8).collect();
-    Session {
-        session_id: id,
-        workspace_id: request.workspace_id.clone(),
-        name: request.project_name.clone().unwrap_or(short),
-        project_name: request.project_name.clone(),
-        description: request.description.clone(),
-        template: request.template.clone(),
-        image: request.image.to_string(),
-        image_name: request.image.familiar(),
-        state,
-        created: created.to_owned(),
-    }
 }
 
 #[cfg(test)]

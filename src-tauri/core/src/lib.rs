@@ -11,6 +11,7 @@ pub mod estimate;
 pub mod event;
 pub mod files;
 pub mod image;
+pub mod journal;
 pub mod labels;
 pub mod progress;
 mod provision;

@@ -4,6 +4,7 @@
 //! retry and resume are one pipeline. Events, cancel, the time limit and the clock are in one place
 //! around it, [`Run::drive`] and what it supervises. Who may run when, and what a session is in between, is `sessions.rs`.
 
+mod copying;
 mod monitor;
 mod shared_pull;
 mod unwind;
@@ -11,28 +12,37 @@ mod unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use cove_agent::{AGENT_PATH, WORKSPACE};
+use futures_util::{StreamExt, stream};
+use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use self::copying::{WORKSPACE_CONTENT, container_of};
 pub(crate) use self::monitor::Monitor;
 pub(crate) use self::shared_pull::Pulls;
-use self::unwind::{Late, Undo, Unwind};
+use self::unwind::Unwind;
+pub(crate) use self::unwind::{Attempted, Late, Nothing, take_back};
 use crate::agent::{self, Agent};
 use crate::assets::Assets;
-use crate::engine::{ContainerSpec, ContainerState, Engine, EngineFacts, ImageFacts, Labels};
+use crate::engine::{
+    ContainerFacts, ContainerSpec, ContainerState, Engine, EngineFacts, ImageFacts, Labels,
+};
 use crate::error::{Error, ImageReason};
 use crate::estimate::{History, ImageSource, RunKind};
+use crate::journal::{Journal, Record, Undo};
 use crate::labels;
 use crate::progress::{Phase, Progress, Undone};
-use crate::session::{CreateSession, SessionId};
+use crate::session::{CreateSession, SessionId, Source};
 use crate::settings::Settings;
 
 /// How often progress is told while nothing else happens. With one more event a phase, this keeps a
 /// session at or below ten events a second, however fast the engine talks.
 const HEARTBEAT: Duration = Duration::from_millis(250);
+
+/// How long an engine may take to show a container that a process which was killed had asked for.
+const LATE_CREATE: Duration = Duration::from_secs(5);
 
 /// How long the agent may take to answer in a container that runs. It has 10 s for its own setup.
 const AGENT_LIMIT: Duration = Duration::from_secs(20);
@@ -45,6 +55,8 @@ pub(crate) struct Run {
     pub assets: Arc<Assets>,
     /// The pulls that are under way, of all runs.
     pub pulls: Arc<Pulls>,
+    /// Where effects are written down before they happen.
+    pub journal: Arc<Journal>,
     /// Counts every task of the run.
     pub tracker: TaskTracker,
     /// What holds for new containers, and the time limit.
@@ -57,6 +69,12 @@ pub(crate) struct Run {
     pub request: CreateSession,
     /// When the session was created: RFC 3339, UTC.
     pub created: String,
+    /// Where the files of a new session come from.
+    pub source: Option<Source>,
+    /// Whether a container that is there already is replaced by a new one around the same volume.
+    pub rebuild: bool,
+    /// What an earlier run may have left, oldest first: it is this run's to keep or to take back.
+    pub inherited: Vec<Undo>,
     /// Where the run is, for snapshots.
     pub monitor: Arc<Monitor>,
     /// Ends the run when the user wants it.
@@ -69,12 +87,7 @@ pub(crate) struct Run {
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// The agent has answered from inside the container.
-    Ready {
-        /// The connection to it.
-        agent: Agent,
-        /// The user that the image runs as.
-        user: String,
-    },
+    Ready(Answered),
     /// Something went wrong; what the run had made was taken back.
     Failed {
         /// Why.
@@ -89,32 +102,67 @@ pub(crate) enum Outcome {
     },
 }
 
+/// An agent that has answered from inside its container.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    /// The connection to it.
+    pub agent: Agent,
+    /// The user that the image runs as.
+    pub user: String,
+    /// The container's id or name; it is good for as long as the container lives.
+    pub container: String,
+}
+
 /// What is found before anything is done.
 struct Found {
     engine: EngineFacts,
     image: Option<ImageFacts>,
     has_volume: bool,
-    container: Option<ContainerState>,
-    /// The user of a container that is there already.
+    container: Option<ContainerFacts>,
+    /// The user of a container that is there already and stays.
     user: Option<String>,
 }
 
+/// Returns the name of a container that is kept aside while its successor is made.
+pub(crate) fn name_aside(id: SessionId) -> String {
+    format!("{}-replaced", id.resource_name())
+}
+
 impl Run {
-    /// Tells that the run has begun and waits for what is being done to the session already.
-    pub(crate) fn await_turn(&self) {
+    /// Waits until what is being done to the session already is over. Until then, and at the latest when
+    /// the limit on standing still is reached, nothing of the run has happened.
+    pub(crate) async fn await_turn<'a>(
+        &self,
+        turn: &'a Mutex<()>,
+    ) -> Result<MutexGuard<'a, ()>, Error> {
+        if let Ok(turn) = turn.try_lock() {
+            return Ok(turn);
+        }
         self.monitor
             .say("Waiting until the session's last change is complete");
         self.tell_progress();
+        self.supervise(async { Ok(turn.lock().await) }).await
     }
 
     /// Runs the pipeline to its end. What a failed or cancelled run has made is gone when this
-    /// returns, but for what the engine is late with: that is gone when [`Late`] has finished.
+    /// returns, but for what the engine is late with or would not take back: [`Late::finish`] tries
+    /// again.
     pub(crate) async fn drive(self) -> (Outcome, Option<Late>) {
-        let unwind = Unwind::new(Arc::clone(&self.engine), self.tracker.clone(), self.id);
-        match self.supervise(&unwind).await {
-            Ok((agent, user)) => {
-                unwind.forget();
-                (Outcome::Ready { agent, user }, None)
+        let mut record = Record::new(self.id, &self.request, &self.created, self.source.clone());
+        record.undos.clone_from(&self.inherited);
+        let unwind = Unwind::new(
+            Arc::clone(&self.engine),
+            self.tracker.clone(),
+            Arc::clone(&self.journal),
+            self.id,
+            record,
+        );
+        match self.supervise(self.pipeline(&unwind)).await {
+            Ok(answered) => {
+                // Before anybody hears of it: a session that is in use must never be unwound.
+                unwind.forget().await;
+                self.drop_replaced().await;
+                (Outcome::Ready(answered), None)
             }
             Err(Error::Cancelled) => {
                 let (undone, late) = unwind.run().await;
@@ -127,12 +175,12 @@ impl Run {
         }
     }
 
-    /// Runs the pipeline until it ends, is cancelled, or stands still for too long.
-    async fn supervise(&self, unwind: &Unwind) -> Result<(Agent, String), Error> {
+    /// Does the work until it ends, is cancelled, or stands still for too long.
+    async fn supervise<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         let mut heartbeat = tokio::time::interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let limit = self.settings.time_limit();
-        let mut work = std::pin::pin!(self.pipeline(unwind));
+        let mut work = std::pin::pin!(work);
         loop {
             tokio::select! {
                 biased;
@@ -149,8 +197,9 @@ impl Run {
     }
 
     /// The six phases, top to bottom; the sixth is to have come to the end.
-    async fn pipeline(&self, unwind: &Unwind) -> Result<(Agent, String), Error> {
+    async fn pipeline(&self, unwind: &Unwind) -> Result<Answered, Error> {
         self.enter(Phase::Starting, "Looking for a container engine");
+        unwind.begin().await?;
         let found = self.look_around().await?;
 
         self.enter(
@@ -163,11 +212,15 @@ impl Run {
         self.ensure_volume(&found, unwind).await?;
 
         self.enter(Phase::CreatingContainer, "Creating the container");
-        self.ensure_container(&found, &user, unwind).await?;
+        let container = self.ensure_container(&found, &user, unwind).await?;
 
         self.enter(Phase::StartingContainer, "Starting the container");
-        let agent = self.ensure_ready(&found, &user, unwind).await?;
-        Ok((agent, user))
+        let agent = self.ensure_ready(&found, &container, &user, unwind).await?;
+        Ok(Answered {
+            agent,
+            user,
+            container,
+        })
     }
 
     fn enter(&self, phase: Phase, message: impl Into<String>) {
@@ -191,22 +244,29 @@ impl Run {
     async fn look_around(&self) -> Result<Found, Error> {
         let engine = self.engine.connect().await?;
         let name = self.id.resource_name();
-        let (image, volume, container) = tokio::try_join!(
+        let (image, volume, named, owned) = tokio::try_join!(
             self.engine.image(&self.request.image),
             self.engine.volume(&name),
             self.engine.container(&name),
+            self.engine.owned(Some(self.id)),
         )?;
         let foreign = |labels: &Labels| !labels::belong_to(labels, self.id);
         if volume.as_ref().is_some_and(foreign)
-            || container
+            || named
                 .as_ref()
                 .is_some_and(|container| foreign(&container.labels))
         {
             return Err(Error::NameConflict(name));
         }
+        // Somebody may have given the container another name: the label says whose it is.
+        let aside = name_aside(self.id);
+        let container = named.or_else(|| {
+            let mut others = owned.containers.into_iter();
+            others.find(|container| container.name != aside)
+        });
         let user = container
             .as_ref()
-            .filter(|container| container.state != ContainerState::Unusable)
+            .filter(|container| container.state != ContainerState::Unusable && !self.rebuild)
             .and_then(|container| labels::user(&container.labels))
             .map(str::to_owned);
         let wanted = &self.request.image;
@@ -223,14 +283,14 @@ impl Run {
             },
         };
         let usual = self.history.usual(&kind);
-        let is_new = volume.is_none() && container.is_none();
+        let is_new = volume.is_none() && container.is_none() && self.source.is_none();
         self.monitor.expect(usual, is_new.then_some(kind));
         Ok(Found {
             engine,
             image,
             has_volume: volume.is_some(),
             user,
-            container: container.map(|container| container.state),
+            container,
         })
     }
 
@@ -291,73 +351,146 @@ impl Run {
         let (engine, name) = (Arc::clone(&self.engine), self.id.resource_name());
         let labels = labels::of(self.id, &self.request, &self.created);
         unwind
-            .effect(Some(Undo::RemoveVolume(name.clone())), async move {
-                engine.create_volume(&name, &labels).await
-            })
+            .effect(
+                Some(Undo::RemoveVolume {
+                    name: name.clone(),
+                    may_lack_labels: false,
+                }),
+                async move { engine.create_volume(&name, &labels).await },
+            )
             .await
     }
 
-    /// Makes sure that the container exists and holds this app's agent.
+    /// Makes sure that the container exists and holds this app's agent, and returns its id.
     async fn ensure_container(
         &self,
         found: &Found,
         user: &str,
         unwind: &Unwind,
-    ) -> Result<(), Error> {
-        let name = self.id.resource_name();
-        let exists = match found.container {
-            Some(ContainerState::Running) => return Ok(()),
-            Some(ContainerState::Created | ContainerState::Exited) => true,
-            Some(ContainerState::Unusable) => {
-                let (engine, name) = (Arc::clone(&self.engine), name.clone());
-                let remove = async move { engine.remove_container(&name).await.map(drop) };
-                unwind.effect(None, remove).await?;
-                false
+    ) -> Result<String, Error> {
+        let existing = match &found.container {
+            Some(container) if self.rebuild => {
+                self.set_aside(container, unwind).await?;
+                None
             }
-            None => false,
+            Some(container) => match container.state {
+                ContainerState::Running | ContainerState::Paused => {
+                    return Ok(container.id.clone());
+                }
+                ContainerState::Created | ContainerState::Exited => Some(container.id.clone()),
+                ContainerState::Unusable => {
+                    let (engine, id) = (Arc::clone(&self.engine), container.id.clone());
+                    let remove = async move { engine.remove_container(&id).await.map(drop) };
+                    unwind.effect(None, remove).await?;
+                    None
+                }
+            },
+            None => None,
         };
-        let agent = self.assets.agent(&found.engine.architecture)?;
-        let archive = agent_archive(&agent)?;
-        if !exists {
+        let archive = self.assets.agent_archive(&found.engine.architecture)?;
+        let container = if let Some(id) = existing {
+            id
+        } else {
             let (engine, spec) = (Arc::clone(&self.engine), self.container_spec(user));
+            let undo = Undo::RemoveContainer {
+                name: spec.name.clone(),
+            };
+            let create = create_or_take_over(engine, spec, self.id);
+            unwind.effect(Some(undo), create).await?
+        };
+        let (engine, id) = (Arc::clone(&self.engine), container.clone());
+        let archive = stream::iter([Ok(archive)]).boxed();
+        unwind
+            .effect(None, async move { engine.upload(&id, "/", archive).await })
+            .await?;
+        if let Some(source) = &self.source {
+            self.copy_files(source, &container, unwind).await?;
+        }
+        Ok(container)
+    }
+
+    /// Keeps a container under another name until its successor is ready.
+    async fn set_aside(&self, container: &ContainerFacts, unwind: &Unwind) -> Result<(), Error> {
+        let (name, aside) = (self.id.resource_name(), name_aside(self.id));
+        self.monitor.say("Setting the old container aside");
+        if matches!(
+            container.state,
+            ContainerState::Running | ContainerState::Paused
+        ) {
+            let (engine, id) = (Arc::clone(&self.engine), container.id.clone());
+            let undo = Undo::StartContainer { name: name.clone() };
             unwind
-                .effect(Some(Undo::RemoveContainer(name.clone())), async move {
-                    engine.create_container(&spec).await
-                })
+                .effect(Some(undo), async move { engine.stop_container(&id).await })
                 .await?;
         }
-        let engine = Arc::clone(&self.engine);
+        let (engine, id) = (Arc::clone(&self.engine), container.id.clone());
+        let undo = Undo::RestoreContainer {
+            name,
+            aside: aside.clone(),
+        };
         unwind
-            .effect(None, async move { engine.upload(&name, archive).await })
+            .effect(Some(undo), async move {
+                engine.rename_container(&id, &aside).await
+            })
             .await
+    }
+
+    /// Removes the container that this run or an earlier one has replaced. One that stays is found again
+    /// when the sessions are next looked at.
+    async fn drop_replaced(&self) {
+        let aside = name_aside(self.id);
+        let remove = async {
+            match self.engine.container(&aside).await? {
+                Some(container) if labels::belong_to(&container.labels, self.id) => {
+                    self.engine.remove_container(&container.id).await
+                }
+                Some(_) | None => Ok(false),
+            }
+        };
+        if self.rebuild
+            && let Err(error) = remove.await
+        {
+            log::warn!("container `{aside}` is still there: {error}");
+        }
     }
 
     /// Makes sure that the container runs and that the agent answers from inside.
     async fn ensure_ready(
         &self,
         found: &Found,
+        container: &str,
         user: &str,
         unwind: &Unwind,
     ) -> Result<Agent, Error> {
         let name = self.id.resource_name();
-        if found.container != Some(ContainerState::Running) {
-            // A container that was there before is put back to how it was, not removed.
-            let undo = match found.container {
-                Some(ContainerState::Created | ContainerState::Exited) => {
-                    Some(Undo::StopContainer(name.clone()))
-                }
-                Some(ContainerState::Running | ContainerState::Unusable) | None => None,
-            };
-            let (engine, container) = (Arc::clone(&self.engine), name.clone());
-            unwind
-                .effect(
-                    undo,
-                    async move { engine.start_container(&container).await },
-                )
-                .await?;
-            self.monitor.say("Waiting for the agent in the container");
+        let was = found.container.as_ref().filter(|_| !self.rebuild);
+        let (engine, id) = (Arc::clone(&self.engine), container.to_owned());
+        match was.map(|container| container.state) {
+            Some(ContainerState::Running) => {}
+            Some(ContainerState::Paused) => {
+                let undo = Undo::PauseContainer { name };
+                unwind
+                    .effect(
+                        Some(undo),
+                        async move { engine.unpause_container(&id).await },
+                    )
+                    .await?;
+            }
+            state => {
+                // A container that was there before is put back to how it was, not removed.
+                let undo = match state {
+                    Some(ContainerState::Created | ContainerState::Exited) => {
+                        Some(Undo::StopContainer { name })
+                    }
+                    _ => None,
+                };
+                unwind
+                    .effect(undo, async move { engine.start_container(&id).await })
+                    .await?;
+                self.monitor.say("Waiting for the agent in the container");
+            }
         }
-        let connected = agent::connect(&*self.engine, &name, user, &self.tracker);
+        let connected = agent::connect(&*self.engine, container, user, &self.tracker);
         let answer = tokio::time::timeout(AGENT_LIMIT, connected).await;
         let error = match answer {
             Ok(Ok((agent, _hello))) => return Ok(agent),
@@ -367,7 +500,7 @@ impl Run {
             }
         };
         // If the container has ended meanwhile, that is the better explanation.
-        match self.engine.container(&name).await {
+        match self.engine.container(container).await {
             Ok(Some(container)) if container.state == ContainerState::Exited => {
                 Err(Error::AgentUnavailable(format!(
                     "the container ended at once with exit code {}",
@@ -401,6 +534,28 @@ impl Run {
     }
 }
 
+/// Creates the container, or takes over the one of that name if it is this session's: a process that was
+/// killed had asked for it, and the engine was late.
+async fn create_or_take_over(
+    engine: Arc<dyn Engine>,
+    spec: ContainerSpec,
+    owner: SessionId,
+) -> Result<String, Error> {
+    let begin = Instant::now();
+    loop {
+        let name = match engine.create_container(&spec).await {
+            Err(Error::NameConflict(name)) => name,
+            created => return created,
+        };
+        match engine.container(&name).await? {
+            Some(found) if labels::belong_to(&found.labels, owner) => return Ok(found.id),
+            // An engine keeps a name before it shows what will bear it.
+            None if begin.elapsed() < LATE_CREATE => tokio::time::sleep(HEARTBEAT).await,
+            Some(_) | None => return Err(Error::NameConflict(name)),
+        }
+    }
+}
+
 /// Returns a host name that looks like the project's name: letters, digits and hyphens, as RFC 1123
 /// has it.
 fn hostname(project: Option<&str>, id: SessionId) -> String {
@@ -416,30 +571,6 @@ fn hostname(project: Option<&str>, id: SessionId) -> String {
     } else {
         name.to_owned()
     }
-}
-
-/// Packs the agent as the archive that is unpacked at the container's root.
-fn agent_archive(agent: &[u8]) -> Result<Bytes, Error> {
-    let pack = || -> std::io::Result<Vec<u8>> {
-        let mut archive = tar::Builder::new(Vec::with_capacity(agent.len() + 4096));
-        let mut add = |path: &str, kind: tar::EntryType, content: &[u8]| {
-            let mut header = tar::Header::new_gnu();
-            header.set_entry_type(kind);
-            header.set_mode(0o755);
-            header.set_size(content.len() as u64);
-            archive.append_data(&mut header, path, content)
-        };
-        add(".cove/", tar::EntryType::Directory, &[])?;
-        add(
-            AGENT_PATH.trim_start_matches('/'),
-            tar::EntryType::Regular,
-            agent,
-        )?;
-        archive.into_inner()
-    };
-    pack()
-        .map(Bytes::from)
-        .map_err(|error| Error::Internal(format!("failed to pack the agent: {error}")))
 }
 
 #[cfg(test)]

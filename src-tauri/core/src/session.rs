@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -114,7 +115,7 @@ impl CreateSession {
         let workspace_id = text("workspace_id", |value| {
             one_line(value, WORKSPACE_ID_MAX).and_then(|()| not_blank(value))
         });
-        let project_name = text("project_name", |value| one_line(value, PROJECT_NAME_MAX));
+        let project_name = text("project_name", check_project_name);
         let description = text("description", |value| many_lines(value, DESCRIPTION_MAX));
         let template = text("template", |_| Ok(()));
         let image = text("image", |_| Ok(()));
@@ -161,6 +162,56 @@ impl CreateSession {
             _ => Err(Error::Validation(problems)),
         }
     }
+}
+
+/// Where the files of a new session come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Source {
+    /// Another session's workspace.
+    Session {
+        /// Whose.
+        id: SessionId,
+    },
+    /// A tar archive on this machine, compressed or not.
+    Archive {
+        /// Where it is.
+        path: PathBuf,
+    },
+}
+
+/// How far the writing of a session's files into an archive is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS), ts(export))]
+pub struct ExportProgress {
+    /// Bytes written.
+    pub bytes: u64,
+    /// Bytes to write; `null` while nobody knows.
+    pub total_bytes: Option<u64>,
+}
+
+/// An archive that the user chose; only its token goes back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS), ts(export))]
+pub struct ChosenArchive {
+    /// Stands for the file in a request.
+    pub token: String,
+    /// The file's name.
+    pub name: String,
+    /// The file's size in bytes.
+    pub size_bytes: u64,
+}
+
+/// What a session's workspace holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS), ts(export))]
+pub struct Usage {
+    /// Bytes in its files; `null` when not known.
+    pub size_bytes: Option<u64>,
+    /// Whether `size_bytes` is only a lower bound, because looking took too long.
+    pub at_least: bool,
+    /// The last change of any file, in milliseconds since 1970 UTC; `null` when not known.
+    pub modified_ms: Option<i64>,
 }
 
 /// What a session is, from the outside.
@@ -221,6 +272,13 @@ pub struct Session {
     pub state: SessionState,
     /// When it was created: RFC 3339, UTC.
     pub created: String,
+    /// Whether it has a container, or is about to get one. A session that was deleted but for its files,
+    /// or whose container somebody removed, is a volume alone; opening it makes a container again.
+    pub has_container: bool,
+    /// What earlier runs made and could not take back yet, for people. It is tried again by itself.
+    pub leftovers: Vec<String>,
+    /// How far the export under way is; `null` without one.
+    pub export: Option<ExportProgress>,
 }
 
 /// The snapshot of a session, for a window that opened late or was reloaded.
@@ -254,6 +312,14 @@ pub struct SessionStatus {
     pub undone: Vec<Undone>,
     /// Where the time of the last run went; `null` when none is remembered.
     pub timing: Option<TimingReport>,
+}
+
+/// Checks what a user calls a session.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn check_project_name(value: &str) -> Result<(), String> {
+    one_line(value, PROJECT_NAME_MAX)
 }
 
 fn optional_text(request: &Map<String, Value>, name: &str) -> Result<Option<String>, String> {

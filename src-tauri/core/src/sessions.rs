@@ -4,29 +4,37 @@
 //! process can know: runs under way, connections to agents, terminals, and how the last run ended.
 //! How a session comes to be is `provision.rs`.
 
+mod entry;
+mod exporting;
+mod following;
+mod lifecycle;
+
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::agent::Agent;
+use self::entry::{Activity, Entry, OpenSession};
 use crate::assets::Assets;
-use crate::engine::{ContainerState, Engine, EngineView, ImageView, Labels};
-use crate::error::{Error, ErrorReport};
+use crate::engine::{Engine, EngineView, ImageView};
+use crate::error::Error;
 use crate::estimate::{History, Lesson, RunKind};
 use crate::event::{
     CancelledEvent, FailedEvent, ProgressEvent, ReadyEvent, Reporter, SessionEvent,
 };
 use crate::files::{self, DirContent, Encoding, FileContent};
-use crate::labels;
-use crate::progress::{Phase, Progress, Undone};
-use crate::provision::{Monitor, Outcome, Pulls, Run};
-use crate::session::{CreateSession, Session, SessionId, SessionState, SessionStatus};
+use crate::journal::{Journal, Record};
+use crate::progress::{Phase, Progress};
+use crate::provision::{Answered, Attempted, Monitor, Outcome, Pulls, Run};
+use crate::session::{CreateSession, Session, SessionId, SessionStatus, Source};
 use crate::settings::Settings;
 use crate::terminal::{Sink, Size, Terminal};
 use crate::timing::{RunOutcome, TimingReport};
@@ -34,8 +42,61 @@ use crate::timing::{RunOutcome, TimingReport};
 /// How long a shutdown waits for what is under way.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
 
-/// Keeps what runs have taught, across restarts. Called at the end of a run; must not block.
-pub type KeepHistory = Box<dyn Fn(&History) + Send + Sync>;
+/// What users call their sessions, where that is not what the labels say: labels cannot be changed.
+pub type Names = BTreeMap<SessionId, String>;
+
+/// Keeps across restarts what may be lost. Must not block.
+pub trait Keep: Send + Sync + 'static {
+    /// Keeps what runs have taught. Called at the end of a run.
+    fn history(&self, history: &History);
+
+    /// Keeps the names that sessions were given.
+    fn names(&self, names: &Names);
+}
+
+/// Keeps nothing.
+impl Keep for () {
+    fn history(&self, _: &History) {}
+
+    fn names(&self, _: &Names) {}
+}
+
+/// What a registry of sessions starts with.
+pub struct Start {
+    /// The engine that sessions are made on.
+    pub engine: Arc<dyn Engine>,
+    /// The agent and the built-in image.
+    pub assets: Assets,
+    /// Hears what happens.
+    pub reporter: Box<dyn Reporter>,
+    /// What the user has set.
+    pub settings: Settings,
+    /// What earlier runs took.
+    pub history: History,
+    /// The names that sessions were given.
+    pub names: Names,
+    /// Keeps what changes of these.
+    pub keep: Box<dyn Keep>,
+    /// Where runs write down what they do, and what the last process has left in it.
+    pub journal: (Journal, Vec<Record>),
+}
+
+impl Start {
+    /// Returns a start without anything from earlier, of which nothing is kept.
+    #[must_use]
+    pub fn fresh(engine: Arc<dyn Engine>, assets: Assets, reporter: Box<dyn Reporter>) -> Self {
+        Self {
+            engine,
+            assets,
+            reporter,
+            settings: Settings::default(),
+            history: History::default(),
+            names: Names::default(),
+            keep: Box::new(()),
+            journal: (Journal::none(), Vec::new()),
+        }
+    }
+}
 
 /// All sessions. Cheap to clone; every clone is the same registry.
 #[derive(Clone)]
@@ -47,81 +108,45 @@ struct Shared {
     engine: Arc<dyn Engine>,
     assets: Arc<Assets>,
     reporter: Box<dyn Reporter>,
-    keep_history: KeepHistory,
+    keep: Box<dyn Keep>,
+    journal: Arc<Journal>,
     tracker: TaskTracker,
+    /// Cancelled when the app shuts down.
+    closing: CancellationToken,
+    /// Whether the list is kept current by the engine's events.
+    following: AtomicBool,
+    /// How many sessions were deleted so far.
+    deleted: AtomicU64,
     pulls: Arc<Pulls>,
     entries: Mutex<BTreeMap<SessionId, Entry>>,
-    settings: Mutex<Settings>,
+    settings: watch::Sender<Settings>,
     history: Mutex<History>,
-}
-
-struct Entry {
-    request: CreateSession,
-    created: String,
-    /// The `seq` of the last event.
-    seq: u64,
-    activity: Activity,
-    /// Where the time of the last run went.
-    timing: Option<TimingReport>,
-    /// Held by whatever changes the session on the engine, so that this is one thing at a time.
-    turn: Arc<tokio::sync::Mutex<()>>,
-}
-
-/// What a session is doing.
-enum Activity {
-    Provisioning {
-        monitor: Arc<Monitor>,
-        cancel: CancellationToken,
-        ended: CancellationToken,
-    },
-    Ready {
-        open: Arc<OpenSession>,
-        progress: Progress,
-    },
-    Stopped,
-    Interrupted,
-    Failed {
-        phase: Phase,
-        progress: Progress,
-        error: ErrorReport,
-        undone: Vec<Undone>,
-    },
-    Cancelled {
-        phase: Phase,
-        progress: Progress,
-        undone: Vec<Undone>,
-    },
-}
-
-/// A ready session: the way to its files and terminals.
-struct OpenSession {
-    agent: Agent,
-    user: String,
-    terminals: Mutex<BTreeMap<String, Arc<Terminal>>>,
+    names: Mutex<Names>,
 }
 
 impl Sessions {
-    /// Returns a registry that knows of no session yet.
+    /// Returns a registry that knows of no session but those that the last process has left in the
+    /// middle of a run.
     #[must_use]
-    pub fn new(
-        engine: Arc<dyn Engine>,
-        assets: Assets,
-        reporter: Box<dyn Reporter>,
-        settings: Settings,
-        history: History,
-        keep_history: KeepHistory,
-    ) -> Self {
+    pub fn new(start: Start) -> Self {
+        let (journal, left) = start.journal;
+        let entries = left.into_iter().filter_map(Entry::left).collect();
         Self {
             shared: Arc::new(Shared {
-                engine,
-                assets: Arc::new(assets),
-                reporter,
-                keep_history,
+                engine: start.engine,
+                assets: Arc::new(start.assets),
+                reporter: start.reporter,
+                keep: start.keep,
+                journal: Arc::new(journal),
                 tracker: TaskTracker::new(),
+                closing: CancellationToken::new(),
+                following: AtomicBool::new(false),
+                deleted: AtomicU64::new(0),
                 pulls: Arc::default(),
-                entries: Mutex::default(),
-                settings: Mutex::new(settings),
-                history: Mutex::new(history),
+                entries: Mutex::new(entries),
+                settings: watch::Sender::new(start.settings),
+                history: Mutex::new(start.history),
+                names: Mutex::new(start.names),
             }),
         }
     }
@@ -132,22 +157,28 @@ impl Sessions {
     /// # Errors
     /// [`Error::Validation`].
     pub fn create(&self, request: &Value) -> Result<SessionId, Error> {
-        let request = CreateSession::from_json(request)?;
+        self.create_from(request, None)
+    }
+
+    /// Does what [`Self::create`] does, with files from somewhere.
+    ///
+    /// # Errors
+    /// [`Error::Validation`].
+    pub fn create_from(&self, request: &Value, source: Option<Source>) -> Result<SessionId, Error> {
+        Ok(self.begin(CreateSession::from_json(request)?, source))
+    }
+
+    fn begin(&self, request: CreateSession, source: Option<Source>) -> SessionId {
         let id = SessionId::random();
         let now = OffsetDateTime::now_utc();
         let now = now.replace_nanosecond(0).unwrap_or(now);
-        let entry = Entry {
-            request,
-            created: now.format(&Rfc3339).unwrap_or_default(),
-            seq: 0,
-            activity: Activity::Stopped,
-            timing: None,
-            turn: Arc::default(),
-        };
+        let created = now.format(&Rfc3339).unwrap_or_default();
+        let mut entry = Entry::new(request, created, Activity::stopped());
+        entry.source = source;
         let mut entries = self.shared.entries();
         let entry = entries.entry(id).or_insert(entry);
-        self.start_run(id, entry);
-        Ok(id)
+        self.start_run(id, entry, false);
+        id
     }
 
     /// Returns the snapshot of a session. Asks the engine only about a session it has not heard of.
@@ -162,16 +193,13 @@ impl Sessions {
     /// Returns all sessions, by workspace and age. What the engine cannot tell while it is away is
     /// left as it was.
     pub async fn list(&self) -> Vec<Session> {
-        if let Err(error) = self.reconcile().await {
+        // While the engine's events are followed, the list is current already.
+        if !self.shared.following.load(Ordering::SeqCst)
+            && let Err(error) = self.reconcile().await
+        {
             log::warn!("the list may be out of date: {error}");
         }
-        let mut sessions: Vec<_> = {
-            let entries = self.shared.entries();
-            entries
-                .iter()
-                .map(|(id, entry)| entry.session(*id))
-                .collect()
-        };
+        let mut sessions = self.shared.views();
         sessions.sort_by(|a, b| {
             (&a.workspace_id, &a.created, a.session_id).cmp(&(
                 &b.workspace_id,
@@ -203,85 +231,40 @@ impl Sessions {
         let mut entries = self.shared.entries();
         let entry = entries
             .get_mut(&id)
+            .filter(|entry| entry.deletions == 0)
             .ok_or_else(|| Error::SessionNotFound(id.to_string()))?;
         match entry.activity {
-            Activity::Provisioning { .. } | Activity::Ready { .. } => {}
-            Activity::Stopped
+            Activity::Provisioning { .. } => {}
+            Activity::Ready { ref open, .. } if !open.is_paused() => {}
+            Activity::Ready { .. }
+            | Activity::Stopped { .. }
             | Activity::Interrupted
             | Activity::Failed { .. }
-            | Activity::Cancelled { .. } => self.start_run(id, entry),
+            | Activity::Cancelled { .. } => self.start_run(id, entry, false),
         }
         Ok(entry.status(id))
     }
 
-    /// Stops the session's container; its files stay. Ends a run that is under way.
-    ///
-    /// # Errors
-    /// [`Error::SessionNotFound`], and what the engine answers.
-    pub async fn stop(&self, id: SessionId) -> Result<(), Error> {
-        self.know(id).await?;
-        self.cancel_run(id).await?;
-        let turn = self.with_entry(id, |entry| Arc::clone(&entry.turn))?;
-        let _turn = turn.lock().await;
-        self.close(id);
-        let name = id.resource_name();
-        if self
-            .shared
-            .engine
-            .container(&name)
-            .await?
-            .is_some_and(|c| labels::belong_to(&c.labels, id))
-        {
-            self.shared.engine.stop_container(&name).await?;
-        }
-        Ok(())
+    /// Returns how many runs are under way.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        let entries = self.shared.entries();
+        let runs = |entry: &&Entry| matches!(entry.activity, Activity::Provisioning { .. });
+        entries.values().filter(runs).count()
     }
 
-    /// Deletes a session with its container and its volume. Succeeds for what is gone already; never
-    /// touches what is not this session's.
-    ///
-    /// # Errors
-    /// What the engine answers; the session is still there then.
-    pub async fn delete(&self, id: SessionId) -> Result<(), Error> {
-        let known = self.with_entry(id, |entry| Arc::clone(&entry.turn));
-        if known.is_ok() {
-            self.cancel_run(id).await?;
-        }
-        let turn = known.unwrap_or_default();
-        let _turn = turn.lock().await;
-        self.close(id);
-        let (engine, name) = (&self.shared.engine, id.resource_name());
-        let is_ours = |labels: &Labels| labels::belong_to(labels, id);
-        if engine
-            .container(&name)
-            .await?
-            .is_some_and(|container| is_ours(&container.labels))
-        {
-            engine.remove_container(&name).await?;
-        }
-        if engine
-            .volume(&name)
-            .await?
-            .is_some_and(|labels| is_ours(&labels))
-        {
-            engine.remove_volume(&name).await?;
-        }
-        self.shared.entries().remove(&id);
-        let mut history = self.shared.history();
-        if history.forget_report(&id.to_string()) {
-            (self.shared.keep_history)(&history);
-        }
-        Ok(())
-    }
-
-    /// Ends all runs, waits for what is under way, at most 5 s, and closes all connections.
-    /// Containers go on running.
+    /// Ends all runs, waits for what is under way, at most 5 s, and closes all connections. What is not
+    /// over then stays in the journal for the next start. Containers go on running.
     pub async fn shutdown(&self) {
+        self.shared.closing.cancel();
         let ids: Vec<_> = {
             let entries = self.shared.entries();
             for entry in entries.values() {
                 if let Activity::Provisioning { cancel, .. } = &entry.activity {
                     cancel.cancel();
+                }
+                if let Some(export) = &entry.export {
+                    export.cancel.cancel();
                 }
             }
             entries.keys().copied().collect()
@@ -314,11 +297,7 @@ impl Sessions {
     /// Returns the settings.
     #[must_use]
     pub fn settings(&self) -> Settings {
-        *self
-            .shared
-            .settings
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        *self.shared.settings.borrow()
     }
 
     /// Changes the settings; what is under way goes on with those it began with.
@@ -327,11 +306,7 @@ impl Sessions {
     /// [`Error::Validation`].
     pub fn set_settings(&self, settings: Settings) -> Result<Settings, Error> {
         let settings = settings.check()?;
-        *self
-            .shared
-            .settings
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = settings;
+        self.shared.settings.send_replace(settings);
         Ok(settings)
     }
 
@@ -340,7 +315,8 @@ impl Sessions {
     /// # Errors
     /// Those, and [`Error::SessionNotReady`].
     pub async fn list_dir(&self, id: SessionId, path: &str) -> Result<DirContent, Error> {
-        files::list_dir(&self.ready(id).await?.agent, path).await
+        let open = self.ready(id).await?;
+        open.unless_paused(files::list_dir(&open.agent, path)).await
     }
 
     /// See [`files::read_file`].
@@ -348,7 +324,9 @@ impl Sessions {
     /// # Errors
     /// Those, and [`Error::SessionNotReady`].
     pub async fn read_file(&self, id: SessionId, path: &str) -> Result<FileContent, Error> {
-        files::read_file(&self.ready(id).await?.agent, path).await
+        let open = self.ready(id).await?;
+        open.unless_paused(files::read_file(&open.agent, path))
+            .await
     }
 
     /// See [`files::write_file`].
@@ -363,14 +341,9 @@ impl Sessions {
         encoding: Encoding,
         revision: Option<String>,
     ) -> Result<String, Error> {
-        files::write_file(
-            &self.ready(id).await?.agent,
-            path,
-            content,
-            encoding,
-            revision,
-        )
-        .await
+        let open = self.ready(id).await?;
+        let write = files::write_file(&open.agent, path, content, encoding, revision);
+        open.unless_paused(write).await
     }
 
     /// Opens a terminal and returns its id.
@@ -385,8 +358,9 @@ impl Sessions {
     ) -> Result<String, Error> {
         let open = self.ready(id).await?;
         let (engine, tracker) = (&*self.shared.engine, &self.shared.tracker);
-        let terminal =
-            Terminal::open(engine, &id.resource_name(), &open.user, size, sink, tracker).await?;
+        let sink = noticed(&open, sink);
+        let opening = Terminal::open(engine, &open.container, &open.user, size, sink, tracker);
+        let terminal = open.unless_paused(opening).await?;
         let terminal_id = terminal.id().to_owned();
         open.terminals()
             .insert(terminal_id.clone(), Arc::new(terminal));
@@ -403,6 +377,23 @@ impl Sessions {
         terminal.ok_or_else(|| Error::TerminalNotFound(terminal_id.to_owned()))
     }
 
+    /// Shows a terminal in another window, or in the same one after it was reloaded.
+    ///
+    /// # Errors
+    /// [`Error::SessionNotReady`], [`Error::TerminalNotFound`].
+    pub async fn attach_terminal(
+        &self,
+        id: SessionId,
+        terminal_id: &str,
+        size: Size,
+        sink: Sink,
+    ) -> Result<(), Error> {
+        let open = self.ready(id).await?;
+        let terminal = self.terminal(id, terminal_id).await?;
+        terminal.attach(noticed(&open, sink));
+        terminal.resize(size).await
+    }
+
     /// Hangs up a terminal. Succeeds when it is gone already.
     ///
     /// # Errors
@@ -417,6 +408,9 @@ impl Sessions {
         self.know(id).await?;
         self.with_entry(id, |entry| {
             let open = entry.activity.ready().cloned();
+            if let Some(open) = &open {
+                open.touch();
+            }
             open.ok_or_else(|| Error::SessionNotReady(entry.state().as_str()))
         })?
     }
@@ -434,51 +428,23 @@ impl Sessions {
         }
     }
 
-    /// Takes over what the engine knows of sessions without a run or a connection here.
-    async fn reconcile(&self) -> Result<(), Error> {
-        let owned = self.shared.engine.owned().await?;
-        let mut found = BTreeMap::new();
-        for volume in &owned.volumes {
-            // A volume alone: the run that made it came no further, or its container was removed.
-            if let Some((id, request, created)) = labels::read(volume) {
-                found.insert(id, (request, created, Activity::Interrupted));
-            }
-        }
-        for container in &owned.containers {
-            if let Some((id, request, created)) = labels::read(&container.labels) {
-                let activity = match container.state {
-                    ContainerState::Created => Activity::Interrupted,
-                    ContainerState::Running | ContainerState::Exited | ContainerState::Unusable => {
-                        Activity::Stopped
-                    }
-                };
-                found.insert(id, (request, created, activity));
-            }
-        }
-        let mut entries = self.shared.entries();
-        // A session that was on the engine once and is no longer has been removed from outside.
-        entries.retain(|id, entry| !entry.activity.is_on_engine_only() || found.contains_key(id));
-        for (id, (request, created, activity)) in found {
-            match entries.get_mut(&id) {
-                None => {
-                    let entry = Entry {
-                        request,
-                        created,
-                        seq: 0,
-                        activity,
-                        timing: self.shared.history().report(&id.to_string()).cloned(),
-                        turn: Arc::default(),
-                    };
-                    entries.insert(id, entry);
-                }
-                Some(entry) if entry.activity.is_on_engine_only() => entry.activity = activity,
-                Some(_) => {}
-            }
-        }
-        Ok(())
+    /// Starts a run. What earlier runs may have left is this one's from now on.
+    fn start_run(&self, id: SessionId, entry: &mut Entry, rebuild: bool) {
+        let request = entry.request.clone();
+        self.start_run_of(id, entry, request, rebuild);
     }
 
-    fn start_run(&self, id: SessionId, entry: &mut Entry) {
+    fn start_run_of(
+        &self,
+        id: SessionId,
+        entry: &mut Entry,
+        request: CreateSession,
+        rebuild: bool,
+    ) {
+        if let Some(open) = entry.activity.connected() {
+            open.terminals().clear();
+            open.agent.close();
+        }
         let monitor = Arc::new(Monitor::new());
         let (cancel, ended) = (CancellationToken::new(), CancellationToken::new());
         entry.activity = Activity::Provisioning {
@@ -490,16 +456,20 @@ impl Sessions {
             let shared = Arc::clone(&self.shared);
             Box::new(move |phase, progress, message| shared.tell(id, phase, progress, message))
         };
-        let run = Run {
+        let mut run = Run {
             engine: Arc::clone(&self.shared.engine),
             assets: Arc::clone(&self.shared.assets),
             pulls: Arc::clone(&self.shared.pulls),
+            journal: Arc::clone(&self.shared.journal),
             tracker: self.shared.tracker.clone(),
             settings: self.settings(),
             history: self.shared.history().clone(),
             id,
-            request: entry.request.clone(),
+            request,
             created: entry.created.clone(),
+            source: entry.source.clone(),
+            rebuild,
+            inherited: Vec::new(),
             monitor: Arc::clone(&monitor),
             cancel: cancel.clone(),
             tell,
@@ -508,33 +478,41 @@ impl Sessions {
         self.shared.tracker.spawn(async move {
             // Whoever waits for the end of the run hears of it even if it ends badly.
             let ended = ended.drop_guard();
-            let _turn = if let Ok(turn) = turn.try_lock() {
-                turn
-            } else {
-                run.await_turn();
-                let Some(turn) = cancel.run_until_cancelled(turn.lock()).await else {
+            let turn = match run.await_turn(&turn).await {
+                Ok(turn) => turn,
+                Err(error) => {
                     let undone = Vec::new();
-                    return sessions.settle(id, &monitor, Outcome::Cancelled { undone });
-                };
-                turn
+                    let outcome = match error {
+                        Error::Cancelled => Outcome::Cancelled { undone },
+                        error => Outcome::Failed { error, undone },
+                    };
+                    return sessions.settle(id, &monitor, outcome);
+                }
             };
             // The session may have been deleted while this run waited for its turn.
-            if sessions.with_entry(id, |_| ()).is_err() {
+            let Ok(inherited) = sessions.with_entry(id, |entry| entry.leftovers.clone()) else {
                 return;
-            }
+            };
+            run.inherited = inherited;
+            let request = run.request.clone();
             let (outcome, late) = run.drive().await;
+            if let Outcome::Ready(_) = outcome {
+                sessions.take_request(id, request);
+            }
             sessions.settle(id, &monitor, outcome);
             drop(ended);
             if let Some(late) = late {
-                late.finish().await;
+                sessions.note_attempted(id, late.finish().await);
             }
+            drop(turn);
+            sessions.look_after_leftovers(id);
         });
     }
 
     /// Ends a run: its outcome becomes what the session is, and its one terminal event is told.
     fn settle(&self, id: SessionId, monitor: &Monitor, outcome: Outcome) {
         let ended = match &outcome {
-            Outcome::Ready { .. } => {
+            Outcome::Ready(_) => {
                 monitor.finish();
                 RunOutcome::Ready
             }
@@ -554,12 +532,12 @@ impl Sessions {
         entry.timing = Some(timing.clone());
         self.learn(id, &timing, lesson);
         let event = match outcome {
-            Outcome::Ready { agent, user } => {
-                let open = Arc::new(OpenSession {
-                    agent,
-                    user,
-                    terminals: Mutex::default(),
-                });
+            Outcome::Ready(Answered {
+                agent,
+                user,
+                container,
+            }) => {
+                let open = Arc::new(OpenSession::new(agent, user, container));
                 self.watch(id, Arc::clone(&open));
                 entry.activity = Activity::Ready {
                     open,
@@ -617,27 +595,102 @@ impl Sessions {
             history.learn(&kind, lesson);
         }
         history.keep_report(id.to_string(), timing.clone());
-        (self.shared.keep_history)(&history);
+        self.shared.keep.history(&history);
     }
 
-    /// Takes note when the connection to a ready session ends by itself.
+    /// The run is the session now: what it was asked to make is what there is.
+    fn take_request(&self, id: SessionId, request: CreateSession) {
+        let mut entries = self.shared.entries();
+        if let Some(entry) = entries.get_mut(&id) {
+            entry.request = request;
+            entry.source = None;
+            entry.leftovers.clear();
+        }
+    }
+
+    /// Notes what came of undos that were attempted after the end of their run.
+    fn note_attempted(&self, id: SessionId, attempted: Attempted) {
+        let mut entries = self.shared.entries();
+        let Some(entry) = entries.get_mut(&id) else {
+            return;
+        };
+        let before = entry.leftovers.len();
+        entry.leftovers = attempted.left;
+        let mut is_news = before != entry.leftovers.len();
+        if let Activity::Failed { undone, .. } | Activity::Cancelled { undone, .. } =
+            &mut entry.activity
+        {
+            for undo in &attempted.done {
+                let what = undo.to_string();
+                for told in undone.iter_mut().filter(|told| told.what == what) {
+                    *told = undo.undone();
+                    is_news = true;
+                }
+            }
+        }
+        drop(entries);
+        if is_news {
+            self.shared.reporter.list_changed();
+        }
+    }
+
+    /// Takes note when the connection to a ready session ends by itself, and stops a session that
+    /// nobody uses.
     fn watch(&self, id: SessionId, open: Arc<OpenSession>) {
         let sessions = self.clone();
         self.shared.tracker.spawn(async move {
-            open.agent.closed().await;
-            let mut entries = sessions.shared.entries();
+            tokio::select! {
+                () = open.agent.closed() => sessions.lose(id, &open),
+                () = sessions.left_alone(&open) => {
+                    log::info!("session {id} is stopped: nobody uses it");
+                    if let Err(error) = sessions.stop(id).await {
+                        log::warn!("failed to stop session {id}: {error}");
+                    }
+                }
+            }
+        });
+    }
+
+    fn lose(&self, id: SessionId, open: &Arc<OpenSession>) {
+        {
+            let mut entries = self.shared.entries();
             let Some(entry) = entries.get_mut(&id) else {
                 return;
             };
             // The session may have been stopped and opened anew meanwhile.
-            if entry
-                .activity
-                .ready()
-                .is_some_and(|current| Arc::ptr_eq(current, &open))
-            {
-                entry.activity = Activity::Stopped;
+            let current = entry.activity.connected();
+            if !current.is_some_and(|current| Arc::ptr_eq(current, open)) {
+                return;
             }
-        });
+            entry.activity = Activity::Stopped {
+                lost: Some(Instant::now()),
+            };
+        }
+        self.shared.reporter.list_changed();
+    }
+
+    /// Returns when the session has not been used for as long as the settings allow.
+    async fn left_alone(&self, open: &OpenSession) {
+        let mut settings = self.shared.settings.subscribe();
+        loop {
+            let limit = self.settings().idle_stop();
+            let due = limit.map(|limit| open.used() + limit);
+            if due.is_some_and(|due| due <= Instant::now()) {
+                return;
+            }
+            let until_due = async {
+                match due {
+                    Some(due) => tokio::time::sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = until_due => {}
+                changed = settings.changed() => if changed.is_err() {
+                    return std::future::pending().await;
+                }
+            }
+        }
     }
 
     async fn cancel_run(&self, id: SessionId) -> Result<(), Error> {
@@ -660,10 +713,10 @@ impl Sessions {
         let Some(entry) = entries.get_mut(&id) else {
             return;
         };
-        if let Some(open) = entry.activity.ready() {
+        if let Some(open) = entry.activity.connected() {
             open.terminals().clear();
             open.agent.close();
-            entry.activity = Activity::Stopped;
+            entry.activity = Activity::stopped();
         }
     }
 
@@ -699,111 +752,31 @@ impl Shared {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns all sessions as the list shows them, by id.
+    fn views(&self) -> Vec<Session> {
+        let entries = self.entries();
+        entries
+            .iter()
+            .map(|(id, entry)| entry.session(*id))
+            .collect()
+    }
+
+    fn names(&self) -> MutexGuard<'_, Names> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn history(&self) -> MutexGuard<'_, History> {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl OpenSession {
-    fn terminals(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Terminal>>> {
-        self.terminals
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Activity {
-    fn ready(&self) -> Option<&Arc<OpenSession>> {
-        match self {
-            Self::Ready { open, .. } => Some(open),
-            Self::Provisioning { .. }
-            | Self::Stopped
-            | Self::Interrupted
-            | Self::Failed { .. }
-            | Self::Cancelled { .. } => None,
+/// Takes output for use: a session whose build still prints is not idle.
+fn noticed(open: &Arc<OpenSession>, sink: Sink) -> Sink {
+    let open = Arc::downgrade(open);
+    Box::new(move |output| {
+        if let Some(open) = open.upgrade() {
+            open.touch();
         }
-    }
-
-    /// Returns whether the engine alone knows what the session is: there is no run and no connection
-    /// here, and no word of how a run has ended.
-    fn is_on_engine_only(&self) -> bool {
-        match self {
-            Self::Stopped | Self::Interrupted => true,
-            Self::Provisioning { .. }
-            | Self::Ready { .. }
-            | Self::Failed { .. }
-            | Self::Cancelled { .. } => false,
-        }
-    }
-}
-
-impl Entry {
-    fn state(&self) -> SessionState {
-        match self.activity {
-            Activity::Provisioning { .. } => SessionState::Provisioning,
-            Activity::Ready { .. } => SessionState::Ready,
-            Activity::Stopped => SessionState::Stopped,
-            Activity::Interrupted => SessionState::Interrupted,
-            Activity::Failed { .. } => SessionState::Failed,
-            Activity::Cancelled { .. } => SessionState::Cancelled,
-        }
-    }
-
-    fn session(&self, id: SessionId) -> Session {
-        labels::session(id, &self.request, &self.created, self.state())
-    }
-
-    fn status(&self, id: SessionId) -> SessionStatus {
-        let state = self.state();
-        let idle = || {
-            (
-                Phase::Starting,
-                Progress::none(),
-                format!("The session is {}", state.as_str()),
-            )
-        };
-        let (phase, progress, message) = match &self.activity {
-            Activity::Provisioning { monitor, .. } => monitor.snapshot(),
-            Activity::Ready { progress, .. } => {
-                (Phase::Ready, progress.clone(), "Ready".to_owned())
-            }
-            Activity::Stopped | Activity::Interrupted => idle(),
-            Activity::Failed {
-                phase,
-                progress,
-                error,
-                ..
-            } => (*phase, progress.clone(), error.message.clone()),
-            Activity::Cancelled {
-                phase, progress, ..
-            } => (*phase, progress.clone(), "Cancelled".to_owned()),
-        };
-        let (error, undone) = match &self.activity {
-            Activity::Failed { error, undone, .. } => (Some(error.clone()), undone.clone()),
-            Activity::Cancelled { undone, .. } => (None, undone.clone()),
-            Activity::Provisioning { .. }
-            | Activity::Ready { .. }
-            | Activity::Stopped
-            | Activity::Interrupted => (None, Vec::new()),
-        };
-        let terminals = self
-            .activity
-            .ready()
-            .map(|open| open.terminals().keys().cloned().collect());
-        SessionStatus {
-            ok: true,
-            session_id: id,
-            ready: state == SessionState::Ready,
-            phase,
-            state,
-            progress,
-            error,
-            message,
-            seq: self.seq,
-            session: self.session(id),
-            terminals: terminals.unwrap_or_default(),
-            undone,
-            timing: self.timing.clone(),
-        }
-    }
+        sink(output);
+    })
 }

@@ -20,6 +20,8 @@ pub struct Settings {
     pub memory_limit_mb: Option<u64>,
     /// Processes a new container may hold, 16 to 1,000,000.
     pub pids_limit: u64,
+    /// Minutes after which a session that nobody uses is stopped, 5 to 10,080; `null` for never.
+    pub idle_stop_minutes: Option<u64>,
 }
 
 impl Default for Settings {
@@ -29,6 +31,7 @@ impl Default for Settings {
             cpu_limit: None,
             memory_limit_mb: None,
             pids_limit: 4_096,
+            idle_stop_minutes: None,
         }
     }
 }
@@ -38,6 +41,13 @@ impl Settings {
     #[must_use]
     pub fn time_limit(&self) -> Duration {
         Duration::from_secs(self.time_limit_s)
+    }
+
+    /// Returns how long a session may be left alone before it is stopped.
+    #[must_use]
+    pub fn idle_stop(&self) -> Option<Duration> {
+        let minutes = self.idle_stop_minutes?;
+        Some(Duration::from_secs(minutes.saturating_mul(60)))
     }
 
     /// Checks every field against its limits.
@@ -67,6 +77,12 @@ impl Settings {
         if !(16..=1_000_000).contains(&self.pids_limit) {
             refuse("pids_limit", "must be between 16 and 1,000,000 processes");
         }
+        if self
+            .idle_stop_minutes
+            .is_some_and(|minutes| !(5..=10_080).contains(&minutes))
+        {
+            refuse("idle_stop_minutes", "must be between 5 and 10,080 minutes");
+        }
         if problems.is_empty() {
             Ok(self)
         } else {
@@ -86,6 +102,7 @@ mod tests {
             cpu_limit: Some(f64::NAN),
             memory_limit_mb: Some(1),
             pids_limit: 1,
+            idle_stop_minutes: Some(0),
         };
         let Err(Error::Validation(fields)) = settings.check() else {
             panic!("accepted {settings:?}");
@@ -93,7 +110,13 @@ mod tests {
         let fields: Vec<_> = fields.keys().map(String::as_str).collect();
         assert_eq!(
             fields,
-            ["cpu_limit", "memory_limit_mb", "pids_limit", "time_limit_s"]
+            [
+                "cpu_limit",
+                "idle_stop_minutes",
+                "memory_limit_mb",
+                "pids_limit",
+                "time_limit_s"
+            ]
         );
         assert!(Settings::default().check().is_ok());
     }

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -30,6 +31,8 @@ pub struct EngineOptions {
     pub firewall: Firewall,
     /// Where images and containers are kept; absent for a folder that goes with the guard.
     pub data: Option<PathBuf>,
+    /// More arguments of the daemon, `--max-download-attempts=1`.
+    pub arguments: Vec<&'static str>,
 }
 
 /// Whether an engine may touch the host's firewall.
@@ -161,6 +164,13 @@ impl Engine {
         &self.host
     }
 
+    /// Returns an address of this machine that is the engine's own network and not a loopback: what listens there is
+    /// another host to the engine. Absent for an engine of another process.
+    #[must_use]
+    pub fn gateway(&self) -> Option<IpAddr> {
+        Some(self.own.as_ref()?.bridge.as_ref()?.address)
+    }
+
     /// Returns the path of the engine's socket.
     #[must_use]
     pub fn socket(&self) -> &Path {
@@ -226,6 +236,7 @@ impl Engine {
         command.arg("--data-root").arg(data);
         command.arg("--exec-root").arg(folder.join("exec"));
         command.arg("--pidfile").arg(folder.join("docker.pid"));
+        command.args(&own.options.arguments);
         // The daemon's own settings file is the user's: it may name hosts that clash with ours.
         fs::write(folder.join("daemon.json"), "{}")
             .context("failed to write the engine's settings")?;
@@ -451,6 +462,7 @@ fn remove_cgroup(group: &Path) {
 #[derive(Debug)]
 struct Bridge {
     name: String,
+    address: IpAddr,
 }
 
 impl Bridge {
@@ -459,12 +471,14 @@ impl Bridge {
         sweep_bridges();
         let pid = std::process::id();
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let number = pid.wrapping_mul(7).wrapping_add(count);
+        let [_, .., second, third] = (number % 250 + 256 * (200 + number / 250 % 50)).to_be_bytes();
         let bridge = Self {
             name: format!("cvt{pid}-{count}"),
+            address: IpAddr::from([10, second, third, 1]),
         };
         ip(&["link", "add", "name", &bridge.name, "type", "bridge"])?;
-        let number = pid.wrapping_mul(7).wrapping_add(count);
-        let address = format!("10.{}.{}.1/24", 200 + number / 250 % 50, number % 250);
+        let address = format!("{}/24", bridge.address);
         ip(&["addr", "add", &address, "dev", &bridge.name])?;
         ip(&["link", "set", &bridge.name, "up"])?;
         Ok(bridge)

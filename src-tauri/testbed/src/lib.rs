@@ -1,17 +1,23 @@
 //! What Cove's tests stand on: a private engine, a loopback registry whose line can be throttled or cut,
-//! images built from nothing, and the real app in a driven window.
+//! images built from nothing, and the real app in a driven window; and what makes engines, registries and disks fail
+//! at the moment that a test chooses.
 //!
 //! `cargo xtask test` starts one engine and one registry for the whole run and hands them over by environment;
 //! a test that needs to stop or damage one starts its own. Nothing here outlives the process that started it, not
 //! even one that was killed. Nothing here knows the engine's API: the `docker` command line is enough.
 
 mod engine;
+#[cfg(unix)]
+mod engine_proxy;
+mod fault_record;
+mod faulty_registry;
 mod image;
 mod process;
 mod proxy;
 mod random;
 mod registry;
 mod scratch;
+mod small_disk;
 mod test_image;
 mod webdriver;
 mod window;
@@ -19,18 +25,26 @@ mod window;
 use std::io::Write as _;
 
 pub use engine::{Engine, EngineOptions, Firewall, Resources};
+#[cfg(unix)]
+pub use engine_proxy::{EngineFault, EngineProxy, Target};
+pub use fault_record::{FaultRecord, FaultTable};
+pub use faulty_registry::{Asked, FaultyRegistry, RegistryFault};
 pub use image::{Image, ImageConfig, Layer, Tree};
 pub use process::Guarded;
 pub use proxy::{Profile, Proxy, Shape};
 pub use random::Random;
 pub use registry::{Credentials, Registry, RegistryOptions, Request};
 pub use scratch::Scratch;
+pub use small_disk::{DiskSize, SmallDisk};
 pub use test_image::{Busybox, TestImage};
 pub use webdriver::{Element, WebDriver};
 pub use window::{Window, WindowOptions};
 
 /// Names the file to which [`skip`] writes; `cargo xtask test` counts its lines.
 pub const SKIPS: &str = "COVE_TEST_SKIPS";
+
+/// Names the file to which the tests of faults add a line for each run; `cargo xtask test faults` sums them up.
+pub const FAULT_RECORDS: &str = "COVE_FAULT_RECORDS";
 
 /// Names the app binary for the window tests.
 pub const BINARY: &str = "COVE_BINARY";

@@ -1,6 +1,7 @@
 //! Scratch folders with short paths (a socket's path holds 107 bytes), named after the process that owns them so
 //! that the next run can sweep up after one that was killed.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -37,6 +38,11 @@ impl Scratch {
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Returns whether a folder of this name was made by a process that is gone.
+    pub(crate) fn owner_has_gone(name: &OsStr) -> bool {
+        owner(&name.to_string_lossy()).is_some_and(|pid| !crate::process::is_alive(pid))
+    }
 }
 
 impl Drop for Scratch {
@@ -65,8 +71,7 @@ fn sweep() {
         return;
     };
     for entry in entries.flatten() {
-        let name = entry.file_name();
-        if owner(&name.to_string_lossy()).is_some_and(|pid| !crate::process::is_alive(pid)) {
+        if Scratch::owner_has_gone(&entry.file_name()) {
             // What cannot be removed now is tried again by the next run.
             let _ = fs::remove_dir_all(entry.path());
         }

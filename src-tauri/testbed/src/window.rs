@@ -56,6 +56,7 @@ pub struct Window {
     lines: Arc<Lines>,
     binary: PathBuf,
     home: PathBuf,
+    display: String,
     // The order of the fields is the order of their end.
     processes: Guarded,
     _display: Guarded,
@@ -152,6 +153,7 @@ impl Window {
             lines,
             binary,
             home,
+            display: name,
             processes,
             _display: display,
             _scratch: scratch,
@@ -369,6 +371,58 @@ impl Window {
         self.lines.after(seen, limit)
     }
 
+    /// Asks the app to close its window, as a click on the window's frame does.
+    ///
+    /// # Errors
+    /// When the display has no such window.
+    #[cfg(unix)]
+    pub fn close(&self) -> Result<()> {
+        frame::close(&self.display)
+    }
+
+    /// Returns whether the app's window is on the screen.
+    ///
+    /// # Errors
+    /// When the display has no such window.
+    #[cfg(unix)]
+    pub fn is_on_screen(&self) -> Result<bool> {
+        frame::is_on_screen(&self.display)
+    }
+
+    /// Starts the app once more beside the one that runs, for the same user, and waits for its end.
+    ///
+    /// # Errors
+    /// When the app does not run, or the second one does not end in time.
+    pub fn start_again(&self) -> Result<std::process::ExitStatus> {
+        let app = self.app_process().context("the app does not run")?;
+        let environment = fs::read(format!("/proc/{app}/environ"))
+            .context("failed to read the app's environment")?;
+        let mut command = std::process::Command::new(&self.binary);
+        command
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        for variable in environment.split(|byte| *byte == 0) {
+            let variable = String::from_utf8_lossy(variable);
+            if let Some((name, value)) = variable.split_once('=') {
+                command.env(name, value);
+            }
+        }
+        let mut child = command.spawn().context("failed to start the app again")?;
+        let begin = Instant::now();
+        loop {
+            if let Some(status) = child.try_wait()? {
+                return Ok(status);
+            }
+            if begin.elapsed() > START_LIMIT {
+                child.kill()?;
+                bail!("the second app did not hand over");
+            }
+            thread::sleep(POLL);
+        }
+    }
+
     /// Kills the app at this instant, as a crash would; the driver is of no use afterwards.
     ///
     /// # Errors
@@ -390,6 +444,66 @@ impl Window {
             family.extend(process::children(pid));
         }
         None
+    }
+}
+
+/// What a window manager would do, on a display that has none.
+#[cfg(unix)]
+mod frame {
+    use anyhow::{Context as _, Result};
+    use x11rb::connection::Connection as _;
+    use x11rb::protocol::xproto::{
+        AtomEnum, ClientMessageEvent, ConnectionExt as _, EventMask, MapState, Window,
+    };
+    use x11rb::rust_connection::RustConnection;
+
+    const TITLE: &[u8] = b"Cove";
+
+    /// Sends the message that a window manager sends when its close button is pressed.
+    pub(super) fn close(display: &str) -> Result<()> {
+        let (connection, window) = find(display)?;
+        let atom =
+            |name: &[u8]| -> Result<u32> { Ok(connection.intern_atom(false, name)?.reply()?.atom) };
+        let data = [atom(b"WM_DELETE_WINDOW")?, x11rb::CURRENT_TIME, 0, 0, 0];
+        let message = ClientMessageEvent::new(32, window, atom(b"WM_PROTOCOLS")?, data);
+        connection.send_event(false, window, EventMask::NO_EVENT, message)?;
+        connection.flush()?;
+        Ok(())
+    }
+
+    pub(super) fn is_on_screen(display: &str) -> Result<bool> {
+        let (connection, window) = find(display)?;
+        let state = connection.get_window_attributes(window)?.reply()?.map_state;
+        Ok(state == MapState::VIEWABLE)
+    }
+
+    /// Finds the app's own window: the largest of its title that can be closed.
+    fn find(display: &str) -> Result<(RustConnection, Window)> {
+        let (connection, screen) =
+            RustConnection::connect(Some(display)).context("failed to reach the display")?;
+        let roots = &connection.setup().roots;
+        let root = roots.get(screen).context("the display has no screen")?.root;
+        let protocols = connection
+            .intern_atom(false, b"WM_PROTOCOLS")?
+            .reply()?
+            .atom;
+        let mut found = None;
+        for window in connection.query_tree(root)?.reply()?.children {
+            let value = |property: u32| -> Result<Vec<u8>> {
+                let property =
+                    connection.get_property(false, window, property, AtomEnum::ANY, 0, 64)?;
+                Ok(property.reply()?.value)
+            };
+            if value(AtomEnum::WM_NAME.into())? == TITLE && !value(protocols)?.is_empty() {
+                let size = connection.get_geometry(window)?.reply()?;
+                let area = u32::from(size.width) * u32::from(size.height);
+                found = found.max(Some((area, window)));
+            }
+        }
+        if let Some((_, window)) = found {
+            return Ok((connection, window));
+        }
+        anyhow::bail!("the display has no window of Cove")
     }
 }
 

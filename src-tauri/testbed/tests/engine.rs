@@ -3,7 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use cove_testbed::{Engine, Proxy, Registry, RegistryOptions, TestImage, skip};
+use cove_testbed::{
+    DiskSize, Engine, EngineFault, EngineOptions, EngineProxy, FaultyRegistry, Proxy, Registry,
+    RegistryOptions, SmallDisk, Target, TestImage, skip,
+};
 
 fn engine_or_skip() -> Option<Engine> {
     if let Some(reason) = Engine::cannot_start() {
@@ -202,4 +205,116 @@ fn a_throttled_pull_takes_its_time() {
     engine.docker(&["pull", "--quiet", &name]).unwrap();
     let took = start.elapsed();
     assert!(took > Duration::from_millis(1900), "{took:?}");
+}
+
+#[test]
+fn a_line_to_an_engine_carries_pulls_terminals_and_events_and_can_be_cut() {
+    let Some(engine) = engine_or_skip() else {
+        return;
+    };
+    let registry = Registry::start(RegistryOptions::default()).unwrap();
+    registry.publish(TestImage::Tiny).unwrap();
+    let name = registry.reference(TestImage::Tiny);
+    let line = EngineProxy::start(engine.socket()).unwrap();
+    let command = || {
+        let mut command = std::process::Command::new("docker");
+        command.args(["--host", &line.address()]);
+        command
+    };
+    let docker = |arguments: &[&str]| {
+        let output = command().args(arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        if output.status.success() {
+            Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        } else {
+            Err(said)
+        }
+    };
+    docker(&["pull", "--quiet", &name]).unwrap();
+    docker(&["run", "--detach", "--name", "one", &name]).unwrap();
+    let mut shell = command()
+        .args(["exec", "--interactive", "one", "cat"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let typed = vec![b'x'; 300_000];
+    let mut stdin = shell.stdin.take().unwrap();
+    let sent = typed.clone();
+    let typing = std::thread::spawn(move || std::io::Write::write_all(&mut stdin, &sent));
+    assert_eq!(shell.wait_with_output().unwrap().stdout, typed);
+    typing.join().unwrap().unwrap();
+
+    let mut events = command()
+        .args([
+            "events",
+            "--filter",
+            "container=one",
+            "--filter",
+            "event=die",
+        ])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    while !line.requests().iter().any(|it| it.contains("/events")) {
+        std::thread::yield_now();
+    }
+    docker(&["rm", "--force", "one"]).unwrap();
+    let mut told = String::new();
+    let stdout = events.stdout.take().unwrap();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut told).unwrap();
+    assert!(told.contains("container die"), "{told}");
+    line.cut();
+    events.wait().unwrap();
+
+    let target = Target::request("POST", "/containers/create");
+    line.strike(target, EngineFault::CutAfter);
+    docker(&["create", "--name", "two", &name]).unwrap_err();
+    assert!(line.calm().unwrap().contains("name=two"));
+    let made = engine.docker(&["inspect", "--format", "{{.State.Status}}", "two"]);
+    assert_eq!(made.unwrap(), "created");
+}
+
+#[test]
+fn an_engine_does_not_trust_a_registry_of_unknown_make() {
+    let Some(engine) = engine_or_skip() else {
+        return;
+    };
+    let registry = Registry::start(RegistryOptions::default()).unwrap();
+    registry.publish(TestImage::Tiny).unwrap();
+    let gateway = engine.gateway().unwrap();
+    let faulty = FaultyRegistry::start_with_tls(registry.address(), gateway).unwrap();
+    let name = format!("{}/tiny", faulty.address());
+    let said = engine.docker(&["pull", &name]).unwrap_err().to_string();
+    assert!(said.contains("x509"), "{said}");
+    let faulty = FaultyRegistry::start(registry.address()).unwrap();
+    let name = format!("{}/tiny", faulty.address());
+    engine.docker(&["pull", "--quiet", &name]).unwrap();
+}
+
+#[test]
+fn an_engine_on_a_small_disk_runs_out_of_room_and_has_some_again() {
+    let Some(reason) = Engine::cannot_start().or_else(SmallDisk::cannot_mount) else {
+        let size = DiskSize {
+            megabytes: 64,
+            inodes: None,
+        };
+        let disk = SmallDisk::new(size).unwrap();
+        let engine = Engine::start_with(EngineOptions {
+            data: Some(disk.path().to_owned()),
+            ..EngineOptions::default()
+        });
+        let engine = engine.unwrap();
+        let image = TestImage::Tiny.build().unwrap();
+        disk.fill(500_000).unwrap();
+        let said = engine
+            .load(&image, "cove.test/tiny:1")
+            .unwrap_err()
+            .to_string();
+        assert!(said.contains("no space left on device"), "{said}");
+        disk.free().unwrap();
+        engine.load(&image, "cove.test/tiny:1").unwrap();
+        return;
+    };
+    skip(reason);
 }

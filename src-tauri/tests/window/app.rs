@@ -43,7 +43,7 @@ pub(crate) struct Record {
     pub(crate) shown: Vec<Shown>,
     /// The texts of the elapsed time, each once.
     pub(crate) clock: Vec<String>,
-    /// When Create was pressed first, in milliseconds of the page's clock.
+    /// When Create was pressed last, in milliseconds of the page's clock.
     pub(crate) pressed: Option<f64>,
 }
 
@@ -77,7 +77,7 @@ impl Heard {
     }
 
     pub(crate) fn is_terminal(&self) -> bool {
-        self.name != "session:progress"
+        !["session:progress", "session:export"].contains(&self.name.as_str())
     }
 
     pub(crate) fn phase(&self) -> &str {
@@ -104,12 +104,20 @@ impl App {
             return None;
         }
         let engine = Engine::from_env_or_skip()?;
+        remove_sessions(&engine);
+        Self::open_keeping_sessions_or_skip(options)
+    }
+
+    /// Opens a window on the sessions that there are.
+    pub(crate) fn open_keeping_sessions_or_skip(
+        options: impl FnOnce(&Engine) -> WindowOptions,
+    ) -> Option<Self> {
+        let engine = Engine::from_env_or_skip()?;
         let (Some(registry), Some(binary)) = (Registry::from_env(), std::env::var_os(BINARY))
         else {
             skip("no test registry or no app: run by `cargo xtask test`");
             return None;
         };
-        remove_sessions(&engine);
         let mut options = options(&engine);
         options
             .docker_host

@@ -222,7 +222,7 @@ fn no_command_with_an_id_that_is_none_ever_leaves_the_page() {
     app.window
         .click("header [aria-label^='Actions for']")
         .unwrap();
-    app.window.click("[data-action=delete]").unwrap();
+    app.window.click("[data-action=remove]").unwrap();
     app.press("[data-testid=delete-dialog] [data-testid=confirm]");
     app.window
         .wait_gone(&format!("[data-session-id='{id}']"), SOON)

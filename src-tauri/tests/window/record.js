@@ -18,7 +18,7 @@ window.fetch = (url, options) => {
 document.addEventListener(
   "click",
   (event) => {
-    if (event.target.closest("[data-testid=create-session]")) record.pressed ??= performance.now();
+    if (event.target.closest("[data-testid=create-session]")) record.pressed = performance.now();
   },
   true,
 );
@@ -39,7 +39,7 @@ function look() {
 look();
 new MutationObserver(look).observe(document, { childList: true, subtree: true, characterData: true });
 
-const listening = ["session:progress", "session:ready", "session:failed", "session:cancelled"].map((name) =>
+const listening = ["session:progress", "session:ready", "session:failed", "session:cancelled", "session:export"].map((name) =>
   tauri.invoke("plugin:event|listen", {
     event: name,
     target: { kind: "Any" },

@@ -128,7 +128,7 @@ fn drive(window: &Window, screenshots: &Path) -> Result<()> {
     say("deleting the session");
     let row = format!("[data-session-id='{id}']");
     window.click("header [aria-label^='Actions for']")?;
-    window.click("[data-action=delete]")?;
+    window.click("[data-action=remove]")?;
     window.wait_for("[data-testid=delete-dialog]", STEP_LIMIT)?;
     picture("5-delete.png")?;
     window.click("[data-testid=delete-dialog] [data-testid=confirm]")?;

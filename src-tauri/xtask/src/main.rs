@@ -34,6 +34,7 @@ The project's own commands: cargo xtask <command>
 
   run [--headless]    set up, build and open the app; without a display, do the main job on a virtual one
   test [filter]       set up, then every check and test; with a filter, only the tests whose name has it
+  test faults         only what breaks around Cove, at length: hundreds of runs and their table
   build               make the release binary, target/release/cove
   bundle              make the installers of this system
   setup               only the set-up of all of these
@@ -49,6 +50,8 @@ The project's own commands: cargo xtask <command>
 
 Settings by environment:
   COVE_TARGET_DIR     where cargo builds, shared by all clones (CARGO_TARGET_DIR goes before it)
+  COVE_FAULT_RUNS     how many runs the tests of faults make in all
+  COVE_FAULT_SEED     the first of their seeds, to see a run again
   COVE_ASSETS         a folder with ready-made agents and images, instead of making them
 ";
 
@@ -70,6 +73,7 @@ fn dispatch(arguments: &[&str]) -> Result<ExitCode> {
         ["run"] => return run::run(&workspace, false),
         ["run", "--headless"] => return run::run(&workspace, true),
         ["test"] => return test::test(&workspace, None),
+        ["test", "faults"] => return test::faults(&workspace),
         ["test", filter] => return test::test(&workspace, Some(filter)),
         ["build"] => package::build(&workspace)?,
         ["bundle"] => package::bundle(&workspace)?,

@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
-use cove_testbed::{BINARY, Engine, SKIPS, Window};
+use cove_testbed::{BINARY, Engine, FAULT_RECORDS, FaultTable, SKIPS, Window};
 
 use crate::assets;
 use crate::setup;
@@ -16,6 +16,37 @@ use crate::summary::{Tally, from_nextest, from_vitest};
 use crate::system::Need;
 use crate::testbed::Testbed;
 use crate::workspace::{Workspace, run, say};
+
+/// What the tests of faults are called in the log.
+const FAULTS: &str = "tests of faults";
+/// How many runs that is; any other test run makes a tenth of them.
+const FAULT_RUNS: &str = "320";
+/// Names the number for the tests.
+const RUNS: &str = "COVE_FAULT_RUNS";
+
+/// Runs every fault test at length and shows the table of all runs.
+pub(crate) fn faults(workspace: &Workspace) -> Result<ExitCode> {
+    let start = Instant::now();
+    setup::set_up(workspace, &[Need::Build, Need::Engine])?;
+    setup::set_up_test_tools(workspace)?;
+    say("assets");
+    let assets = assets::make(workspace)?;
+    let run = Run {
+        workspace,
+        filter: None,
+        assets: &assets,
+        scratch: tempfile::tempdir().context("failed to make a folder")?,
+    };
+    let records = run.scratch.path().join("runs");
+    let runs = std::env::var(RUNS).unwrap_or_else(|_| FAULT_RUNS.to_owned());
+    let environment = [(RUNS, runs), (FAULT_RECORDS, records.display().to_string())];
+    say(FAULTS);
+    let tally = run.nextest(FAULTS, "package(cove-core) & binary(faults)", &environment)?;
+    if records.exists() {
+        println!("\n{}", FaultTable::read(&records)?);
+    }
+    Ok(run_ended(start, &tally))
+}
 
 /// Runs everything; with a filter only the tests whose name has it.
 pub(crate) fn test(workspace: &Workspace, filter: Option<&str>) -> Result<ExitCode> {
@@ -69,14 +100,19 @@ pub(crate) fn test(workspace: &Workspace, filter: Option<&str>) -> Result<ExitCo
     }
     tally.add(run.rust_tests()?);
 
+    Ok(run_ended(start, &tally))
+}
+
+/// Says how long it took and what came of it.
+fn run_ended(start: Instant, tally: &Tally) -> ExitCode {
     let seconds = start.elapsed().as_secs();
     println!("\ntook {} min {} s", seconds / 60, seconds % 60);
     print!("{}", tally.last_words());
-    Ok(if tally.failed == 0 {
+    if tally.failed == 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
-    })
+    }
 }
 
 struct Run<'a> {

@@ -19,4 +19,8 @@ memory_limit_mb: number | null,
 /**
  * Processes a new container may hold, 16 to 1,000,000.
  */
-pids_limit: number, };
+pids_limit: number, 
+/**
+ * Minutes after which a session that nobody uses is stopped, 5 to 10,080; `null` for never.
+ */
+idle_stop_minutes: number | null, };

@@ -43,6 +43,11 @@ export class Engine {
   known = $state(false);
   failure = $state.raw<ErrorReport | null>(null);
 
+  /** The one that was used last. */
+  #last = $state.raw<EngineView | null>(null);
+  /** How often the engines were told unasked; a probe asked for before is older. */
+  #told = 0;
+
   readonly #engineStatus: typeof engineStatus;
 
   constructor(status: typeof engineStatus) {
@@ -53,6 +58,9 @@ export class Engine {
     () => this.engines.find((engine) => engine.selected && engine.problem === null) ?? null,
   );
   readonly missing = $derived.by(() => this.known && this.selected === null);
+  readonly wasUsed = $derived.by(() => this.#last !== null);
+  /** What it is called in a sentence while it does not answer. */
+  readonly name = $derived.by(() => this.#last?.name ?? "The container engine");
   /** The problem that is closest to being solved. */
   readonly reason = $derived.by((): EngineReason => {
     const reasons = this.engines.map((engine) => engine.problem?.reason);
@@ -63,16 +71,28 @@ export class Engine {
   async probe(): Promise<void> {
     if (this.probing) return;
     this.probing = true;
+    const told = this.#told;
     try {
-      this.engines = await this.#engineStatus();
-      this.failure = null;
+      const engines = await this.#engineStatus();
+      if (this.#told === told) this.#take(engines, null);
     } catch (thrown) {
-      this.engines = [];
-      this.failure = reportOf(thrown);
+      if (this.#told === told) this.#take([], reportOf(thrown));
     } finally {
       this.probing = false;
-      this.known = true;
     }
+  }
+
+  /** Takes what was told unasked. */
+  hear(engines: EngineView[]): void {
+    this.#told += 1;
+    this.#take(engines, null);
+  }
+
+  #take(engines: EngineView[], failure: ErrorReport | null): void {
+    this.engines = engines;
+    this.failure = failure;
+    this.known = true;
+    this.#last = this.selected ?? this.#last;
   }
 }
 

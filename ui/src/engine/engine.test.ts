@@ -15,6 +15,20 @@ function view(reason: EngineReason | null, selected = false): EngineView {
   };
 }
 
+it("is told of a change, and a probe asked for before does not undo it", async () => {
+  let answer = (_: EngineView[]) => {};
+  const engine = new Engine(() => new Promise((resolve) => (answer = resolve)));
+  engine.hear([view(null, true)]);
+  expect([engine.missing, engine.name, engine.wasUsed]).toEqual([false, "Docker", true]);
+  const probe = engine.probe();
+  engine.hear([{ ...view("not_running"), name: "unix:///var/run/docker.sock" }]);
+  answer([view(null, true)]);
+  await probe;
+  expect([engine.missing, engine.name, engine.probing]).toEqual([true, "Docker", false]);
+  engine.hear([view(null, true)]);
+  expect(engine.missing).toBe(false);
+});
+
 describe("which story the page tells", () => {
   it.each<[EngineView[], boolean, EngineReason]>([
     [[], true, "not_installed"],

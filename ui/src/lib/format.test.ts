@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 
 import type { Eta } from "../bindings/Eta";
-import { bytes, clock, count, duration, pullLine, timeLeft } from "./format";
+import { ago, bytes, clock, count, duration, pullLine, timeLeft, transferred } from "./format";
 
 const pull = {
   fraction: 0.4,
@@ -43,6 +43,22 @@ describe("figures", () => {
     [999_600_000, "1 GB"],
     [1_240_000_000, "1.2 GB"],
   ])("%d bytes read %s", (n, text) => expect(bytes(n)).toBe(text));
+
+  it.each([
+    [120_000_000, 431_000_000, "120 of 431 MB"],
+    [400, 1_240_000_000, "0 of 1.2 GB"],
+    [120_000_000, null, "120 MB"],
+    [120_000_000, 100_000_000, "120 MB"],
+  ])("%d of %o bytes read %s", (done, total, text) => expect(transferred(done, total)).toBe(text));
+
+  it.each([
+    [-5, "just now"],
+    [59_000, "just now"],
+    [60_000, "1 minute ago"],
+    [2 * 3_600_000 + 1, "2 hours ago"],
+    [3 * 86_400_000, "3 days ago"],
+    [400 * 86_400_000, /^on .*1970/],
+  ])("%d ms later it is %s", (since, text) => expect(ago(0, since)).toMatch(text));
 
   it("counts one and many", () => {
     expect([count(1, "session"), count(0, "session"), count(2, "entry", "entries")]).toEqual([

@@ -82,6 +82,24 @@ function clockUp(ms: number): string {
   return clock(Math.max(1, Math.ceil(ms / 1000)) * 1000);
 }
 
+/** `120 of 431 MB`; `120 MB` while the total is not known. */
+export function transferred(done: number, total: number | null): string {
+  if (total === null || total < done) return bytes(done);
+  const unit = unitOf(total);
+  return `${inUnit(done, unit)} of ${bytes(total)}`;
+}
+
+/** `just now`, `5 minutes ago`, `2 hours ago`, `3 days ago`; a date when that is longer ago. */
+export function ago(ms: number, now: number): string {
+  const minutes = Math.floor((now - ms) / 60_000);
+  if (minutes < 1) return "just now";
+  if (minutes < 60) return `${count(minutes, "minute")} ago`;
+  const hours = Math.floor(minutes / 60);
+  if (hours < 24) return `${count(hours, "hour")} ago`;
+  const days = Math.floor(hours / 24);
+  return days <= 30 ? `${count(days, "day")} ago` : `on ${new Date(ms).toLocaleDateString(undefined, { dateStyle: "medium" })}`;
+}
+
 export function count(n: number, one: string, many = `${one}s`): string {
   return `${n} ${n === 1 ? one : many}`;
 }

@@ -1,22 +1,37 @@
 // What can be done to a session in its state, as the menus, the header and the locked panes offer it.
 
 import Copy from "@lucide/svelte/icons/copy";
+import CopyPlus from "@lucide/svelte/icons/copy-plus";
+import Download from "@lucide/svelte/icons/download";
 import Gauge from "@lucide/svelte/icons/gauge";
+import Hammer from "@lucide/svelte/icons/hammer";
 import Info from "@lucide/svelte/icons/info";
+import Pencil from "@lucide/svelte/icons/pencil";
 import Play from "@lucide/svelte/icons/play";
+import RotateCcw from "@lucide/svelte/icons/rotate-ccw";
 import RotateCw from "@lucide/svelte/icons/rotate-cw";
 import Square from "@lucide/svelte/icons/square";
 import Timer from "@lucide/svelte/icons/timer";
 import Trash2 from "@lucide/svelte/icons/trash-2";
+import Undo2 from "@lucide/svelte/icons/undo-2";
 
 import type { SessionState } from "../bindings/SessionState";
 import type { MenuAction } from "../lib/components/menu";
 import type { Run } from "./run.svelte";
 
 export interface SessionActions {
+  /** Whether the engine answers; what needs it cannot be done otherwise. */
+  readonly engineAnswers: boolean;
   open: (id: string) => void;
   retry: (id: string) => void;
   stop: (id: string) => void;
+  restart: (id: string) => void;
+  rename: (id: string) => void;
+  rebuild: (id: string) => void;
+  duplicate: (id: string) => void;
+  export: (id: string) => void;
+  cancelExport: (id: string) => void;
+  discard: (id: string) => void;
   remove: (id: string) => void;
   progress: (id: string) => void;
   cancel: (id: string) => void;
@@ -39,27 +54,77 @@ export function containerName(id: string): string {
   return `cove-${id}`;
 }
 
+export function mayRename(run: Run): boolean {
+  return !run.running && !run.kept;
+}
+
+export function mayRemove(run: Run, actions: SessionActions): boolean {
+  return !run.running && actions.engineAnswers;
+}
+
+/** The entries in groups: the state, the session as a whole, what is known of it, its end. */
 export function menuOf(run: Run, actions: SessionActions): MenuAction[] {
   const { id, state } = run;
+  const disabled = !actions.engineAnswers;
+  const groups: MenuAction[][] = [stateEntries(run, actions), [], [], []];
+  const [, whole = [], known = [], end = []] = groups;
+  if (mayRename(run)) {
+    whole.push({ name: "rename", label: "Rename…", icon: Pencil, key: "F2", run: () => actions.rename(id) });
+  }
+  if (mayRebuild(run)) {
+    whole.push({ name: "rebuild", label: "Rebuild…", icon: Hammer, disabled, run: () => actions.rebuild(id) });
+  }
+  if (hasFiles(run)) {
+    const exporting = run.export !== null;
+    whole.push(
+      { name: "duplicate", label: "Duplicate…", icon: CopyPlus, disabled, run: () => actions.duplicate(id) },
+      { name: "export", label: "Export files…", icon: Download, disabled: disabled || exporting, run: () => actions.export(id) },
+    );
+  }
+  if (!run.kept) {
+    known.push({ name: "copy-name", label: "Copy container name", icon: Copy, run: () => actions.copyName(id) });
+  }
+  known.push({ name: "details", label: "Details", icon: Info, run: () => actions.details(id) });
+  if (run.mayTellTiming) known.push({ name: "timing", label: "Timing", icon: Timer, run: () => actions.timing(id) });
+  if (state !== "provisioning") {
+    const remove = () => actions.remove(id);
+    end.push({ name: "remove", label: "Delete…", icon: Trash2, danger: true, disabled, key: "Delete", run: remove });
+  }
+  return groups
+    .filter((group) => group.length > 0)
+    .flatMap((group, at) => group.map((entry, index) => ({ ...entry, apart: at > 0 && index === 0 })));
+}
+
+/** What leads from its state to another. */
+function stateEntries(run: Run, actions: SessionActions): MenuAction[] {
+  const { id, state } = run;
+  const disabled = !actions.engineAnswers;
   const entries: MenuAction[] = [];
   const wayOn = WAY_ON[state];
   if (wayOn) {
     const icon = wayOn.by === "open" ? Play : RotateCw;
-    entries.push({ name: wayOn.by, label: wayOn.label, icon, run: () => actions[wayOn.by](id) });
+    entries.push({ name: wayOn.by, label: wayOn.label, icon, disabled, run: () => actions[wayOn.by](id) });
+  }
+  if (state === "interrupted") {
+    entries.push({ name: "discard", label: "Discard", icon: Undo2, disabled, run: () => actions.discard(id) });
   }
   if (state === "provisioning") {
     entries.push({ name: "progress", label: "Show progress", icon: Gauge, run: () => actions.progress(id) });
     entries.push({ name: "cancel", label: "Cancel", icon: Square, run: () => actions.cancel(id) });
   }
-  if (state === "ready") entries.push({ name: "stop", label: "Stop", icon: Square, run: () => actions.stop(id) });
-  entries.push(
-    { name: "copy-name", label: "Copy container name", icon: Copy, run: () => actions.copyName(id) },
-    { name: "details", label: "Details", icon: Info, run: () => actions.details(id) },
-  );
-  if (run.mayTellTiming) entries.push({ name: "timing", label: "Timing", icon: Timer, run: () => actions.timing(id) });
-  if (state !== "provisioning") {
-    const label = state === "interrupted" ? "Discard…" : "Delete…";
-    entries.push({ name: "delete", label, icon: Trash2, danger: true, run: () => actions.remove(id) });
+  if (state === "ready") {
+    entries.push({ name: "stop", label: "Stop", icon: Square, disabled, run: () => actions.stop(id) });
+    entries.push({ name: "restart", label: "Restart", icon: RotateCcw, disabled, run: () => actions.restart(id) });
   }
   return entries;
+}
+
+/** Whether there are files of which it is known that they are whole. */
+function hasFiles(run: Run): boolean {
+  return run.state === "ready" || (run.state === "stopped" && !run.kept);
+}
+
+/** A container that cannot be made ready may be better made anew. */
+function mayRebuild(run: Run): boolean {
+  return hasFiles(run) || (run.state === "failed" && run.session?.has_container === true);
 }

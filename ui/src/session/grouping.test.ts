@@ -1,6 +1,8 @@
 import { expect, it } from "vitest";
 
-import { groupByWorkspace } from "./grouping";
+import { session } from "../../test/sessions";
+import { groupByWorkspace, inSidebarOrder } from "./grouping";
+import { Run, UNKNOWN } from "./run.svelte";
 
 it("groups by workspace, by name, and keeps the order within a group", () => {
   const sessions = [
@@ -15,4 +17,19 @@ it("groups by workspace, by name, and keeps the order within a group", () => {
     ["group 10", ["z"]],
     ["shop", ["b", "a"]],
   ]);
+});
+
+it("files that were kept come last, whatever workspace they are from", () => {
+  const runs = (
+    [
+      ["files", "a", false],
+      ["z", "z", true],
+      ["b", "b", true],
+    ] as const
+  ).map(([id, workspace_id, has_container]) => {
+    const run = new Run(id);
+    run.list(session(id, { state: "stopped", workspace_id, has_container }), UNKNOWN);
+    return run;
+  });
+  expect(inSidebarOrder(runs).map((run) => run.id)).toEqual(["b", "z", "files"]);
 });

@@ -1,4 +1,6 @@
-// The sidebar's groups: sessions by the workspace id they were created with.
+// The sidebar's groups: sessions by the workspace id they were created with, then what is only files.
+
+import type { Run } from "./run.svelte";
 
 export interface Group<T> {
   workspace: string;
@@ -17,4 +19,19 @@ export function groupByWorkspace<T>(items: readonly T[], workspaceOf: (item: T) 
   return [...groups]
     .map(([workspace, members]) => ({ workspace, members }))
     .sort((a, b) => a.workspace.localeCompare(b.workspace, undefined, { numeric: true }));
+}
+
+/** The groups of what has a container, and apart from them the files that were kept. */
+export function sidebarOf(runs: readonly Run[]): { groups: Group<Run>[]; kept: Run[] } {
+  const groups = groupByWorkspace(
+    runs.filter((run) => !run.kept),
+    (run) => run.session?.workspace_id ?? "",
+  );
+  return { groups, kept: runs.filter((run) => run.kept) };
+}
+
+/** The sessions from top to bottom. */
+export function inSidebarOrder(runs: readonly Run[]): Run[] {
+  const { groups, kept } = sidebarOf(runs);
+  return [...groups.flatMap((group) => group.members), ...kept];
 }

@@ -1,12 +1,17 @@
 // The form of a new session: what is typed, what was wrong with it, and one request at a time.
 
+import type { ChosenArchive } from "../bindings/ChosenArchive";
 import type { ErrorReport } from "../bindings/ErrorReport";
 import type { ImageView } from "../bindings/ImageView";
 import type { TemplateCard } from "../bindings/TemplateCard";
+import type { Suggestion } from "../lib/components/suggestion";
+import { bytes } from "../lib/format";
 import type * as commands from "../lib/ipc/commands";
 import { problemsOf, reportOf } from "../lib/ipc/error";
 
-const FIELDS = ["project_name", "workspace_id", "template", "image", "description"] as const;
+const FIELDS = ["project_name", "workspace_id", "template", "image", "description", "archive"] as const;
+
+type FormCommands = Pick<typeof commands, "listTemplates" | "listImages" | "chooseArchive">;
 
 export class NewSession {
   open = $state(false);
@@ -15,6 +20,10 @@ export class NewSession {
   projectName = $state("");
   workspaceId = $state("default");
   description = $state("");
+  /** Whose files the session starts with. */
+  archive = $state.raw<ChosenArchive | null>(null);
+  /** While the system's dialog is open. */
+  choosing = $state(false);
 
   problems = $state.raw<Record<string, string>>({});
   /** What went wrong that belongs to no field. */
@@ -24,9 +33,9 @@ export class NewSession {
   templates = $state.raw<TemplateCard[]>([]);
   images = $state.raw<ImageView[]>([]);
 
-  readonly #commands: Pick<typeof commands, "listTemplates" | "listImages">;
+  readonly #commands: FormCommands;
 
-  constructor(formCommands: Pick<typeof commands, "listTemplates" | "listImages">) {
+  constructor(formCommands: FormCommands) {
     this.#commands = formCommands;
   }
 
@@ -52,11 +61,26 @@ export class NewSession {
     this.failure = null;
     this.problems = {};
     if (workspace !== undefined) this.workspaceId = workspace;
-    await Promise.all([this.prepare(), this.#suggestImages()]);
+    await Promise.all([this.prepare(), this.suggestImages()]);
   }
 
   close(): void {
     this.open = false;
+  }
+
+  async chooseArchive(): Promise<void> {
+    if (this.choosing) return;
+    this.choosing = true;
+    try {
+      // A dialog that was dismissed changes nothing.
+      this.archive = (await this.#commands.chooseArchive()) ?? this.archive;
+      this.problems = Object.fromEntries(Object.entries(this.problems).filter(([field]) => field !== "archive"));
+    } catch (thrown) {
+      const failure = reportOf(thrown);
+      this.problems = { ...this.problems, archive: failure.message };
+    } finally {
+      this.choosing = false;
+    }
   }
 
   onEngine(image: string): boolean {
@@ -75,6 +99,7 @@ export class NewSession {
       this.image = "";
       this.projectName = "";
       this.description = "";
+      this.archive = null;
     } catch (thrown) {
       const failure = reportOf(thrown);
       this.problems = problemsOf(failure);
@@ -86,7 +111,7 @@ export class NewSession {
   }
 
   /** Images are suggestions: without them the field still takes any reference. */
-  async #suggestImages(): Promise<void> {
+  async suggestImages(): Promise<void> {
     try {
       this.images = await this.#commands.listImages();
     } catch {
@@ -100,6 +125,12 @@ export class NewSession {
       ...(this.imageTyped ? { image: this.image.trim() } : this.template === "" ? {} : { template: this.template }),
       ...(this.projectName.trim() === "" ? {} : { project_name: this.projectName.trim() }),
       ...(this.description.trim() === "" ? {} : { description: this.description.trim() }),
+      ...(this.archive === null ? {} : { archive: this.archive.token }),
     };
   }
+}
+
+/** The images of the engine, as a field suggests them. */
+export function imageSuggestions(images: readonly ImageView[]): Suggestion[] {
+  return images.map((image) => ({ value: image.image_name, mark: `no download · ${bytes(image.size_bytes)}` }));
 }

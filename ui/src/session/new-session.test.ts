@@ -1,5 +1,6 @@
 import { beforeEach, describe, expect, it, vi } from "vitest";
 
+import type { ChosenArchive } from "../bindings/ChosenArchive";
 import type { ErrorReport } from "../bindings/ErrorReport";
 import { CommandError } from "../lib/ipc/error";
 import { NewSession } from "./new-session.svelte";
@@ -10,11 +11,14 @@ const TEMPLATES = [
 ];
 
 let form: NewSession;
+let chosen: Promise<ChosenArchive | null>;
 
 beforeEach(async () => {
+  chosen = Promise.resolve({ token: "t7", name: "shop.tar", size_bytes: 3 });
   form = new NewSession({
     listTemplates: () => Promise.resolve(TEMPLATES),
     listImages: () => Promise.resolve([{ image_name: "python:3.13", size_bytes: 1 }]),
+    chooseArchive: () => chosen,
   });
   await form.show();
 });
@@ -63,6 +67,37 @@ describe("the request", () => {
   });
 });
 
+describe("the files of an archive", () => {
+  it("go into the request by their token, once", async () => {
+    const create = vi.fn(() => Promise.resolve());
+    await Promise.all([form.chooseArchive(), form.chooseArchive()]);
+    expect([form.archive?.name, form.choosing]).toEqual(["shop.tar", false]);
+    await form.submit(create);
+    await form.show();
+    await form.submit(create);
+    const request = { workspace_id: "default", template: "built-in" };
+    expect(create.mock.calls).toEqual([[{ ...request, archive: "t7" }, "cove-base:1"], [request, "cove-base:1"]]);
+  });
+
+  it("stay as they were when the dialog is dismissed, and go when they are taken out", async () => {
+    await form.chooseArchive();
+    chosen = Promise.resolve(null);
+    await form.chooseArchive();
+    expect(form.archive?.token).toBe("t7");
+    form.archive = null;
+    const create = vi.fn(() => Promise.resolve());
+    await form.submit(create);
+    expect(create.mock.calls).toEqual([[{ workspace_id: "default", template: "built-in" }, "cove-base:1"]]);
+  });
+
+  it("that cannot be used say so at their row", async () => {
+    await form.submit(() => Promise.reject(refused({ archive: "is no tar archive" })));
+    expect([form.problems, form.failure]).toEqual([{ archive: "is no tar archive" }, null]);
+    await form.chooseArchive();
+    expect(form.problems).toEqual({});
+  });
+});
+
 describe("what is wrong", () => {
   it("stands at its fields, and what was typed stays", async () => {
     form.image = "Py thon";
@@ -84,6 +119,7 @@ it("lives without the images of the engine", async () => {
   const bare = new NewSession({
     listTemplates: () => Promise.resolve(TEMPLATES),
     listImages: () => Promise.reject(refused(null)),
+    chooseArchive: () => Promise.resolve(null),
   });
   await bare.show("shop");
   expect([bare.images, bare.failure, bare.workspaceId, bare.template]).toEqual([[], null, "shop", "built-in"]);

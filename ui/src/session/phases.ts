@@ -24,6 +24,9 @@ export const PHASE_NAMES: Record<Phase, string> = {
 /** Where a phase's share of the bar ends, in percent. */
 export const BAND_ENDS = [10, 25, 45, 70, 90] as const;
 
+/** What a stopped session without a container is called. */
+export const KEPT_NAME = "Files kept";
+
 export const STATE_NAMES: Record<SessionState, string> = {
   provisioning: "Setting up",
   ready: "Ready",

@@ -2,6 +2,8 @@
 // News and snapshots come in from outside; nothing here asks for anything.
 
 import type { ErrorReport } from "../bindings/ErrorReport";
+import type { ExportEvent } from "../bindings/ExportEvent";
+import type { ExportProgress } from "../bindings/ExportProgress";
 import type { Phase } from "../bindings/Phase";
 import type { Progress } from "../bindings/Progress";
 import type { Session } from "../bindings/Session";
@@ -24,6 +26,31 @@ export const NOTHING_YET: Progress = {
   pull: null,
 };
 
+/** What a run is for, as the title says it. */
+export type Doing = "Creating" | "Opening" | "Resuming" | "Restarting" | "Rebuilding";
+
+/** What a run that begins in this state is for, if nothing else was asked for. */
+export const DOING: Record<SessionState, Doing> = {
+  stopped: "Opening",
+  interrupted: "Resuming",
+  failed: "Creating",
+  cancelled: "Creating",
+  provisioning: "Creating",
+  ready: "Opening",
+};
+
+/** What was known of a run when the list was asked for. */
+export interface Known {
+  seq: number;
+  stateSeq: number;
+  heard: number;
+  begun: number;
+  asking: boolean;
+}
+
+/** Nothing was. */
+export const UNKNOWN: Known = { seq: -1, stateSeq: -1, heard: 0, begun: 0, asking: false };
+
 export class Run {
   readonly id: string;
 
@@ -44,13 +71,22 @@ export class Run {
   refusal = $state.raw<ErrorReport | null>(null);
   /** From the press of a button until the answer. */
   asking = $state(false);
-  /** What the run is for, as the title says it. */
-  doing = $state<"Creating" | "Opening" | "Resuming">("Creating");
+  /** From the press of Stop until the answer. */
+  stopping = $state(false);
+  doing = $state<Doing>("Creating");
+  /** How far the export under way is. */
+  export = $state.raw<ExportProgress | null>(null);
+  /** From the press of Cancel until the export has ended. */
+  cancellingExport = $state(false);
   /** Whether anything was heard of it since the window loaded. */
   seeded = $state(false);
 
   /** The last event that is included here. */
   seq = $state(-1);
+  /** The last of them that told the state; an export goes on beside it. */
+  stateSeq = -1;
+  /** How many events were taken. */
+  heard = 0;
   /** How many runs began here; a snapshot asked for before the last one is stale. */
   begun = 0;
   #heardAt = $state(0);
@@ -63,16 +99,26 @@ export class Run {
   /** What to say of it in a copy. */
   readonly about = $derived.by(() => ({ session: this.id, image: this.session?.image ?? "" }));
   readonly running = $derived.by(() => this.state === "provisioning");
+  /** Whether there is nothing but its files. */
+  readonly kept = $derived.by(() => this.state === "stopped" && this.session?.has_container === false);
+  readonly leftovers = $derived.by(() => this.session?.leftovers ?? []);
   /** Of a session that the window has only in its list, the snapshot tells. */
   readonly mayTellTiming = $derived.by(() => !this.running && (this.timing !== null || !this.seeded));
 
-  /** Takes an event; returns false and changes nothing when something as new is known already. */
+  /** Takes an event, unless it is no news. */
   hear(news: SessionNews, now: number): boolean {
     if (news.seq <= this.seq) return false;
     this.seq = news.seq;
+    this.heard += 1;
+    if (news.kind === "export") {
+      this.#hearExport(news);
+      return true;
+    }
+    this.stateSeq = news.seq;
     this.seeded = true;
     switch (news.kind) {
       case "progress":
+        if (!this.running) this.#begin(this.asking ? this.doing : DOING[this.state]);
         this.state = "provisioning";
         this.error = null;
         this.timing = null;
@@ -109,8 +155,10 @@ export class Run {
 
   /** Takes a snapshot, unless an event overtook it. */
   seed(status: SessionStatus, now: number): boolean {
-    if (status.seq < this.seq) return false;
-    this.seq = status.seq;
+    if (status.seq < this.stateSeq) return false;
+    if (status.seq >= this.seq) this.#takeExport(status.session.export);
+    this.seq = Math.max(this.seq, status.seq);
+    this.stateSeq = status.seq;
     this.seeded = true;
     this.session = status.session;
     this.state = status.state;
@@ -123,10 +171,29 @@ export class Run {
     return true;
   }
 
-  /** Takes the list's view, which knows no events: what was heard since it was asked for wins. */
-  list(session: Session, heardSince: boolean): void {
+  /** What is known now, to be given to `list` with the answer. */
+  known(): Known {
+    const { seq, stateSeq, heard, begun, asking } = this;
+    return { seq, stateSeq, heard, begun, asking };
+  }
+
+  /**
+   * Takes the list's view, which knows no events: what was heard or begun since it was asked for wins.
+   * Returns whether a state that was known has changed.
+   */
+  list(session: Session, asked: Known): boolean {
+    const isNew = this.session === null;
     this.session = session;
-    if (!heardSince) this.state = session.state;
+    if (this.seq === asked.seq) this.#takeExport(session.export);
+    const overtaken = this.stateSeq !== asked.stateSeq || this.begun !== asked.begun || this.asking || asked.asking;
+    if (overtaken || this.state === session.state) return false;
+    if (!isNew) {
+      if (session.state === "provisioning") this.#begin(DOING[this.state]);
+      this.cancelling = false;
+      this.seeded = false;
+    }
+    this.state = session.state;
+    return !isNew;
   }
 
   /** Begins anew before the first event of the new run, so that nothing old is shown. */
@@ -136,11 +203,8 @@ export class Run {
     this.state = "provisioning";
     this.phase = "Starting";
     this.error = null;
-    this.refusal = null;
-    this.undone = [];
     this.timing = null;
-    this.messages = [];
-    this.cancelling = false;
+    this.#begin(this.doing);
     this.#take(NOTHING_YET, "", now);
   }
 
@@ -158,6 +222,24 @@ export class Run {
   /** Milliseconds since the progress was heard that is kept here. */
   sinceHeard(now: number): number {
     return Math.max(0, now - this.#heardAt);
+  }
+
+  /** Forgets what the run before told. */
+  #begin(doing: Doing): void {
+    this.doing = doing;
+    this.refusal = null;
+    this.undone = [];
+    this.messages = [];
+    this.cancelling = false;
+  }
+
+  #hearExport(news: ExportEvent): void {
+    this.#takeExport(news.outcome === null ? { bytes: news.bytes, total_bytes: news.total_bytes } : null);
+  }
+
+  #takeExport(progress: ExportProgress | null): void {
+    this.export = progress;
+    if (progress === null) this.cancellingExport = false;
   }
 
   #take(progress: Progress, message: string, now: number): void {

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 
 import { AS_USUAL, SLOW_PULL } from "../../dev/timings";
-import { becameReady, cancelled, failed, moved, progress, session, status } from "../../test/sessions";
+import { becameReady, cancelled, exported, failed, moved, progress, session, status } from "../../test/sessions";
 import { Run } from "./run.svelte";
 
 describe("order of events", () => {
@@ -38,10 +38,11 @@ describe("order of events", () => {
 
   it("the list does not overrule what was heard since it was asked for", () => {
     const run = new Run("s");
+    const asked = run.known();
     run.hear(becameReady("s", 1), 0);
-    run.list(session("s", { state: "provisioning" }), true);
+    run.list(session("s", { state: "provisioning" }), asked);
     expect(run.state).toBe("ready");
-    run.list(session("s", { state: "stopped" }), false);
+    run.list(session("s", { state: "stopped" }), run.known());
     expect(run.state).toBe("stopped");
   });
 });
@@ -108,7 +109,7 @@ describe("the end of a run", () => {
 
   it("is told by the snapshot too", () => {
     const run = new Run("s");
-    run.list(session("s", { state: "ready" }), false);
+    run.list(session("s", { state: "ready" }), run.known());
     expect([run.timing, run.mayTellTiming]).toEqual([null, true]);
     run.seed(status("s", { state: "ready", timing: SLOW_PULL }), 0);
     expect([run.timing, run.mayTellTiming]).toEqual([SLOW_PULL, true]);
@@ -116,5 +117,28 @@ describe("the end of a run", () => {
     expect([run.timing, run.mayTellTiming]).toEqual([AS_USUAL, true]);
     run.seed(status("s", { state: "stopped", timing: null }), 0);
     expect(run.mayTellTiming).toBe(false);
+  });
+});
+
+describe("an export", () => {
+  it("goes on beside the state, and hides no change of it", () => {
+    const run = new Run("s");
+    run.hear(becameReady("s", 1), 0);
+    const asked = run.known();
+    run.hear(exported("s", 2), 0);
+    expect([run.state, run.export]).toEqual(["ready", { bytes: 120, total_bytes: 431 }]);
+    expect(run.list(session("s", { state: "stopped" }), asked)).toBe(true);
+    expect([run.state, run.export?.bytes]).toEqual(["stopped", 120]);
+    // The snapshot was made before the last word on the export, and after the last one on the state.
+    expect(run.seed(status("s", { state: "ready", seq: 1 }), 0)).toBe(true);
+    expect([run.state, run.export?.bytes, run.hear(exported("s", 2), 0)]).toEqual(["ready", 120, false]);
+    run.hear(exported("s", 3, { outcome: "done" }), 0);
+    expect(run.export).toBeNull();
+  });
+
+  it("that goes on when the window loads is in the list", () => {
+    const run = new Run("s");
+    run.list(session("s", { state: "ready", export: { bytes: 1, total_bytes: null } }), run.known());
+    expect(run.export).toEqual({ bytes: 1, total_bytes: null });
   });
 });

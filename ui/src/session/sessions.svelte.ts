@@ -5,12 +5,12 @@ import { SvelteMap } from "svelte/reactivity";
 
 import type { ErrorReport } from "../bindings/ErrorReport";
 import type { Session } from "../bindings/Session";
-import type { SessionState } from "../bindings/SessionState";
 import type * as commands from "../lib/ipc/commands";
 import { reportOf } from "../lib/ipc/error";
 import type { SessionNews } from "../lib/ipc/events";
 import { recall, remember } from "../lib/remembered";
-import { Run } from "./run.svelte";
+import { inSidebarOrder } from "./grouping";
+import { DOING, type Doing, Run, UNKNOWN } from "./run.svelte";
 
 /** The commands that this needs; tests bring their own. */
 export type SessionCommands = Pick<
@@ -21,9 +21,18 @@ export type SessionCommands = Pick<
   | "retrySession"
   | "openSession"
   | "stopSession"
+  | "restartSession"
+  | "rebuildSession"
+  | "duplicateSession"
+  | "renameSession"
+  | "discardSession"
   | "deleteSession"
+  | "exportSession"
+  | "cancelExport"
   | "listSessions"
 >;
+
+type Ask = (commands: SessionCommands) => Promise<unknown>;
 
 export class Sessions {
   readonly runs = new SvelteMap<string, Run>();
@@ -42,6 +51,14 @@ export class Sessions {
   readonly #commands: SessionCommands;
   readonly #now: () => number;
   readonly #deleted = new Set<string>();
+  /** What was asked for and refused, to be asked again. */
+  readonly #refused = new Map<string, { doing: Doing; ask: Ask }>();
+  #listing: Promise<void> | null = null;
+  #stale = false;
+  /** Whether a list came since the window loaded. */
+  #caughtUp = false;
+  /** The system's dialog is open once at a time. */
+  #choosing = false;
   readonly #background = new Set<string>(recall("background", "reload")?.split(" ") ?? []);
 
   constructor(sessionCommands: SessionCommands, now: () => number = () => performance.now()) {
@@ -60,51 +77,33 @@ export class Sessions {
     [...new Set(this.listed.map((run) => run.session?.workspace_id ?? ""))].filter(Boolean).sort(),
   );
 
-  /** Takes an event. Listening begins before anything is created or asked. */
-  hear(news: SessionNews): void {
-    if (this.#deleted.has(news.session_id)) return;
+  /** Takes an event; returns whether it was news. Listening begins before anything is created or asked. */
+  hear(news: SessionNews): boolean {
+    if (this.#deleted.has(news.session_id)) return false;
     const run = this.#run(news.session_id);
-    if (!run.hear(news, this.#now())) return;
-    if (news.kind === "progress") return;
+    if (!run.hear(news, this.#now())) return false;
+    if (news.kind === "progress" || news.kind === "export") return true;
     if (news.kind === "ready") this.#becameReady(run);
     if (this.shownId !== run.id) this.announcement = `${run.name}: ${run.state}`;
     // What is left after a failure or a cancel (a stopped container, or nothing), the list knows.
     if (run.session === null) void this.load();
+    return true;
   }
 
-  /** Reads the list, and catches up with the runs that are under way. */
+  /**
+   * Reads the list, and catches up with the runs that are under way. While a list is being read, any
+   * number of calls make one more, because the answer under way may be from before.
+   */
   async load(): Promise<void> {
-    const heard = new Map([...this.runs.values()].map((run) => [run.id, run.seq]));
-    let sessions: Session[];
-    try {
-      sessions = await this.#commands.listSessions();
-      this.listFailure = null;
-    } catch (thrown) {
-      this.listFailure = reportOf(thrown);
-      return;
-    } finally {
-      this.loaded = true;
-    }
-    const ids = new Set(sessions.map((session) => session.session_id));
-    for (const session of sessions) {
-      const id = session.session_id;
-      if (this.#deleted.has(id)) continue;
-      const run = this.#run(id);
-      run.list(session, run.seq !== (heard.get(id) ?? -1));
-    }
-    for (const id of heard.keys()) {
-      // Gone from the engine by other hands. A run that speaks, or is being asked for, stays.
-      const run = this.runs.get(id);
-      if (run && !ids.has(id) && !run.running && !run.asking && run.seq === heard.get(id)) this.#forget(id);
-    }
-    this.#chooseSelected();
-    await Promise.all(
-      this.listed.filter((run) => run.running && !run.seeded).map((run) => this.catchUp(run.id)),
-    );
-    if (this.shownId === null) {
-      const waiting = this.listed.find((run) => run.running && !this.#background.has(run.id));
-      if (waiting) this.shownId = waiting.id;
-    }
+    this.#stale = true;
+    this.#listing ??= this.#listWhileStale();
+    await this.#listing;
+    await Promise.all(this.listed.filter((run) => run.running && !run.seeded).map((run) => this.catchUp(run.id)));
+    if (this.#caughtUp || this.listFailure) return;
+    // What is under way when the window loads is shown again; what begins by itself later is not.
+    this.#caughtUp = true;
+    const waiting = this.listed.find((run) => run.running && !this.#background.has(run.id));
+    if (this.shownId === null && waiting) this.shownId = waiting.id;
   }
 
   /** Asks for the snapshot of a session, once. */
@@ -123,18 +122,18 @@ export class Sessions {
 
   /** Creates a session and shows its progress; rejects with what is wrong with the request. */
   async create(request: commands.CreateRequest, imageName: string): Promise<string> {
-    const { session_id, message } = await this.#commands.createSession(request);
-    const run = this.#run(session_id);
-    if (run.seq < 0) {
-      run.restart(this.#now());
-      run.message = message;
-    }
-    run.session ??= provisional(session_id, request, imageName);
-    this.select(session_id);
-    if (run.running || run.state === "failed") this.shownId = session_id;
-    else if (run.state === "ready") this.focusId = session_id;
-    void this.load();
-    return session_id;
+    const created = await this.#commands.createSession(request);
+    this.#created(created, provisional(created.session_id, request, imageName));
+    return created.session_id;
+  }
+
+  /** Creates a session with the files of another, as `create` does. */
+  async duplicate(id: string, name: string): Promise<void> {
+    const source = this.runs.get(id)?.session;
+    if (!source) return;
+    const created = await this.#commands.duplicateSession(id, name);
+    const request = { workspace_id: source.workspace_id, project_name: name };
+    this.#created(created, { ...provisional(created.session_id, request, source.image_name), image: source.image });
   }
 
   select(id: string): void {
@@ -178,64 +177,195 @@ export class Sessions {
     }
   }
 
+  /** Sets it up again; what was refused is asked for once more. */
   retry(id: string): Promise<void> {
+    const refused = this.runs.get(id)?.refusal ? this.#refused.get(id) : undefined;
+    if (refused) return this.#begin(id, refused.ask, refused.doing);
     return this.#begin(id, (commands) => commands.retrySession(id));
   }
 
-  /** Opens a stopped session, or resumes an interrupted one. */
+  /** Opens a stopped session, resumes an interrupted one, or makes a container around kept files. */
   open(id: string): Promise<void> {
     return this.#begin(id, (commands) => commands.openSession(id));
+  }
+
+  restart(id: string): Promise<void> {
+    return this.#begin(id, (commands) => commands.restartSession(id), "Restarting");
+  }
+
+  /** Makes a new container around the same files; rejects with what is wrong with the image. */
+  async rebuild(id: string, image?: string): Promise<void> {
+    const run = this.runs.get(id);
+    if (!run || run.running || run.asking) return;
+    const { stateSeq } = run;
+    await this.#act(id, (commands) => {
+      run.doing = "Rebuilding";
+      return commands.rebuildSession(id, image);
+    });
+    // Its first event may have overtaken the answer.
+    if (run.stateSeq === stateSeq) run.restart(this.#now());
+    if (run.running) this.show(id);
   }
 
   /** Stops a session; rejects when it cannot, because this has no place of its own to say so. */
   async stop(id: string): Promise<void> {
     const run = this.runs.get(id);
     if (!run || run.asking) return;
-    run.asking = true;
+    run.stopping = true;
     try {
-      await this.#commands.stopSession(id);
+      await this.#act(id, (commands) => commands.stopSession(id));
       run.state = "stopped";
     } finally {
-      run.asking = false;
+      run.stopping = false;
+      void this.load();
+    }
+  }
+
+  /** Gives a session another name; rejects with what is wrong with it. */
+  async rename(id: string, name: string): Promise<void> {
+    const renamed = await this.#commands.renameSession(id, name);
+    const run = this.runs.get(id);
+    if (run?.session) run.session = { ...run.session, name: renamed.name };
+    void this.load();
+  }
+
+  /** Takes back what an interrupted run did: a new session goes, one from before is as it was. */
+  async discard(id: string): Promise<void> {
+    try {
+      await this.#act(id, (commands) => commands.discardSession(id));
+    } finally {
+      void this.load();
+    }
+  }
+
+  /** Deletes a session with its files, or only its container; rejects when it cannot. */
+  async remove(id: string, keepVolume = false): Promise<void> {
+    const run = this.runs.get(id);
+    if (!run || run.asking) return;
+    await this.#act(id, (commands) => commands.deleteSession(id, keepVolume));
+    if (keepVolume) {
+      run.state = "stopped";
+      if (run.session) run.session = { ...run.session, state: "stopped", has_container: false };
+    } else {
+      this.#deleted.add(id);
+      this.#forget(id);
     }
     void this.load();
   }
 
-  /** Deletes a session with its files; rejects when it cannot. */
-  async remove(id: string): Promise<void> {
+  /** Writes the files of a session to where the user says; its events tell how far that is. */
+  async export(id: string): Promise<void> {
+    const run = this.runs.get(id);
+    if (!run || run.export !== null || this.#choosing) return;
+    this.#choosing = true;
+    const { seq } = run;
+    try {
+      const started = await this.#commands.exportSession(id);
+      if (started && run.seq === seq) run.export = { bytes: 0, total_bytes: null };
+    } finally {
+      this.#choosing = false;
+    }
+  }
+
+  async cancelExport(id: string): Promise<void> {
+    const run = this.runs.get(id);
+    if (!run || run.export === null || run.cancellingExport) return;
+    run.cancellingExport = true;
+    try {
+      await this.#commands.cancelExport(id);
+    } catch (thrown) {
+      run.cancellingExport = false;
+      throw thrown;
+    }
+  }
+
+  /** One act at a time on a session. */
+  async #act(id: string, ask: Ask): Promise<void> {
     const run = this.runs.get(id);
     if (!run || run.asking) return;
     run.asking = true;
     try {
-      await this.#commands.deleteSession(id);
+      await ask(this.#commands);
     } finally {
       run.asking = false;
     }
-    this.#deleted.add(id);
-    this.#forget(id);
-    this.#chooseSelected();
   }
 
-  async #begin(id: string, ask: (commands: SessionCommands) => Promise<unknown>): Promise<void> {
+  async #begin(id: string, ask: Ask, doing?: Doing): Promise<void> {
     const run = this.runs.get(id);
     if (!run || run.asking || run.running) return;
-    const before = { state: run.state, error: run.error, timing: run.timing, seq: run.seq };
-    run.doing = DOING[run.state];
+    const before = { state: run.state, error: run.error, timing: run.timing, seq: run.stateSeq };
+    run.doing = doing ?? DOING[run.state];
     run.asking = true;
     run.restart(this.#now());
     this.show(id);
     try {
       await ask(this.#commands);
     } catch (thrown) {
-      if (run.seq === before.seq) {
+      if (run.stateSeq === before.seq) {
         run.state = before.state;
         run.error = before.error;
         run.timing = before.timing;
       }
       run.refusal = reportOf(thrown);
+      this.#refused.set(id, { doing: run.doing, ask });
     } finally {
       run.asking = false;
+      // What the list said meanwhile was not taken; a run that began says it itself.
+      if (run.refusal) void this.load();
     }
+  }
+
+  #created({ session_id, message }: commands.CreatedSession, session: Session): void {
+    const run = this.#run(session_id);
+    if (run.seq < 0) {
+      run.restart(this.#now());
+      run.message = message;
+    }
+    run.session ??= session;
+    this.select(session_id);
+    if (run.running || run.state === "failed") this.shownId = session_id;
+    else if (run.state === "ready") this.focusId = session_id;
+    void this.load();
+  }
+
+  async #listWhileStale(): Promise<void> {
+    try {
+      while (this.#stale) {
+        this.#stale = false;
+        await this.#list();
+      }
+    } finally {
+      this.#listing = null;
+    }
+  }
+
+  async #list(): Promise<void> {
+    const asked = new Map([...this.runs.values()].map((run) => [run.id, run.known()]));
+    let sessions: Session[];
+    try {
+      sessions = await this.#commands.listSessions();
+      this.listFailure = null;
+    } catch (thrown) {
+      this.listFailure = reportOf(thrown);
+      return;
+    } finally {
+      this.loaded = true;
+    }
+    const ids = new Set(sessions.map((session) => session.session_id));
+    for (const session of sessions) {
+      const id = session.session_id;
+      if (this.#deleted.has(id)) continue;
+      const changed = this.#run(id).list(session, asked.get(id) ?? UNKNOWN);
+      // What changed by other hands may have more to tell than the list does.
+      if (changed && id === this.selectedId) void this.catchUp(id);
+    }
+    for (const [id, known] of asked) {
+      // Gone from the engine by other hands. A run that speaks, or is being asked for, stays.
+      const run = this.runs.get(id);
+      if (run && !ids.has(id) && !run.running && !run.asking && run.heard === known.heard) this.#forget(id);
+    }
+    this.#chooseSelected();
   }
 
   #becameReady(run: Run): void {
@@ -261,9 +391,18 @@ export class Sessions {
     return run?.session ? run : null;
   }
 
+  /** Takes a session out; the one below it is selected, or the one above. */
   #forget(id: string): void {
+    const order = inSidebarOrder(this.listed);
+    const at = order.findIndex((run) => run.id === id);
     this.runs.delete(id);
+    this.#refused.delete(id);
     if (this.shownId === id) this.shownId = null;
+    if (this.selectedId !== id) return;
+    const beside = [order[at + 1], order[at - 1]].filter((run) => run !== undefined);
+    const next = beside.find((run) => !run.kept) ?? beside[0];
+    if (at >= 0 && next) this.select(next.id);
+    else this.#chooseSelected();
   }
 
   #chooseSelected(): void {
@@ -278,16 +417,6 @@ export class Sessions {
   }
 }
 
-/** What a run that begins in this state is for. */
-const DOING: Record<SessionState, Run["doing"]> = {
-  stopped: "Opening",
-  interrupted: "Resuming",
-  failed: "Creating",
-  cancelled: "Creating",
-  provisioning: "Creating",
-  ready: "Opening",
-};
-
 /** What the list will say about a new session, until it says so itself. */
 function provisional(id: string, request: commands.CreateRequest, imageName: string): Session {
   return {
@@ -301,5 +430,8 @@ function provisional(id: string, request: commands.CreateRequest, imageName: str
     image_name: imageName,
     state: "provisioning",
     created: new Date().toISOString(),
+    has_container: true,
+    leftovers: [],
+    export: null,
   };
 }

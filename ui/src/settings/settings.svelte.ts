@@ -2,11 +2,21 @@
 
 import type { ErrorReport } from "../bindings/ErrorReport";
 import type { Settings as Limits } from "../bindings/Settings";
+import { count } from "../lib/format";
 import type * as commands from "../lib/ipc/commands";
 import { problemsOf, reportOf } from "../lib/ipc/error";
 import { recall, remember } from "../lib/remembered";
 
 type FieldName = keyof Limits;
+
+/** After how many minutes of no use a session can be stopped; empty for never. */
+const IDLE_CHOICES = [
+  { value: "", label: "Never" },
+  { value: "30", label: "After 30 minutes" },
+  { value: "60", label: "After 1 hour" },
+  { value: "240", label: "After 4 hours" },
+  { value: "480", label: "After 8 hours" },
+];
 
 export const NO_NUMBER = "must be a number";
 
@@ -24,6 +34,12 @@ export class TerminalPreferences {
   }
 }
 
+/** The choices, and what is set by other means as it is. */
+export function idleChoices(minutes: string): Array<{ value: string; label: string }> {
+  if (IDLE_CHOICES.some((choice) => choice.value === minutes)) return IDLE_CHOICES;
+  return [...IDLE_CHOICES, { value: minutes, label: `After ${count(Number(minutes), "minute")}` }];
+}
+
 export class SettingsForm {
   open = $state(false);
   loading = $state(false);
@@ -33,6 +49,7 @@ export class SettingsForm {
     cpu_limit: "",
     memory_limit_mb: "",
     pids_limit: "",
+    idle_stop_minutes: "",
   });
   simpleRenderer = $state(false);
   screenReader = $state(false);
@@ -87,6 +104,7 @@ export class SettingsForm {
       cpu_limit: optional("cpu_limit"),
       memory_limit_mb: optional("memory_limit_mb"),
       pids_limit: number("pids_limit"),
+      idle_stop_minutes: optional("idle_stop_minutes"),
     };
     this.problems = problems;
     this.failure = null;
@@ -113,6 +131,7 @@ export class SettingsForm {
       cpu_limit: limits.cpu_limit === null ? "" : String(limits.cpu_limit),
       memory_limit_mb: limits.memory_limit_mb === null ? "" : String(limits.memory_limit_mb),
       pids_limit: String(limits.pids_limit),
+      idle_stop_minutes: limits.idle_stop_minutes === null ? "" : String(limits.idle_stop_minutes),
     };
   }
 }

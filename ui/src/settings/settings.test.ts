@@ -2,9 +2,9 @@ import { beforeEach, expect, it, vi } from "vitest";
 
 import type { Settings } from "../bindings/Settings";
 import { CommandError } from "../lib/ipc/error";
-import { NO_NUMBER, SettingsForm, TerminalPreferences } from "./settings.svelte";
+import { idleChoices, NO_NUMBER, SettingsForm, TerminalPreferences } from "./settings.svelte";
 
-const SETTINGS: Settings = { time_limit_s: 300, cpu_limit: null, memory_limit_mb: 2048, pids_limit: 4096 };
+const SETTINGS: Settings = { time_limit_s: 300, cpu_limit: null, memory_limit_mb: 2048, pids_limit: 4096, idle_stop_minutes: null };
 
 beforeEach(() => localStorage.clear());
 
@@ -16,12 +16,13 @@ async function shown(writeSettings = vi.fn((settings: Settings) => Promise.resol
 
 it("reads what is set and writes what was typed; empty means no limit", async () => {
   const { form, writeSettings } = await shown();
-  expect(form.values).toEqual({ time_limit_s: "300", cpu_limit: "", memory_limit_mb: "2048", pids_limit: "4096" });
+  expect(form.values).toEqual({ time_limit_s: "300", cpu_limit: "", memory_limit_mb: "2048", pids_limit: "4096", idle_stop_minutes: "" });
   form.values.cpu_limit = " 1.5 ";
   form.values.memory_limit_mb = "";
+  form.values.idle_stop_minutes = "240";
   form.simpleRenderer = true;
   await form.save();
-  expect(writeSettings.mock.calls).toEqual([[{ ...SETTINGS, cpu_limit: 1.5, memory_limit_mb: null }]]);
+  expect(writeSettings.mock.calls).toEqual([[{ ...SETTINGS, cpu_limit: 1.5, memory_limit_mb: null, idle_stop_minutes: 240 }]]);
   expect([form.open, localStorage.getItem("cove.terminal.renderer")]).toEqual([false, "dom"]);
   expect(new TerminalPreferences().simpleRenderer).toBe(true);
 });
@@ -57,4 +58,9 @@ it("what the other side refuses is said at its field, and what was typed stays",
     null,
     "1",
   ]);
+});
+
+it("offers what is set by other means beside the usual times", () => {
+  expect(idleChoices("60").map((choice) => choice.value)).toEqual(["", "30", "60", "240", "480"]);
+  expect(idleChoices("45").at(-1)).toEqual({ value: "45", label: "After 45 minutes" });
 });

@@ -7,12 +7,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cove_core::engine::docker::DockerEngine;
 use cove_core::engine::{
-    ContainerFacts, ContainerSpec, Engine, EngineFacts, EngineView, Exec, ExecSpec, ImageFacts,
-    ImageView, Labels, LayerSize, Owned, PullMessage,
+    Archive, ContainerFacts, ContainerSpec, Engine, EngineFacts, EngineView, Exec, ExecSpec,
+    ImageFacts, ImageView, Labels, LayerSize, Owned, PullMessage,
 };
 use cove_core::error::Error;
 use cove_core::event::{Reporter, SessionEvent};
 use cove_core::image::ImageReference;
+use cove_core::session::SessionId;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use tokio::sync::Notify;
@@ -194,14 +195,34 @@ impl Engine for RecordedEngine {
         self.recorder.call("container", call).await
     }
 
-    async fn create_container(&self, spec: &ContainerSpec) -> Result<(), Error> {
+    async fn create_container(&self, spec: &ContainerSpec) -> Result<String, Error> {
         let call = self.engine.create_container(spec);
         self.recorder.call("create_container", call).await
     }
 
-    async fn upload(&self, container: &str, archive: Bytes) -> Result<(), Error> {
-        let call = self.engine.upload(container, archive);
+    async fn rename_container(&self, container: &str, name: &str) -> Result<(), Error> {
+        self.engine.rename_container(container, name).await
+    }
+
+    async fn upload(&self, container: &str, folder: &str, archive: Archive) -> Result<(), Error> {
+        let call = self.engine.upload(container, folder, archive);
         self.recorder.call("upload", call).await
+    }
+
+    async fn download(
+        &self,
+        container: &str,
+        path: &str,
+    ) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
+        self.engine.download(container, path).await
+    }
+
+    async fn unpause_container(&self, name: &str) -> Result<(), Error> {
+        self.engine.unpause_container(name).await
+    }
+
+    async fn pause_container(&self, name: &str) -> Result<(), Error> {
+        self.engine.pause_container(name).await
     }
 
     async fn start_container(&self, name: &str) -> Result<(), Error> {
@@ -219,9 +240,13 @@ impl Engine for RecordedEngine {
         self.recorder.call("remove_container", call).await
     }
 
-    async fn owned(&self) -> Result<Owned, Error> {
-        let call = self.engine.owned();
+    async fn owned(&self, session: Option<SessionId>) -> Result<Owned, Error> {
+        let call = self.engine.owned(session);
         self.recorder.call("owned", call).await
+    }
+
+    async fn changes(&self) -> Result<BoxStream<'static, Result<(), Error>>, Error> {
+        self.engine.changes().await
     }
 
     async fn exec(&self, container: &str, spec: &ExecSpec) -> Result<Exec, Error> {

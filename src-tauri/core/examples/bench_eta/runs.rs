@@ -9,8 +9,7 @@ use cove_core::assets::Assets;
 use cove_core::engine::docker::DockerEngine;
 use cove_core::estimate::History;
 use cove_core::event::{Phase, SessionEvent};
-use cove_core::sessions::Sessions;
-use cove_core::settings::Settings;
+use cove_core::sessions::{Sessions, Start};
 use cove_testbed::{Engine, Profile, Proxy, Registry, RegistryOptions, Shape};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -114,17 +113,17 @@ impl Bench {
         let bytes_per_second = mean_speed(link, pass, seed);
         let reference = format!("{}/{name}:latest", proxy.address());
         let recorder = Recorder::new();
-        let sessions = Sessions::new(
-            Arc::new(RecordedEngine {
-                engine: DockerEngine::at(self.engine.host()),
-                recorder: Arc::clone(&recorder),
-            }),
-            self.assets.clone(),
-            Box::new(Ear(Arc::clone(&recorder))),
-            Settings::default(),
+        let sessions = Sessions::new(Start {
             history,
-            Box::new(|_| {}),
-        );
+            ..Start::fresh(
+                Arc::new(RecordedEngine {
+                    engine: DockerEngine::at(self.engine.host()),
+                    recorder: Arc::clone(&recorder),
+                }),
+                self.assets.clone(),
+                Box::new(Ear(Arc::clone(&recorder))),
+            )
+        });
 
         if let Some(shape) = shape(link) {
             let busy_for = Duration::from_secs_f64(as_f64(published.bytes) / bytes_per_second);
@@ -186,6 +185,7 @@ fn read(tape: Tape) -> Result<Trace> {
             SessionEvent::Ready(event) => end = Some((at_ms, event)),
             SessionEvent::Failed(event) => bail!("a run failed: {}", event.error.message),
             SessionEvent::Cancelled(_) => bail!("a run was cancelled"),
+            SessionEvent::Export(_) => bail!("nobody asked for an export"),
         }
     }
     let (total_ms, ready) = end.context("a run ended without being ready")?;

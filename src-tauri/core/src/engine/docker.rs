@@ -22,9 +22,10 @@ use bollard::models::{
     VolumeCreateRequest,
 };
 use bollard::query_parameters::{
-    CreateContainerOptions, CreateImageOptions, ImportImageOptions, InspectContainerOptions,
-    ListContainersOptions, ListImagesOptions, ListVolumesOptions, RemoveContainerOptions,
-    RemoveVolumeOptions, StartContainerOptions, StopContainerOptions, UploadToContainerOptions,
+    CreateContainerOptions, CreateImageOptions, DownloadFromContainerOptions, EventsOptions,
+    ImportImageOptions, InspectContainerOptions, ListContainersOptions, ListImagesOptions,
+    ListVolumesOptions, RemoveContainerOptions, RemoveVolumeOptions, RenameContainerOptions,
+    StartContainerOptions, StopContainerOptions, UploadToContainerOptions,
 };
 use bytes::Bytes;
 use docker_credential::DockerCredential;
@@ -33,13 +34,14 @@ use futures_util::{StreamExt, TryStreamExt, future};
 
 use self::places::Place;
 use super::{
-    ContainerFacts, ContainerSpec, Engine, EngineFacts, EngineProblem, EngineView, Exec,
-    ExecOutput, ExecSpec, ImageFacts, ImageView, Labels, LayerSize, LayerTelling, Owned,
-    PullMessage,
+    Archive, ContainerFacts, ContainerSpec, ContainerState, Engine, EngineFacts, EngineProblem,
+    EngineView, Exec, ExecOutput, ExecSpec, ImageFacts, ImageView, Labels, LayerSize, LayerTelling,
+    Owned, PullMessage,
 };
 use crate::error::{EngineReason, Error, ImageReason};
 use crate::image::ImageReference;
 use crate::labels;
+use crate::session::SessionId;
 
 /// How long an engine may take to say its version before it counts as not running.
 const PROBE_LIMIT: Duration = Duration::from_secs(5);
@@ -54,6 +56,12 @@ const ANSWER_LIMIT_S: u64 = 3_600;
 const STOP_GRACE_S: i32 = 3;
 /// Bytes read from an exec at once.
 const EXEC_BUFFER: usize = 64 * 1024;
+
+/// Events after which a session may be another than before, as Docker and Podman call them.
+const CHANGES: [&str; 11] = [
+    "create", "start", "die", "died", "pause", "unpause", "rename", "destroy", "remove", "stop",
+    "kill",
+];
 
 /// Capabilities that no development work needs and that reach beyond the container.
 const DROPPED_CAPABILITIES: [&str; 3] = ["AUDIT_WRITE", "MKNOD", "NET_RAW"];
@@ -347,6 +355,8 @@ impl Engine for DockerEngine {
             Ok(found) => {
                 let state = found.state.unwrap_or_default();
                 Ok(Some(ContainerFacts {
+                    id: found.id.unwrap_or_default(),
+                    name: bare_name(&found.name.unwrap_or_default()),
                     labels: found
                         .config
                         .and_then(|config| config.labels)
@@ -360,7 +370,7 @@ impl Engine for DockerEngine {
         }
     }
 
-    async fn create_container(&self, spec: &ContainerSpec) -> Result<(), Error> {
+    async fn create_container(&self, spec: &ContainerSpec) -> Result<String, Error> {
         let client = self.client().await?;
         let options = CreateContainerOptions {
             name: Some(spec.name.clone()),
@@ -370,7 +380,7 @@ impl Engine for DockerEngine {
             .create_container(Some(options), container_body(spec))
             .await
         {
-            Ok(_) => Ok(()),
+            Ok(created) => Ok(created.id),
             Err(ApiError::DockerResponseServerError {
                 status_code: 409, ..
             }) => Err(Error::NameConflict(spec.name.clone())),
@@ -378,17 +388,44 @@ impl Engine for DockerEngine {
         }
     }
 
-    async fn upload(&self, container: &str, archive: Bytes) -> Result<(), Error> {
+    async fn rename_container(&self, container: &str, name: &str) -> Result<(), Error> {
+        let options = RenameContainerOptions {
+            name: name.to_owned(),
+        };
+        let renamed = self
+            .client()
+            .await?
+            .rename_container(container, options)
+            .await;
+        renamed.map_err(|error| self.failed("rename the container", &error))
+    }
+
+    async fn upload(&self, container: &str, folder: &str, archive: Archive) -> Result<(), Error> {
         let client = self.client().await?;
         let options = UploadToContainerOptions {
-            path: "/".to_owned(),
+            path: folder.to_owned(),
             ..UploadToContainerOptions::default()
         };
-        let body = bollard::body_full(archive);
+        let body = bollard::body_try_stream(archive);
         let uploaded = client
             .upload_to_container(container, Some(options), body)
             .await;
-        uploaded.map_err(|error| self.failed("copy the agent into the container", &error))
+        uploaded.map_err(|error| self.failed("copy files into the container", &error))
+    }
+
+    async fn download(
+        &self,
+        container: &str,
+        path: &str,
+    ) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
+        let client = self.client().await?;
+        let options = DownloadFromContainerOptions {
+            path: path.to_owned(),
+        };
+        let archive = client.download_from_container(container, Some(options));
+        Ok(archive
+            .map_err(|error| translate("copy files out of the container", &error))
+            .boxed())
     }
 
     async fn start_container(&self, name: &str) -> Result<(), Error> {
@@ -412,6 +449,22 @@ impl Engine for DockerEngine {
         }
     }
 
+    async fn unpause_container(&self, name: &str) -> Result<(), Error> {
+        match self.client().await?.unpause_container(name).await {
+            Ok(()) => Ok(()),
+            // Engines differ in how they refuse what is not paused; what it is now decides.
+            Err(error) => match self.container(name).await? {
+                Some(container) if container.state == ContainerState::Running => Ok(()),
+                Some(_) | None => Err(self.failed("unpause the container", &error)),
+            },
+        }
+    }
+
+    async fn pause_container(&self, name: &str) -> Result<(), Error> {
+        let paused = self.client().await?.pause_container(name).await;
+        paused.map_err(|error| self.failed("pause the container", &error))
+    }
+
     async fn remove_container(&self, name: &str) -> Result<bool, Error> {
         let client = self.client().await?;
         let options = RemoveContainerOptions {
@@ -425,9 +478,13 @@ impl Engine for DockerEngine {
         }
     }
 
-    async fn owned(&self) -> Result<Owned, Error> {
+    async fn owned(&self, session: Option<SessionId>) -> Result<Owned, Error> {
         let client = self.client().await?;
-        let filters = HashMap::from([("label".to_owned(), vec![labels::SESSION.to_owned()])]);
+        let label = match session {
+            Some(id) => format!("{}={id}", labels::SESSION),
+            None => labels::SESSION.to_owned(),
+        };
+        let filters = HashMap::from([("label".to_owned(), vec![label])]);
         let containers = client.list_containers(Some(ListContainersOptions {
             all: true,
             filters: Some(filters.clone()),
@@ -442,6 +499,14 @@ impl Engine for DockerEngine {
             containers: containers
                 .into_iter()
                 .map(|container| ContainerFacts {
+                    id: container.id.unwrap_or_default(),
+                    name: bare_name(
+                        container
+                            .names
+                            .unwrap_or_default()
+                            .first()
+                            .map_or("", |name| name),
+                    ),
                     labels: container.labels.unwrap_or_default(),
                     state: words::container_state(
                         container.state.map(|s| s.to_string()).as_deref(),
@@ -453,9 +518,31 @@ impl Engine for DockerEngine {
                 .volumes
                 .unwrap_or_default()
                 .into_iter()
-                .map(|volume| volume.labels)
+                .map(|volume| (volume.name, volume.labels))
                 .collect(),
         })
+    }
+
+    async fn changes(&self) -> Result<BoxStream<'static, Result<(), Error>>, Error> {
+        let client = self.client().await?;
+        // Volumes' events carry no labels, so that nothing can be sorted out here; but execs, which every
+        // look at a file makes, are.
+        let filters = HashMap::from([
+            ("type".to_owned(), words_of(&["container", "volume"])),
+            ("event".to_owned(), words_of(&CHANGES)),
+        ]);
+        let options = EventsOptions {
+            filters: Some(filters),
+            ..EventsOptions::default()
+        };
+        let events = client.events(Some(options));
+        Ok(events
+            .map(|event| {
+                event
+                    .map(drop)
+                    .map_err(|error| translate("follow the engine's events", &error))
+            })
+            .boxed())
     }
 
     async fn exec(&self, container: &str, spec: &ExecSpec) -> Result<Exec, Error> {
@@ -499,6 +586,15 @@ impl Engine for DockerEngine {
             Err(error) => Err(self.failed("run the agent in the container", &error)),
         }
     }
+}
+
+fn words_of(words: &[&str]) -> Vec<String> {
+    words.iter().map(|&word| word.to_owned()).collect()
+}
+
+/// Takes off the slash that the API writes before a container's name.
+fn bare_name(name: &str) -> String {
+    name.trim_start_matches('/').to_owned()
 }
 
 fn container_body(spec: &ContainerSpec) -> ContainerCreateBody {

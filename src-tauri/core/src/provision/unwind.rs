@@ -1,19 +1,20 @@
 //! Effects on the engine and their undos. The name of what an effect makes is chosen, and its undo
-//! registered, before the effect begins; so whatever moment a run ends at, nothing that it may have
-//! made is forgotten.
+//! registered and written into the journal, before the effect begins; so whatever moment a run ends at,
+//! nothing that it may have made is forgotten.
 
-use std::fmt;
 use std::future::Future;
 use std::mem;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::engine::{Engine, Labels};
+use crate::engine::{ContainerState, Engine, Labels};
 use crate::error::Error;
+use crate::journal::{Journal, Record, Undo};
 use crate::labels;
 use crate::progress::Undone;
 use crate::session::SessionId;
@@ -21,46 +22,120 @@ use crate::session::SessionId;
 /// How long unwinding waits for calls that are under way. An engine that answers at all does so
 /// sooner, and an undo before the effect would leave the effect behind.
 const SETTLE_LIMIT: Duration = Duration::from_millis(800);
+/// How long calls that are late are waited for before their undos are left to be tried again later.
+const LATE_LIMIT: Duration = Duration::from_secs(20);
 /// How long one undo may take before it counts as failed.
 const UNDO_LIMIT: Duration = Duration::from_secs(5);
-
-/// What takes an effect back. All are idempotent: what is gone already is a success.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Undo {
-    RemoveContainer(String),
-    RemoveVolume(String),
-    StopContainer(String),
-}
 
 /// The effects of one run, oldest first.
 pub(super) struct Unwind {
     engine: Arc<dyn Engine>,
     tracker: TaskTracker,
+    journal: Arc<Journal>,
     owner: SessionId,
-    effects: Mutex<Vec<Effect>>,
+    state: Mutex<State>,
+}
+
+struct State {
+    effects: Vec<Effect>,
+    record: Record,
 }
 
 struct Effect {
     undo: Option<Undo>,
     /// Cancelled when the engine has answered, well or badly.
     settled: CancellationToken,
+    /// Set when the connection broke instead: the engine may still do what it was asked.
+    in_doubt: Arc<AtomicBool>,
+}
+
+impl Effect {
+    /// Returns the undo with what is known of the effect now.
+    fn undo_as_known(&self) -> Option<Undo> {
+        match self.undo.clone()? {
+            Undo::RemoveVolume {
+                name,
+                may_lack_labels,
+            } => Some(Undo::RemoveVolume {
+                name,
+                may_lack_labels: may_lack_labels || self.in_doubt.load(Ordering::SeqCst),
+            }),
+            undo => Some(undo),
+        }
+    }
+}
+
+/// What it means that there is nothing to take back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Nothing {
+    /// It is gone, or never came.
+    IsGone,
+    /// It may come yet: the engine was cut off in the middle of a call.
+    MayCome,
 }
 
 /// What is still to be taken back when the end of a run is told, newest first.
 pub(crate) struct Late {
     engine: Arc<dyn Engine>,
+    journal: Arc<Journal>,
     owner: SessionId,
+    record: Record,
     effects: Vec<Effect>,
 }
 
+/// What came of undos that were attempted after the end of their run.
+#[derive(Debug, Default)]
+pub(crate) struct Attempted {
+    /// Taken back, or there was nothing to take back.
+    pub(crate) done: Vec<Undo>,
+    /// Still to be taken back, oldest first.
+    pub(crate) left: Vec<Undo>,
+    /// Why the first of them could not be.
+    pub(crate) failure: Option<Error>,
+}
+
 impl Unwind {
-    pub(super) fn new(engine: Arc<dyn Engine>, tracker: TaskTracker, owner: SessionId) -> Self {
+    /// Begins with what an earlier run of the session may have left, which is now this run's.
+    pub(super) fn new(
+        engine: Arc<dyn Engine>,
+        tracker: TaskTracker,
+        journal: Arc<Journal>,
+        owner: SessionId,
+        record: Record,
+    ) -> Self {
+        let inherited = record.undos.iter().map(|undo| {
+            let settled = CancellationToken::new();
+            settled.cancel();
+            Effect {
+                undo: Some(undo.clone()),
+                settled,
+                in_doubt: Arc::default(),
+            }
+        });
         Self {
             engine,
             tracker,
+            journal,
             owner,
-            effects: Mutex::new(Vec::new()),
+            state: Mutex::new(State {
+                effects: inherited.collect(),
+                record,
+            }),
         }
+    }
+
+    /// Writes down that the run has begun, so that it is not forgotten even before its first effect.
+    pub(super) async fn begin(&self) -> Result<(), Error> {
+        let (journal, owner, record) = (
+            Arc::clone(&self.journal),
+            self.owner,
+            self.state().record.clone(),
+        );
+        self.effect(None, async move {
+            journal.write(owner, record).await;
+            Ok(())
+        })
+        .await
     }
 
     /// Registers an undo, then lets the effect happen. The call to the engine goes on when the
@@ -72,15 +147,32 @@ impl Unwind {
     ) -> Result<T, Error> {
         let settled = CancellationToken::new();
         let guard = settled.clone().drop_guard();
-        self.effects
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(Effect { undo, settled });
+        let in_doubt = Arc::new(AtomicBool::new(false));
+        let doubt = Arc::clone(&in_doubt);
+        let record = {
+            let mut state = self.state();
+            state.record.undos.extend(undo.clone());
+            let record = undo.is_some().then(|| state.record.clone());
+            state.effects.push(Effect {
+                undo,
+                settled,
+                in_doubt,
+            });
+            record
+        };
+        let (journal, owner) = (Arc::clone(&self.journal), self.owner);
         let (sender, answer) = oneshot::channel();
         self.tracker.spawn(async move {
             let _settles_when_done = guard;
+            if let Some(record) = record {
+                journal.write(owner, record).await;
+            }
+            let answer = call.await;
+            if let Err(Error::EngineUnavailable { .. }) = answer {
+                doubt.store(true, Ordering::SeqCst);
+            }
             // A run that has ended does not hear the answer.
-            let _ = sender.send(call.await);
+            let _ = sender.send(answer);
         });
         answer
             .await
@@ -88,15 +180,16 @@ impl Unwind {
     }
 
     /// Keeps all effects: the run has come to its end.
-    pub(super) fn forget(&self) {
+    pub(super) async fn forget(&self) {
         self.take();
+        self.journal.forget(self.owner).await;
     }
 
     /// Takes all effects back, newest first, and says what came of each. An effect that has not
     /// settled in time is left for later, and with it all that are older: what it makes may use
     /// what they made.
     pub(super) async fn run(&self) -> (Vec<Undone>, Late) {
-        let effects = self.take();
+        let (effects, record) = self.take();
         let all_settled = async {
             for effect in &effects {
                 effect.settled.cancelled().await;
@@ -108,11 +201,15 @@ impl Unwind {
         let mut undone = Vec::new();
         let mut late = Late {
             engine: Arc::clone(&self.engine),
+            journal: Arc::clone(&self.journal),
             owner: self.owner,
+            record,
             effects: Vec::new(),
         };
+        let mut is_late = false;
         for effect in effects.into_iter().rev() {
-            let is_late = !late.effects.is_empty() || !effect.settled.is_cancelled();
+            is_late |= !effect.settled.is_cancelled();
+            let mut is_left = is_late;
             match &effect.undo {
                 Some(undo) if is_late => undone.push(Undone {
                     what: undo.to_string(),
@@ -122,53 +219,109 @@ impl Unwind {
                     ),
                 }),
                 Some(undo) => match undo.attempt(&*self.engine, self.owner).await {
-                    Ok(true) => undone.push(Undone {
-                        what: undo.done(),
-                        failure: None,
-                    }),
-                    Ok(false) => {}
+                    Ok(true) => undone.push(undo.undone()),
+                    Ok(false) => is_left = effect.in_doubt.load(Ordering::SeqCst),
                     Err(error) => {
                         log::warn!("{undo} failed: {error}");
                         undone.push(Undone {
                             what: undo.to_string(),
                             failure: Some(error.to_string()),
                         });
+                        is_left = true;
                     }
                 },
                 None => {}
             }
-            if is_late {
+            if is_left {
                 late.effects.push(effect);
             }
         }
         (undone, late)
     }
 
-    fn take(&self) -> Vec<Effect> {
-        mem::take(&mut *self.effects.lock().unwrap_or_else(PoisonError::into_inner))
+    fn take(&self) -> (Vec<Effect>, Record) {
+        let mut state = self.state();
+        (mem::take(&mut state.effects), state.record.clone())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Late {
-    /// Takes back each effect when it has settled. The session's next run must wait for this.
-    pub(crate) async fn finish(self) {
-        for effect in self.effects {
-            effect.settled.cancelled().await;
-            let Some(undo) = effect.undo else { continue };
-            if let Err(error) = undo.attempt(&*self.engine, self.owner).await {
+    /// Takes back each effect when it has settled, tries once more what failed, and writes down what is
+    /// left. The session's next run must wait for this.
+    pub(crate) async fn finish(self) -> Attempted {
+        let all_settled = async {
+            for effect in &self.effects {
+                effect.settled.cancelled().await;
+            }
+        };
+        let settled = tokio::time::timeout(LATE_LIMIT, all_settled).await;
+        let undos = self.effects.iter().rev();
+        let undos: Vec<_> = undos.filter_map(Effect::undo_as_known).collect();
+        if settled.is_err() {
+            // The journal has them all already, and they are tried again from there.
+            return Attempted {
+                left: undos,
+                ..Attempted::default()
+            };
+        }
+        let record = self.record.ended(undos);
+        let in_doubt = |effect: &Effect| effect.in_doubt.load(Ordering::SeqCst);
+        let nothing = if self.effects.iter().any(in_doubt) {
+            Nothing::MayCome
+        } else {
+            Nothing::IsGone
+        };
+        take_back(&*self.engine, &self.journal, self.owner, record, nothing).await
+    }
+}
+
+/// Attempts what a record holds, newest first, and writes down what is left, or forgets the record.
+pub(crate) async fn take_back(
+    engine: &dyn Engine,
+    journal: &Arc<Journal>,
+    owner: SessionId,
+    record: Record,
+    nothing: Nothing,
+) -> Attempted {
+    let mut attempted = Attempted::default();
+    for undo in record.undos.iter().rev() {
+        match undo.attempt(engine, owner).await {
+            Ok(false) if nothing == Nothing::MayCome => attempted.left.insert(0, undo.clone()),
+            Ok(_) => attempted.done.push(undo.clone()),
+            Err(error) => {
                 log::warn!("{undo} failed: {error}");
+                attempted.failure.get_or_insert(error);
+                attempted.left.insert(0, undo.clone());
             }
         }
     }
+    if attempted.left.is_empty() {
+        journal.forget(owner).await;
+    } else {
+        let undos = attempted.left.clone();
+        journal.write(owner, record.ended(undos)).await;
+    }
+    attempted
 }
 
 impl Undo {
     /// Says that the effect was taken back, for people.
-    fn done(&self) -> String {
-        match self {
-            Self::RemoveContainer(name) => format!("Removed container `{name}`"),
-            Self::RemoveVolume(name) => format!("Removed volume `{name}`"),
-            Self::StopContainer(name) => format!("Stopped container `{name}`"),
+    pub(crate) fn undone(&self) -> Undone {
+        let what = match self {
+            Self::RemoveContainer { name } => format!("Removed container `{name}`"),
+            Self::RemoveVolume { name, .. } => format!("Removed volume `{name}`"),
+            Self::StopContainer { name } => format!("Stopped container `{name}`"),
+            Self::StartContainer { name } => format!("Started container `{name}` again"),
+            Self::PauseContainer { name } => format!("Paused container `{name}` again"),
+            Self::RestoreContainer { name, .. } => format!("Put back container `{name}`"),
+        };
+        Undone {
+            what,
+            failure: None,
         }
     }
 
@@ -176,19 +329,48 @@ impl Undo {
     /// and not the session's label is somebody else's, and stays.
     async fn attempt(&self, engine: &dyn Engine, owner: SessionId) -> Result<bool, Error> {
         let is_ours = |labels: &Labels| labels::belong_to(labels, owner);
+        let state_of = async |name: &str| {
+            let found = engine.container(name).await?;
+            let found = found.filter(|container| is_ours(&container.labels));
+            Ok::<_, Error>(found.map(|container| container.state))
+        };
         let attempt = async {
             match self {
-                Self::RemoveContainer(name) => match engine.container(name).await? {
-                    Some(container) if is_ours(&container.labels) => {
-                        engine.remove_container(name).await
+                Self::RemoveContainer { name } => match state_of(name).await? {
+                    Some(_) => engine.remove_container(name).await,
+                    None => Ok(false),
+                },
+                Self::RemoveVolume {
+                    name,
+                    may_lack_labels,
+                } => match engine.volume(name).await? {
+                    Some(labels) if is_ours(&labels) || (*may_lack_labels && labels.is_empty()) => {
+                        engine.remove_volume(name).await
                     }
                     Some(_) | None => Ok(false),
                 },
-                Self::RemoveVolume(name) => match engine.volume(name).await? {
-                    Some(labels) if is_ours(&labels) => engine.remove_volume(name).await,
+                Self::StopContainer { name } => match state_of(name).await? {
+                    Some(ContainerState::Running | ContainerState::Paused) => {
+                        engine.stop_container(name).await.map(|()| true)
+                    }
                     Some(_) | None => Ok(false),
                 },
-                Self::StopContainer(name) => engine.stop_container(name).await.map(|()| true),
+                Self::StartContainer { name } => match state_of(name).await? {
+                    Some(ContainerState::Created | ContainerState::Exited) => {
+                        engine.start_container(name).await.map(|()| true)
+                    }
+                    Some(_) | None => Ok(false),
+                },
+                Self::PauseContainer { name } => match state_of(name).await? {
+                    Some(ContainerState::Running) => {
+                        engine.pause_container(name).await.map(|()| true)
+                    }
+                    Some(_) | None => Ok(false),
+                },
+                Self::RestoreContainer { name, aside } => match state_of(aside).await? {
+                    Some(_) => engine.rename_container(aside, name).await.map(|()| true),
+                    None => Ok(false),
+                },
             }
         };
         tokio::time::timeout(UNDO_LIMIT, attempt)
@@ -199,16 +381,5 @@ impl Undo {
                     UNDO_LIMIT.as_secs()
                 )))
             })
-    }
-}
-
-/// Names the effect, for people.
-impl fmt::Display for Undo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::RemoveContainer(name) => write!(f, "Container `{name}`"),
-            Self::RemoveVolume(name) => write!(f, "Volume `{name}`"),
-            Self::StopContainer(name) => write!(f, "Start of container `{name}`"),
-        }
     }
 }

@@ -93,7 +93,7 @@ async fn a_cold_pull_moves_with_its_bytes_and_the_next_session_needs_no_registry
     assert_eq!(registry.requests().len(), requests, "a registry was asked");
 
     // What was learned outlives the app: an estimate is there as soon as it can be.
-    let kept = app.kept.lock().unwrap().last().cloned().unwrap();
+    let kept = app.kept.histories.lock().unwrap().last().cloned().unwrap();
     for source in [ImageSource::Registry, ImageSource::Engine] {
         let kind = RunKind {
             engine: engine.host().to_owned(),

@@ -1,15 +1,15 @@
 //! Open, stop, delete, restart: sessions live on the engine, and the app may come and go.
 
-use std::sync::Arc;
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use cove_core::error::Error;
-use cove_core::event::{Phase, SessionEvent};
-use cove_core::session::{SessionId, SessionState};
-use cove_testbed::{Engine, TestImage};
+use cove_core::error::{Error, ErrorCode};
+use cove_core::event::{ExportOutcome, Phase, SessionEvent};
+use cove_core::session::{SessionId, SessionState, Source};
+use cove_testbed::TestImage;
 
-use crate::support::{App, check_ready, check_run, eventually, shared_registry};
+use crate::support::{
+    App, Start, check_failed, check_ready, check_run, eventually, shared_registry,
+};
 
 async fn state(app: &App, id: SessionId) -> SessionState {
     app.sessions.status(id).await.unwrap().state
@@ -105,57 +105,6 @@ async fn a_container_that_stops_by_itself_takes_its_session_out_of_ready() {
     app.open(id, 2).await;
 }
 
-/// The app is killed the moment that it enters a phase; the next one finds what there is.
-fn check_killed(phase: Phase, expected: Option<SessionState>) {
-    let Some(engine) = Engine::from_env_or_skip() else {
-        return;
-    };
-    let runtime = || {
-        tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-    };
-    let (first, second) = (runtime().unwrap(), runtime().unwrap());
-    let app = first.block_on(async { App::on(&Arc::new(engine)) });
-    let (reached, arrival) = mpsc::channel();
-    let (release, released) = mpsc::channel::<()>();
-    app.heard.on_event(move |event| {
-        if matches!(event, SessionEvent::Progress(event) if event.phase == phase) {
-            reached.send(()).unwrap();
-            // Holds the run right here until the runtime is gone.
-            let _ = released.recv();
-        }
-    });
-    let id = {
-        let _entered = first.enter();
-        app.create(None)
-    };
-    arrival.recv_timeout(Duration::from_secs(20)).unwrap();
-    first.shutdown_background();
-    drop(release);
-
-    second.block_on(async {
-        let next = app.again();
-        let listed = next.sessions.list().await;
-        let found = listed.iter().find(|session| session.session_id == id);
-        assert_eq!(found.map(|session| session.state), expected, "{phase:?}");
-        if expected.is_some() {
-            let run = next.open(id, 1).await;
-            check_ready(&run);
-            next.sessions.delete(id).await.unwrap();
-        }
-        next.check_nothing_is_left(id);
-    });
-}
-
-#[test]
-fn an_app_that_is_killed_in_the_middle_leaves_an_interrupted_session_that_resumes() {
-    check_killed(Phase::CreatingVolume, None);
-    check_killed(Phase::CreatingContainer, Some(SessionState::Interrupted));
-    check_killed(Phase::StartingContainer, Some(SessionState::Interrupted));
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn deleting_is_complete_and_can_be_repeated() {
     let Some(app) = App::shared() else { return };
@@ -219,7 +168,9 @@ async fn stopping_a_run_ends_it() {
         match run.last().unwrap().event {
             SessionEvent::Cancelled(_) => app.check_nothing_is_left(id),
             SessionEvent::Ready(_) => assert_eq!(app.inspect(id)["State"]["Running"], false),
-            SessionEvent::Progress(_) | SessionEvent::Failed(_) => panic!("{run:#?}"),
+            SessionEvent::Progress(_) | SessionEvent::Failed(_) | SessionEvent::Export(_) => {
+                panic!("{run:#?}")
+            }
         }
     }
 }
@@ -261,4 +212,230 @@ async fn a_stopped_session_outlives_the_app_with_all_that_was_said_about_it() {
     let before = find(app.sessions.list().await);
     assert_eq!(find(app.again().sessions.list().await), before);
     assert_eq!(before.state, SessionState::Stopped);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_keeps_the_name_that_it_was_given() {
+    let Some(app) = App::shared() else { return };
+    let id = app.ready(None).await;
+    for (wrong, problem) in [("  ", "must not be empty"), ("a\u{7}", "control")] {
+        let Err(Error::Validation(fields)) = app.sessions.rename(id, wrong).await else {
+            panic!("{wrong:?} was accepted");
+        };
+        assert!(fields["name"].contains(problem), "{fields:?}");
+    }
+    assert_eq!(app.sessions.rename(id, " api ").await.unwrap(), "api");
+    assert_eq!(app.sessions.status(id).await.unwrap().session.name, "api");
+    let names = app.kept.names.lock().unwrap().clone();
+    let next = App::with(
+        &std::sync::Arc::new(cove_testbed::Engine::from_env().unwrap()),
+        Start {
+            names,
+            ..Start::default()
+        },
+    );
+    assert_eq!(next.sessions.status(id).await.unwrap().session.name, "api");
+    // A new container bears the name in its labels.
+    next.sessions.rebuild(id, None).await.unwrap();
+    check_ready(&next.heard.run(id, 1).await);
+    assert_eq!(
+        next.inspect(id)["Config"]["Labels"]["dev.cove.project"],
+        "api"
+    );
+    app.sessions.delete(id).await.unwrap();
+    assert!(app.kept.names.lock().unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuilt_session_has_a_new_container_and_the_old_files() {
+    let Some(app) = App::shared() else { return };
+    let image = shared_registry().reference(TestImage::Tiny);
+    let id = app.ready(None).await;
+    app.sh(id, "echo kept > /workspace/file; echo old > /root/mark");
+    let mut settings = app.sessions.settings();
+    settings.memory_limit_mb = Some(64);
+    app.sessions.set_settings(settings).unwrap();
+    let before = app.inspect(id)["Id"].clone();
+    let (one, two) = tokio::join!(
+        app.sessions.rebuild(id, Some(&image)),
+        app.sessions.rebuild(id, Some(&image))
+    );
+    assert_eq!(
+        (one.unwrap().state, two.unwrap().state),
+        (SessionState::Provisioning, SessionState::Provisioning)
+    );
+    check_ready(&app.heard.run(id, 2).await);
+    let container = app.inspect(id);
+    assert_ne!(container["Id"], before);
+    assert_eq!(container["Config"]["Image"], image);
+    assert_eq!(container["HostConfig"]["Memory"], 64 << 20);
+    let content = app.sessions.read_file(id, "/workspace/file").await.unwrap();
+    assert_eq!(content.content, "kept\n");
+    let left = app.engine().resources_of(&id.to_string()).unwrap();
+    assert_eq!((left.containers.len(), left.volumes.len()), (1, 1));
+    let refused = app.sessions.rebuild(id, Some("Not An Image")).await;
+    assert!(matches!(refused, Err(Error::Validation(_))), "{refused:?}");
+    app.sessions.delete(id).await.unwrap();
+    app.check_nothing_is_left(id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuild_that_fails_gives_the_old_container_back() {
+    let Some(app) = App::shared() else { return };
+    let id = app.ready(None).await;
+    app.sh(id, "echo old > /root/mark");
+    let before = app.inspect(id)["Id"].clone();
+    let image = app.sessions.status(id).await.unwrap().session.image;
+    // One that is not there, and one whose processor nobody has: before and after the old one is aside.
+    let missing = format!("{}/none:1", shared_registry().address());
+    app.sessions.rebuild(id, Some(&missing)).await.unwrap();
+    let run = app.heard.run(id, 2).await;
+    check_failed(&run, ErrorCode::ImageUnavailable, Some("not_found"));
+    let name = id.resource_name();
+    let (sessions, mut is_cancelled) = (app.sessions.clone(), false);
+    app.heard.on_event(move |event| {
+        let SessionEvent::Progress(event) = event else {
+            return;
+        };
+        if event.phase == Phase::StartingContainer && !is_cancelled {
+            is_cancelled = true;
+            let sessions = sessions.clone();
+            tokio::spawn(async move { sessions.cancel(id).await });
+        }
+    });
+    app.sessions.rebuild(id, None).await.unwrap();
+    let run = app.heard.run(id, 3).await;
+    let SessionEvent::Cancelled(cancelled) = &run.last().unwrap().event else {
+        panic!("{run:#?}");
+    };
+    let undone: Vec<_> = cancelled.undone.iter().map(|undone| &undone.what).collect();
+    assert_eq!(
+        undone,
+        [
+            &format!("Removed container `{name}`"),
+            &format!("Put back container `{name}`"),
+            &format!("Started container `{name}` again"),
+        ]
+    );
+    let container = app.inspect(id);
+    assert_eq!(
+        (&container["Id"], &container["State"]["Running"]),
+        (&before, &true.into())
+    );
+    assert_eq!(app.sh(id, "cat /root/mark"), "old");
+    assert_eq!(app.sessions.status(id).await.unwrap().session.image, image);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_duplicate_has_the_files_and_goes_its_own_way() {
+    let Some(app) = App::shared() else { return };
+    let id = app.ready(None).await;
+    app.sh(
+        id,
+        "cd /workspace; echo one > a; mkdir d; ln -s a link; ln a hard; echo x > d/run; chmod 750 d/run; chown 7:8 d/run",
+    );
+    let copy = app.sessions.duplicate(id, Some("second")).await.unwrap();
+    app.adopt(copy);
+    check_ready(&app.heard.run(copy, 1).await);
+    let listing = "cd /workspace; stat -c '%n %s %a %u %g %h %Y' a d link hard d/run; stat -c '%a %u %g' .; readlink link; cat a d/run";
+    assert_eq!(app.sh(copy, listing), app.sh(id, listing));
+    let session = app.sessions.status(copy).await.unwrap().session;
+    assert_eq!(session.project_name.as_deref(), Some("second"));
+    app.sh(copy, "echo two > /workspace/a");
+    app.sessions.delete(copy).await.unwrap();
+    app.check_nothing_is_left(copy);
+    assert_eq!(app.sh(id, "cat /workspace/a"), "one");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_go_out_as_an_archive_and_come_back_into_another_session() {
+    let Some(app) = App::shared() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("files.tar");
+    let id = app.ready(None).await;
+    app.sh(
+        id,
+        "cd /workspace; mkdir -p src; echo hello > src/a; head -c 3000000 /dev/urandom > big; touch -d '2001-02-03 04:05:06' big src/a src .",
+    );
+    let usage = app.sessions.usage(id).await.unwrap();
+    assert_eq!(
+        (usage.size_bytes, usage.at_least, usage.modified_ms),
+        (Some(3_000_006), false, Some(981_173_106_000))
+    );
+    app.sessions.export(id, path.clone()).await.unwrap();
+    let exported = async |id, count| {
+        app.heard
+            .until(id, |moments| {
+                let ends = moments.iter().filter_map(|moment| match &moment.event {
+                    SessionEvent::Export(event) => event.outcome,
+                    _ => None,
+                });
+                ends.collect::<Vec<_>>().get(count).copied()
+            })
+            .await
+    };
+    assert_eq!(exported(id, 0).await, ExportOutcome::Done);
+    let sum = "cd /workspace; cat big src/a | md5sum";
+    let source = Source::Archive { path: path.clone() };
+    let request = serde_json::json!({ "workspace_id": "tests" });
+    let import = app.sessions.create_from(&request, Some(source)).unwrap();
+    app.adopt(import);
+    check_ready(&app.heard.run(import, 1).await);
+    assert_eq!(app.sh(import, sum), app.sh(id, sum));
+
+    // What cannot be written leaves no half archive, and what is no archive leaves no session.
+    app.sessions
+        .export(id, folder.path().join("none/x.tar"))
+        .await
+        .unwrap();
+    assert_eq!(exported(id, 1).await, ExportOutcome::Failed);
+    std::fs::write(&path, "this is no archive").unwrap();
+    let source = Source::Archive { path };
+    let wrong = app.sessions.create_from(&request, Some(source)).unwrap();
+    app.adopt(wrong);
+    let error = check_failed(
+        &app.heard.run(wrong, 1).await,
+        ErrorCode::ValidationError,
+        None,
+    );
+    assert!(error.details["fields"]["archive"].is_string(), "{error:?}");
+    app.check_nothing_is_left(wrong);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_files_of_a_deleted_session_can_be_kept_and_opened_again() {
+    let Some(app) = App::shared() else { return };
+    let id = app.ready(None).await;
+    app.sh(id, "echo kept > /workspace/file");
+    app.sessions.delete_container(id).await.unwrap();
+    let left = app.engine().resources_of(&id.to_string()).unwrap();
+    assert_eq!((left.containers.len(), left.volumes.len()), (0, 1));
+    let listed = app.again().sessions.list().await;
+    let kept = listed
+        .iter()
+        .find(|session| session.session_id == id)
+        .unwrap();
+    assert_eq!(
+        (kept.state, kept.has_container),
+        (SessionState::Stopped, false)
+    );
+    assert_eq!(app.sessions.usage(id).await.unwrap().size_bytes, None);
+    app.open(id, 2).await;
+    assert_eq!(app.sh(id, "cat /workspace/file"), "kept");
+    app.sessions.delete_container(id).await.unwrap();
+    app.sessions.delete(id).await.unwrap();
+    app.check_nothing_is_left(id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_is_a_new_start_of_the_same_container() {
+    let Some(app) = App::shared() else { return };
+    let id = app.ready(None).await;
+    let before = app.inspect(id);
+    app.sessions.restart(id).await.unwrap();
+    check_ready(&app.heard.run(id, 2).await);
+    let after = app.inspect(id);
+    assert_eq!(after["Id"], before["Id"]);
+    assert_ne!(after["State"]["StartedAt"], before["State"]["StartedAt"]);
 }

@@ -20,10 +20,14 @@ mod creating;
 #[cfg(unix)]
 mod failing;
 mod files;
+mod following;
 mod lifecycle;
 mod limits;
+mod many;
 mod pulls;
+mod recovering;
 mod support;
 mod terminals;
 mod transcripts;
 mod users;
+mod walks;

@@ -70,7 +70,7 @@ fn timing(run: &[Moment]) -> &TimingReport {
         SessionEvent::Ready(event) => &event.timing,
         SessionEvent::Failed(event) => &event.timing,
         SessionEvent::Cancelled(event) => &event.timing,
-        SessionEvent::Progress(event) => panic!("{event:?}"),
+        event @ (SessionEvent::Progress(_) | SessionEvent::Export(_)) => panic!("{event:?}"),
     }
 }
 
@@ -278,7 +278,7 @@ async fn where_the_time_of_the_last_run_went_is_known_after_a_restart_and_gone_w
     let status = app.sessions.status(id).await.unwrap();
     assert_eq!(status.timing, Some(told.clone()));
 
-    let history = app.kept.lock().unwrap().last().cloned().unwrap();
+    let history = app.kept.histories.lock().unwrap().last().cloned().unwrap();
     let start = Start {
         history,
         ..Start::default()
@@ -287,7 +287,14 @@ async fn where_the_time_of_the_last_run_went_is_known_after_a_restart_and_gone_w
     let status = later.sessions.status(id).await.unwrap();
     assert_eq!(status.timing, Some(told));
     later.sessions.delete(id).await.unwrap();
-    let kept = later.kept.lock().unwrap().last().cloned().unwrap();
+    let kept = later
+        .kept
+        .histories
+        .lock()
+        .unwrap()
+        .last()
+        .cloned()
+        .unwrap();
     assert_eq!(kept.report(&id.to_string()), None);
 }
 

@@ -14,8 +14,9 @@ use cove_core::engine::docker::DockerEngine;
 use cove_core::error::{ErrorCode, ErrorReport};
 use cove_core::estimate::History;
 use cove_core::event::{Phase, Progress, Reporter, SessionEvent};
+use cove_core::journal::Journal;
 use cove_core::session::SessionId;
-use cove_core::sessions::Sessions;
+use cove_core::sessions::{Keep, Names, Sessions};
 use cove_core::settings::Settings;
 use cove_testbed as testbed;
 use serde_json::{Value, json};
@@ -40,6 +41,8 @@ pub(crate) struct Heard {
     moments: Mutex<Vec<Moment>>,
     hook: Mutex<Option<Hook>>,
     count: watch::Sender<usize>,
+    /// How often the list changed.
+    pub(crate) list_changes: watch::Sender<usize>,
 }
 
 impl Heard {
@@ -49,6 +52,7 @@ impl Heard {
             moments: Mutex::default(),
             hook: Mutex::default(),
             count: watch::Sender::new(0),
+            list_changes: watch::Sender::new(0),
         })
     }
 
@@ -110,6 +114,10 @@ impl Reporter for Ear {
             hook(event);
         }
     }
+
+    fn list_changed(&self) {
+        self.0.list_changes.send_modify(|count| *count += 1);
+    }
 }
 
 /// What an app starts with.
@@ -117,13 +125,35 @@ impl Reporter for Ear {
 pub(crate) struct Start {
     pub(crate) settings: Settings,
     pub(crate) history: History,
+    pub(crate) names: Names,
+    /// The folder of its journal; absent for none.
+    pub(crate) journal: Option<PathBuf>,
+}
+
+/// What an app kept, newest last.
+#[derive(Default)]
+pub(crate) struct Kept {
+    pub(crate) histories: Mutex<Vec<History>>,
+    pub(crate) names: Mutex<Names>,
+}
+
+struct Keeper(Arc<Kept>);
+
+impl Keep for Keeper {
+    fn history(&self, history: &History) {
+        self.0.histories.lock().unwrap().push(history.clone());
+    }
+
+    fn names(&self, names: &Names) {
+        self.0.names.lock().unwrap().clone_from(names);
+    }
 }
 
 /// Cove without a window. What it made is gone from the engine when it is dropped.
 pub(crate) struct App {
     pub(crate) sessions: Sessions,
     pub(crate) heard: Arc<Heard>,
-    pub(crate) kept: Arc<Mutex<Vec<History>>>,
+    pub(crate) kept: Arc<Kept>,
     /// The engine for a look from outside; absent over an engine that is made up.
     engine: Option<Arc<testbed::Engine>>,
     made: Mutex<Vec<SessionId>>,
@@ -156,16 +186,21 @@ impl App {
         start: Start,
     ) -> Self {
         let heard = Heard::new();
-        let kept = Arc::new(Mutex::new(Vec::new()));
-        let keep = Arc::clone(&kept);
-        let sessions = Sessions::new(
+        let kept = Arc::new(Kept::default());
+        let journal = match &start.journal {
+            Some(folder) => Journal::open(folder),
+            None => (Journal::none(), Vec::new()),
+        };
+        let sessions = Sessions::new(cove_core::sessions::Start {
             engine,
             assets,
-            Box::new(Ear(Arc::clone(&heard))),
-            start.settings.check().unwrap(),
-            start.history,
-            Box::new(move |history| keep.lock().unwrap().push(history.clone())),
-        );
+            reporter: Box::new(Ear(Arc::clone(&heard))),
+            settings: start.settings.check().unwrap(),
+            history: start.history,
+            names: start.names,
+            keep: Box::new(Keeper(Arc::clone(&kept))),
+            journal,
+        });
         Self {
             sessions,
             heard,
@@ -178,6 +213,17 @@ impl App {
     /// Starts once more on the same engine, as after a restart of the app.
     pub(crate) fn again(&self) -> Self {
         Self::on(self.engine.as_ref().unwrap())
+    }
+
+    /// Cleans up this session too after the test.
+    pub(crate) fn adopt(&self, id: SessionId) {
+        self.made.lock().unwrap().push(id);
+    }
+
+    /// Leaves what it made to another app, which cleans up after the test.
+    pub(crate) fn leave_to(&self, other: &Self) {
+        let mut made = self.made.lock().unwrap();
+        other.made.lock().unwrap().append(&mut made);
     }
 
     pub(crate) fn engine(&self) -> &testbed::Engine {
@@ -303,6 +349,7 @@ pub(crate) fn id_of(event: &SessionEvent) -> SessionId {
         SessionEvent::Ready(event) => event.session_id,
         SessionEvent::Failed(event) => event.session_id,
         SessionEvent::Cancelled(event) => event.session_id,
+        SessionEvent::Export(event) => event.session_id,
     }
 }
 
@@ -312,6 +359,7 @@ pub(crate) fn seq_of(event: &SessionEvent) -> u64 {
         SessionEvent::Ready(event) => event.seq,
         SessionEvent::Failed(event) => event.seq,
         SessionEvent::Cancelled(event) => event.seq,
+        SessionEvent::Export(event) => event.seq,
     }
 }
 
@@ -320,7 +368,7 @@ pub(crate) fn progress_of(event: &SessionEvent) -> Option<(Phase, &Progress)> {
     match event {
         SessionEvent::Progress(event) => Some((event.phase, &event.progress)),
         SessionEvent::Ready(event) => Some((Phase::Ready, &event.progress)),
-        SessionEvent::Failed(_) | SessionEvent::Cancelled(_) => None,
+        SessionEvent::Failed(_) | SessionEvent::Cancelled(_) | SessionEvent::Export(_) => None,
     }
 }
 

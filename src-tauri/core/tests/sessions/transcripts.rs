@@ -122,13 +122,17 @@ async fn an_undo_that_fails_is_told_with_its_failure() {
             ("Volume `NAME`".to_owned(), Some(in_use)),
         ]
     );
+    // What failed is tried once more, after the end of the run has been told.
+    check_silence(&app, id).await;
     assert_eq!(
         engine.changes()[4..],
-        ["0 remove_container", "0 remove_volume"]
+        ["0 remove_container", "0 remove_volume", "0 remove_volume"]
     );
+    assert_eq!(engine.holds(), (0, 0));
     let status = app.sessions.status(id).await.unwrap();
     assert_eq!(status.state, SessionState::Failed);
-    assert_eq!(status.undone.len(), 2);
+    let told: Vec<_> = status.undone.iter().map(|undone| &undone.failure).collect();
+    assert_eq!(told, [&None, &None], "the snapshot says what is so now");
     assert_eq!(status.error.unwrap().error, ErrorCode::EngineRefused);
     check_silence(&app, id).await;
 }
@@ -342,4 +346,26 @@ async fn a_shutdown_waits_five_seconds_at_most() {
         app.heard.run(id, 1).await.last().unwrap().event,
         SessionEvent::Cancelled(_)
     ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_nobody_uses_is_stopped_if_that_is_wished() {
+    let engine = FakeEngine::new();
+    let app = app(&engine);
+    let id = app.ready(None).await;
+    let state = async || app.sessions.status(id).await.unwrap().state;
+    let minutes = |count: u64| tokio::time::sleep(Duration::from_secs(60 * count));
+    minutes(60).await;
+    assert_eq!(state().await, SessionState::Ready, "it is not wished yet");
+    let mut settings = app.sessions.settings();
+    settings.idle_stop_minutes = Some(90);
+    app.sessions.set_settings(settings).unwrap();
+    minutes(20).await;
+    // Whatever comes of it, somebody has looked.
+    let _ = app.sessions.list_dir(id, "/workspace").await;
+    minutes(89).await;
+    assert_eq!(state().await, SessionState::Ready);
+    minutes(2).await;
+    assert_eq!(state().await, SessionState::Stopped);
+    assert_eq!(engine.calls("stop_container"), 1);
 }

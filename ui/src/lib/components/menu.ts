@@ -9,5 +9,9 @@ export interface MenuAction {
   icon: Component<LucideProps>;
   danger?: boolean;
   disabled?: boolean;
+  /** The key that does the same. */
+  key?: "F2" | "Delete";
+  /** Whether a line separates it from the entry above. */
+  apart?: boolean;
   run: () => void;
 }

@@ -37,6 +37,14 @@ const WITH_ID: Record<string, (id: string | null | undefined) => Promise<unknown
   open_session: commands.openSession,
   stop_session: commands.stopSession,
   delete_session: commands.deleteSession,
+  restart_session: commands.restartSession,
+  discard_session: commands.discardSession,
+  rename_session: (id) => commands.renameSession(id, "api"),
+  rebuild_session: commands.rebuildSession,
+  duplicate_session: commands.duplicateSession,
+  session_usage: commands.sessionUsage,
+  export_session: commands.exportSession,
+  cancel_export: commands.cancelExport,
   list_dir: (id) => commands.listDir(id, "/workspace"),
   read_file: (id) => commands.readFile(id, "/workspace/a"),
   write_file: (id) => commands.writeFile(id, "/workspace/a", "", "utf-8"),
@@ -72,6 +80,23 @@ describe("what goes over the wire", () => {
         command: "write_file",
         args: { id: "s1", path: "/workspace/a", content: "x", encoding: "utf-8", revision: "1" },
       },
+    ]);
+  });
+
+  it("says nothing of what is not asked for", async () => {
+    await commands.deleteSession("s1");
+    await commands.deleteSession("s1", true);
+    await commands.rebuildSession("s1");
+    await commands.rebuildSession("s1", "debian:12");
+    await commands.duplicateSession("s1");
+    await commands.leaveApp("stay");
+    expect(sent).toEqual([
+      { command: "delete_session", args: { id: "s1" } },
+      { command: "delete_session", args: { id: "s1", keep_volume: true } },
+      { command: "rebuild_session", args: { id: "s1" } },
+      { command: "rebuild_session", args: { id: "s1", image: "debian:12" } },
+      { command: "duplicate_session", args: { id: "s1" } },
+      { command: "leave_app", args: { choice: "stay" } },
     ]);
   });
 

@@ -2,6 +2,7 @@
 
 import { Channel, invoke } from "@tauri-apps/api/core";
 
+import type { ChosenArchive } from "../../bindings/ChosenArchive";
 import type { Encoding } from "../../bindings/Encoding";
 import type { EngineView } from "../../bindings/EngineView";
 import type { FileEntry } from "../../bindings/FileEntry";
@@ -12,6 +13,7 @@ import type { SessionId } from "../../bindings/SessionId";
 import type { SessionStatus } from "../../bindings/SessionStatus";
 import type { Settings } from "../../bindings/Settings";
 import type { TemplateCard } from "../../bindings/TemplateCard";
+import type { Usage } from "../../bindings/Usage";
 import { CommandError, report, reportOf } from "./error";
 
 export interface CreateRequest {
@@ -20,6 +22,8 @@ export interface CreateRequest {
   image?: string;
   project_name?: string;
   description?: string;
+  /** The token of a chosen archive, whose files the session starts with. */
+  archive?: string;
 }
 
 export interface CreatedSession {
@@ -33,6 +37,15 @@ export interface Acted {
   ok: true;
   session_id: SessionId;
 }
+
+export interface Renamed {
+  ok: true;
+  session_id: SessionId;
+  name: string;
+}
+
+/** What becomes of the runs under way when the window is closed. */
+export type LeaveChoice = "background" | "cancel" | "stay";
 
 export interface Directory {
   entries: FileEntry[];
@@ -87,8 +100,56 @@ export function stopSession(id: MaybeId): Promise<Acted> {
   return callWithId("stop_session", id);
 }
 
-export function deleteSession(id: MaybeId): Promise<Acted> {
-  return callWithId("delete_session", id);
+/** Stops the container and makes it ready again. */
+export function restartSession(id: MaybeId): Promise<Acted> {
+  return callWithId("restart_session", id);
+}
+
+/** Takes back what an interrupted run did. */
+export function discardSession(id: MaybeId): Promise<Acted> {
+  return callWithId("discard_session", id);
+}
+
+/** Deletes a session; with `keepVolume` only its container. */
+export function deleteSession(id: MaybeId, keepVolume = false): Promise<Acted> {
+  return callWithId("delete_session", id, keepVolume ? { keep_volume: true } : {});
+}
+
+export function renameSession(id: MaybeId, name: string): Promise<Renamed> {
+  return callWithId("rename_session", id, { name });
+}
+
+/** Makes a new container around the same volume, from the same image when none is named. */
+export function rebuildSession(id: MaybeId, image?: string): Promise<Acted> {
+  return callWithId("rebuild_session", id, image === undefined ? {} : { image });
+}
+
+export function duplicateSession(id: MaybeId, project_name?: string): Promise<CreatedSession> {
+  return callWithId("duplicate_session", id, project_name === undefined ? {} : { project_name });
+}
+
+/** Measures a session's files; may take a second or two. */
+export async function sessionUsage(id: MaybeId): Promise<Usage> {
+  return (await callWithId<{ usage: Usage }>("session_usage", id)).usage;
+}
+
+/** Lets the user choose a file and begins to write to it; returns false when none was chosen. */
+export async function exportSession(id: MaybeId): Promise<boolean> {
+  return (await callWithId<{ started: boolean }>("export_session", id)).started;
+}
+
+export function cancelExport(id: MaybeId): Promise<Acted> {
+  return callWithId("cancel_export", id);
+}
+
+/** Lets the user choose an archive; returns null when none was chosen. */
+export async function chooseArchive(): Promise<ChosenArchive | null> {
+  return (await call<{ archive: ChosenArchive | null }>("choose_archive")).archive;
+}
+
+/** Answers `app:closing`. */
+export async function leaveApp(choice: LeaveChoice): Promise<void> {
+  await call("leave_app", { choice });
 }
 
 export async function listSessions(): Promise<Session[]> {

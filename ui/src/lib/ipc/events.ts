@@ -1,8 +1,10 @@
-// The events that the Rust side emits about sessions, as one tagged stream.
+// The events that the Rust side emits: about sessions as one tagged stream, and about the rest.
 
 import { listen } from "@tauri-apps/api/event";
 
 import type { CancelledEvent } from "../../bindings/CancelledEvent";
+import type { EngineView } from "../../bindings/EngineView";
+import type { ExportEvent } from "../../bindings/ExportEvent";
 import type { FailedEvent } from "../../bindings/FailedEvent";
 import type { ProgressEvent } from "../../bindings/ProgressEvent";
 import type { ReadyEvent } from "../../bindings/ReadyEvent";
@@ -11,15 +13,29 @@ export type SessionNews =
   | ({ kind: "progress" } & ProgressEvent)
   | ({ kind: "ready" } & ReadyEvent)
   | ({ kind: "failed" } & FailedEvent)
-  | ({ kind: "cancelled" } & CancelledEvent);
+  | ({ kind: "cancelled" } & CancelledEvent)
+  | ({ kind: "export" } & ExportEvent);
+
+export interface Hearing {
+  onsession: (news: SessionNews) => void;
+  /** The list differs from what it was. */
+  onsessions: () => void;
+  onengine: (engines: EngineView[]) => void;
+  /** The window was closed while this many runs are under way. */
+  onclosing: (running: number) => void;
+}
 
 /** Resolves once every event is listened to, with a function that ends it. */
-export async function listenToSessions(hear: (news: SessionNews) => void): Promise<() => void> {
+export async function listenToAll({ onsession, onsessions, onengine, onclosing }: Hearing): Promise<() => void> {
   const endings = await Promise.all([
-    listen<ProgressEvent>("session:progress", ({ payload }) => hear({ kind: "progress", ...payload })),
-    listen<ReadyEvent>("session:ready", ({ payload }) => hear({ kind: "ready", ...payload })),
-    listen<FailedEvent>("session:failed", ({ payload }) => hear({ kind: "failed", ...payload })),
-    listen<CancelledEvent>("session:cancelled", ({ payload }) => hear({ kind: "cancelled", ...payload })),
+    listen<ProgressEvent>("session:progress", ({ payload }) => onsession({ kind: "progress", ...payload })),
+    listen<ReadyEvent>("session:ready", ({ payload }) => onsession({ kind: "ready", ...payload })),
+    listen<FailedEvent>("session:failed", ({ payload }) => onsession({ kind: "failed", ...payload })),
+    listen<CancelledEvent>("session:cancelled", ({ payload }) => onsession({ kind: "cancelled", ...payload })),
+    listen<ExportEvent>("session:export", ({ payload }) => onsession({ kind: "export", ...payload })),
+    listen("sessions:changed", () => onsessions()),
+    listen<{ engines: EngineView[] }>("engine:changed", ({ payload }) => onengine(payload.engines)),
+    listen<{ running: number }>("app:closing", ({ payload }) => onclosing(payload.running)),
   ]);
   return () => {
     for (const end of endings) end();

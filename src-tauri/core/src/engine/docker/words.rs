@@ -53,7 +53,13 @@ pub(super) fn connection_problem(kind: Option<ErrorKind>, message: &str) -> Engi
 /// Tells what an engine's refusal of an operation means.
 pub(super) fn refusal(operation: &str, status: u16, message: &str) -> Error {
     let lower = message.to_lowercase();
-    if lower.contains("no space left on device") || lower.contains("disk quota exceeded") {
+    let full = [
+        "no space left on device",
+        "disk quota exceeded",
+        // An overlay on a full disk is mounted all the same, without the folder that the engine looks for.
+        "-init/work/work: no such file or directory",
+    ];
+    if full.iter().any(|words| lower.contains(words)) {
         return Error::DiskFull {
             operation: operation.to_owned(),
         };
@@ -95,6 +101,8 @@ pub(super) fn pull_failure(status: u16, message: &str) -> Option<ImageReason> {
             &[
                 "manifest unknown",
                 "name unknown",
+                "unknown blob",
+                "blob unknown",
                 "not found",
                 "repository does not exist",
                 "no such image",
@@ -106,8 +114,7 @@ pub(super) fn pull_failure(status: u16, message: &str) -> Option<ImageReason> {
                 "unauthorized",
                 "no basic auth credentials",
                 "authentication required",
-                "access denied",
-                "denied:",
+                "denied",
                 "forbidden",
                 "incorrect username or password",
             ],
@@ -128,15 +135,20 @@ pub(super) fn pull_failure(status: u16, message: &str) -> Option<ImageReason> {
                 "unexpected eof",
                 ": eof",
                 "proxyconnect",
-                "received unexpected http status: 5",
                 "server misbehaving",
                 "broken pipe",
                 "server closed idle connection",
                 "transport connection broken",
+                "redirects",
+                // What arrived is not what was sent.
+                "verification failed",
+                "unexpected commit digest",
+                "digest did not match",
             ],
         ),
     ];
-    let lower = message.to_lowercase();
+    // What a file system denies is not the registry's doing.
+    let lower = message.to_lowercase().replace("permission denied", "");
     let phrase = PHRASES
         .into_iter()
         .find(|(_, phrases)| phrases.iter().any(|phrase| lower.contains(phrase)))
@@ -148,7 +160,36 @@ pub(super) fn pull_failure(status: u16, message: &str) -> Option<ImageReason> {
     if lower.contains("no space left on device") {
         return None;
     }
-    phrase.or((status == 404).then_some(ImageReason::NotFound))
+    phrase
+        .or_else(|| registry_status(&lower).and_then(status_reason))
+        .or((status == 404).then_some(ImageReason::NotFound))
+}
+
+/// Returns the HTTP status that an engine quotes when the body said nothing that it understands: a page of a proxy, as
+/// a rule.
+fn registry_status(lower: &str) -> Option<u16> {
+    const BEFORE: [&str; 4] = [
+        "error parsing http ",
+        "unexpected http status: ",
+        "unexpected status: ",
+        "statuscode: ",
+    ];
+    let after = BEFORE
+        .into_iter()
+        .find_map(|words| lower.split_once(words))?
+        .1;
+    let end = after.find(|c: char| !c.is_ascii_digit());
+    after.get(..end.unwrap_or(after.len()))?.parse().ok()
+}
+
+fn status_reason(status: u16) -> Option<ImageReason> {
+    match status {
+        401 | 403 => Some(ImageReason::Unauthorized),
+        404 => Some(ImageReason::NotFound),
+        429 => Some(ImageReason::RateLimited),
+        500..=599 => Some(ImageReason::Network),
+        _ => None,
+    }
 }
 
 /// Returns an engine's message without the echo that registries' errors come with:
@@ -164,6 +205,7 @@ pub(super) fn container_state(status: Option<&str>) -> ContainerState {
     match status {
         Some("created") => ContainerState::Created,
         Some("running") => ContainerState::Running,
+        Some("paused") => ContainerState::Paused,
         Some("exited") => ContainerState::Exited,
         _ => ContainerState::Unusable,
     }
@@ -258,6 +300,51 @@ mod tests {
     }
 
     #[test]
+    fn terse_words_and_pages_of_proxies_have_a_reason_too() {
+        for (status, message, expected) in [
+            (500, "denied", Some(ImageReason::Unauthorized)),
+            (
+                500,
+                "error parsing HTTP 403 response body: invalid character '<' looking for beginning of value: \"<html>\"",
+                Some(ImageReason::Unauthorized),
+            ),
+            (
+                500,
+                "error parsing HTTP 429 response body: invalid character '<' looking for beginning of value: \"<html>\"",
+                Some(ImageReason::RateLimited),
+            ),
+            (
+                404,
+                "failed to resolve reference \"ghcr.io/a/b:1\": unexpected status: 403 Forbidden",
+                Some(ImageReason::Unauthorized),
+            ),
+            (
+                500,
+                "received unexpected HTTP status: 503 Service Unavailable",
+                Some(ImageReason::Network),
+            ),
+            (0, "unknown blob", Some(ImageReason::NotFound)),
+            (
+                500,
+                "Head \"https://r.example.com/v2/a/manifests/latest\": stopped after 10 redirects",
+                Some(ImageReason::Network),
+            ),
+            (
+                0,
+                "filesystem layer verification failed for digest sha256:a8c7d7b0",
+                Some(ImageReason::Network),
+            ),
+            (
+                500,
+                "open /var/lib/docker/tmp/GetImageBlob1: permission denied",
+                None,
+            ),
+        ] {
+            assert_eq!(pull_failure(status, message), expected, "for `{message}`");
+        }
+    }
+
+    #[test]
     fn a_message_says_nothing_twice_in_a_row() {
         assert_eq!(
             without_echo("manifest for x:1 not found: manifest unknown: manifest unknown"),
@@ -277,6 +364,12 @@ mod tests {
             "mkdir /x: no space left on device",
         );
         assert!(matches!(full, Error::DiskFull { .. }));
+        let overlay = refusal(
+            "create the container",
+            500,
+            "chown /var/lib/docker/overlay2/2556ea80-init/work/work: no such file or directory",
+        );
+        assert!(matches!(overlay, Error::DiskFull { .. }));
         let other = refusal("create the volume", 500, "boom");
         assert!(matches!(other, Error::EngineRefused { status: 500, .. }));
     }

@@ -12,16 +12,21 @@ use cove_agent::protocol::{
 };
 use cove_core::assets::{Asset, Assets};
 use cove_core::engine::{
-    ContainerFacts, ContainerSpec, ContainerState, Engine, EngineFacts, EngineView, Exec,
+    Archive, ContainerFacts, ContainerSpec, ContainerState, Engine, EngineFacts, EngineView, Exec,
     ExecOutput, ExecSpec, ImageFacts, ImageView, Labels, LayerSize, LayerTelling, Owned,
     PullMessage,
 };
-use cove_core::error::Error;
+use cove_core::error::{EngineReason, Error};
 use cove_core::image::ImageReference;
+use cove_core::labels;
+use cove_core::session::SessionId;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use tokio::io::{AsyncReadExt, DuplexStream};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 /// How the next call of an operation goes.
 #[derive(Debug, Clone)]
@@ -32,11 +37,15 @@ pub(crate) enum Act {
     Fail(Error),
     /// It is never answered, and never happens.
     Never,
+    /// It happens, and the answer is lost on the way: after this time the caller hears of a failure.
+    Lost(Duration),
 }
 
 /// The engine and its script.
 pub(crate) struct FakeEngine {
     begin: Instant,
+    /// How long every call takes at least.
+    pace: Mutex<Duration>,
     script: Mutex<HashMap<&'static str, VecDeque<Act>>>,
     pull: Mutex<Vec<(Duration, PullMessage)>>,
     sizes: Mutex<Vec<LayerSize>>,
@@ -44,6 +53,10 @@ pub(crate) struct FakeEngine {
     pulling: Arc<()>,
     calls: Mutex<Vec<String>>,
     has_image: Mutex<bool>,
+    /// Whether nobody answers at all.
+    is_away: Mutex<bool>,
+    /// By container, what ends the commands that run in it.
+    running: Mutex<HashMap<String, CancellationToken>>,
     volumes: Mutex<HashMap<String, Labels>>,
     containers: Mutex<HashMap<String, ContainerFacts>>,
 }
@@ -53,12 +66,15 @@ impl FakeEngine {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             begin: Instant::now(),
+            pace: Mutex::default(),
             script: Mutex::default(),
             pull: Mutex::default(),
             sizes: Mutex::default(),
             pulling: Arc::new(()),
             calls: Mutex::default(),
             has_image: Mutex::new(true),
+            is_away: Mutex::default(),
+            running: Mutex::default(),
             volumes: Mutex::default(),
             containers: Mutex::default(),
         })
@@ -70,6 +86,51 @@ impl FakeEngine {
         script.entry(operation).or_default().push_back(act);
         drop(script);
         self
+    }
+
+    /// Lets every call take this long, before what the script says.
+    pub(crate) fn take_its_time(&self, pace: Duration) {
+        *self.pace.lock().unwrap() = pace;
+    }
+
+    /// Takes back what of the script has not been played.
+    pub(crate) fn play_no_more(&self) {
+        self.script.lock().unwrap().clear();
+    }
+
+    /// The engine answers no more, and every connection to it breaks.
+    pub(crate) fn go_away(&self) {
+        *self.is_away.lock().unwrap() = true;
+        for (_, command) in self.running.lock().unwrap().drain() {
+            command.cancel();
+        }
+    }
+
+    /// The engine answers again.
+    pub(crate) fn come_back(&self) {
+        *self.is_away.lock().unwrap() = false;
+    }
+
+    /// Somebody else kills the container.
+    pub(crate) fn kill(&self, name: &str) {
+        self.set_state(name, ContainerState::Exited);
+    }
+
+    /// Somebody else removes the container.
+    pub(crate) fn remove(&self, name: &str) {
+        self.end_commands(name);
+        self.containers.lock().unwrap().remove(name);
+    }
+
+    /// Returns what the container does, if there is one.
+    pub(crate) fn container_state(&self, name: &str) -> Option<ContainerState> {
+        let containers = self.containers.lock().unwrap();
+        containers.get(name).map(|container| container.state)
+    }
+
+    /// Returns whether there is such a volume.
+    pub(crate) fn has_volume(&self, name: &str) -> bool {
+        self.volumes.lock().unwrap().contains_key(name)
     }
 
     /// The image is missing, and its pull says this, each message after that time.
@@ -102,6 +163,7 @@ impl FakeEngine {
             "volume",
             "container",
             "owned",
+            "changes",
             "exec",
         ];
         let changes = calls.iter().filter(|call| {
@@ -131,41 +193,119 @@ impl FakeEngine {
         )
     }
 
-    async fn act(&self, operation: &'static str) -> Result<(), Error> {
+    /// Begins a call: what comes back is what its answer suffers, if anything.
+    async fn act(&self, operation: &'static str) -> Result<Answer, Error> {
         let at = self.begin.elapsed().as_millis();
         self.calls.lock().unwrap().push(format!("{at} {operation}"));
+        let pace = *self.pace.lock().unwrap();
+        if !pace.is_zero() {
+            tokio::time::sleep(pace).await;
+        }
+        if *self.is_away.lock().unwrap() {
+            return Err(away());
+        }
         let act = {
             let mut script = self.script.lock().unwrap();
             script.get_mut(operation).and_then(VecDeque::pop_front)
         };
         match act {
-            None => Ok(()),
+            None => Ok(Answer(None)),
             Some(Act::Late(delay)) => {
                 tokio::time::sleep(delay).await;
-                Ok(())
+                Ok(Answer(None))
             }
             Some(Act::Fail(error)) => Err(error),
             Some(Act::Never) => std::future::pending().await,
+            Some(Act::Lost(after)) => Ok(Answer(Some(after))),
+        }
+    }
+
+    fn end_commands(&self, name: &str) {
+        if let Some(commands) = self.running.lock().unwrap().remove(name) {
+            commands.cancel();
+        }
+    }
+
+    /// A name is an id here, so that a renamed container has another id too.
+    fn rename(&self, container: &str, name: &str) -> Result<(), Error> {
+        let mut containers = self.containers.lock().unwrap();
+        if containers.contains_key(name) {
+            return Err(refused("rename the container", "the name is in use"));
+        }
+        let Some(mut facts) = containers.remove(container) else {
+            return Err(refused(
+                "rename the container",
+                "there is no such container",
+            ));
+        };
+        name.clone_into(&mut facts.id);
+        name.clone_into(&mut facts.name);
+        containers.insert(name.to_owned(), facts);
+        drop(containers);
+        let mut running = self.running.lock().unwrap();
+        if let Some(commands) = running.remove(container) {
+            running.insert(name.to_owned(), commands);
+        }
+        Ok(())
+    }
+
+    fn ensure_volume(&self, name: &str, labels: &Labels) {
+        let mut volumes = self.volumes.lock().unwrap();
+        let create = || labels.clone();
+        volumes.entry(name.to_owned()).or_insert_with(create);
+    }
+
+    fn must_exist(&self, operation: &str, name: &str) -> Result<(), Error> {
+        match self.container_state(name) {
+            Some(_) => Ok(()),
+            None => Err(refused(operation, "there is no such container")),
         }
     }
 
     fn set_state(&self, name: &str, state: ContainerState) {
+        if !matches!(state, ContainerState::Running | ContainerState::Paused) {
+            self.end_commands(name);
+        }
         if let Some(container) = self.containers.lock().unwrap().get_mut(name) {
             container.state = state;
         }
     }
 }
 
-/// Returns an agent and a built-in image without content: nothing here unpacks them.
-pub(crate) fn fake_assets() -> Assets {
-    let asset = || Asset {
-        architecture: "x86_64".into(),
-        content: Bytes::from_static(b"made up"),
-    };
-    Assets {
-        agents: vec![asset()],
-        base_images: vec![asset()],
+/// The answer of a call that has happened.
+struct Answer(Option<Duration>);
+
+impl Answer {
+    /// Gives the answer, or loses it.
+    async fn give<T>(self, answer: T) -> Result<T, Error> {
+        match self.0 {
+            None => Ok(answer),
+            Some(after) => {
+                tokio::time::sleep(after).await;
+                Err(away())
+            }
+        }
     }
+}
+
+fn away() -> Error {
+    Error::EngineUnavailable {
+        reason: EngineReason::NotRunning,
+        message: "made up".to_owned(),
+    }
+}
+
+/// Returns an agent and a built-in image without content.
+pub(crate) fn fake_assets() -> Assets {
+    let asset = |content: Vec<u8>| Asset {
+        architecture: "x86_64".into(),
+        content: content.into(),
+    };
+    let packed = GzEncoder::new(Vec::new(), Compression::default());
+    Assets::new(
+        vec![asset(b"made up".to_vec())],
+        vec![asset(packed.finish().unwrap())],
+    )
 }
 
 #[async_trait]
@@ -222,9 +362,9 @@ impl Engine for FakeEngine {
     }
 
     async fn load_image(&self, _: Bytes) -> Result<(), Error> {
-        self.act("load_image").await?;
+        let answer = self.act("load_image").await?;
         *self.has_image.lock().unwrap() = true;
-        Ok(())
+        answer.give(()).await
     }
 
     async fn volume(&self, name: &str) -> Result<Option<Labels>, Error> {
@@ -233,18 +373,19 @@ impl Engine for FakeEngine {
     }
 
     async fn create_volume(&self, name: &str, labels: &Labels) -> Result<(), Error> {
-        self.act("create_volume").await?;
-        let mut volumes = self.volumes.lock().unwrap();
-        volumes.insert(name.to_owned(), labels.clone());
-        Ok(())
+        let answer = self.act("create_volume").await?;
+        // One that exists already stays as it is.
+        self.ensure_volume(name, labels);
+        answer.give(()).await
     }
 
     async fn remove_volume(&self, name: &str) -> Result<bool, Error> {
-        self.act("remove_volume").await?;
+        let answer = self.act("remove_volume").await?;
         if self.containers.lock().unwrap().contains_key(name) {
             return Err(refused("remove the volume", "volume is in use"));
         }
-        Ok(self.volumes.lock().unwrap().remove(name).is_some())
+        let existed = self.volumes.lock().unwrap().remove(name).is_some();
+        answer.give(existed).await
     }
 
     async fn container(&self, name: &str) -> Result<Option<ContainerFacts>, Error> {
@@ -252,13 +393,16 @@ impl Engine for FakeEngine {
         Ok(self.containers.lock().unwrap().get(name).cloned())
     }
 
-    async fn create_container(&self, spec: &ContainerSpec) -> Result<(), Error> {
-        self.act("create_container").await?;
+    async fn create_container(&self, spec: &ContainerSpec) -> Result<String, Error> {
+        let answer = self.act("create_container").await?;
+        if self.container_state(&spec.name).is_some() {
+            return Err(refused("create the container", "the name is in use"));
+        }
         // An engine makes the volume that a container wants, without labels.
-        let mut volumes = self.volumes.lock().unwrap();
-        volumes.entry(spec.volume.0.clone()).or_default();
-        drop(volumes);
+        self.ensure_volume(&spec.volume.0, &Labels::new());
         let facts = ContainerFacts {
+            id: spec.name.clone(),
+            name: spec.name.clone(),
             labels: spec.labels.clone(),
             state: ContainerState::Created,
             exit_code: 0,
@@ -267,44 +411,111 @@ impl Engine for FakeEngine {
             .lock()
             .unwrap()
             .insert(spec.name.clone(), facts);
-        Ok(())
+        answer.give(spec.name.clone()).await
     }
 
-    async fn upload(&self, _: &str, _: Bytes) -> Result<(), Error> {
-        self.act("upload").await
+    async fn rename_container(&self, container: &str, name: &str) -> Result<(), Error> {
+        let answer = self.act("rename_container").await?;
+        self.rename(container, name)?;
+        answer.give(()).await
+    }
+
+    async fn upload(&self, name: &str, _: &str, mut archive: Archive) -> Result<(), Error> {
+        let answer = self.act("upload").await?;
+        self.must_exist("copy the agent", name)?;
+        while let Some(piece) = archive.next().await {
+            piece.map_err(|error| refused("copy files into the container", &error.to_string()))?;
+        }
+        answer.give(()).await
+    }
+
+    async fn download(
+        &self,
+        name: &str,
+        _: &str,
+    ) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
+        self.act("download").await?;
+        self.must_exist("copy files out of the container", name)?;
+        Ok(stream::iter([Ok(Bytes::from_static(&[0; 1024]))]).boxed())
     }
 
     async fn start_container(&self, name: &str) -> Result<(), Error> {
-        self.act("start_container").await?;
+        let answer = self.act("start_container").await?;
+        self.must_exist("start the container", name)?;
         self.set_state(name, ContainerState::Running);
-        Ok(())
+        answer.give(()).await
     }
 
     async fn stop_container(&self, name: &str) -> Result<(), Error> {
-        self.act("stop_container").await?;
-        self.set_state(name, ContainerState::Exited);
+        let answer = self.act("stop_container").await?;
+        let state = self.container_state(name);
+        if matches!(
+            state,
+            Some(ContainerState::Running | ContainerState::Paused)
+        ) {
+            self.set_state(name, ContainerState::Exited);
+        }
+        answer.give(()).await
+    }
+
+    async fn unpause_container(&self, name: &str) -> Result<(), Error> {
+        self.act("unpause_container").await?;
+        if self.container_state(name) == Some(ContainerState::Paused) {
+            self.set_state(name, ContainerState::Running);
+        }
+        Ok(())
+    }
+
+    async fn pause_container(&self, name: &str) -> Result<(), Error> {
+        self.act("pause_container").await?;
+        self.set_state(name, ContainerState::Paused);
         Ok(())
     }
 
     async fn remove_container(&self, name: &str) -> Result<bool, Error> {
-        self.act("remove_container").await?;
-        Ok(self.containers.lock().unwrap().remove(name).is_some())
+        let answer = self.act("remove_container").await?;
+        self.end_commands(name);
+        let existed = self.containers.lock().unwrap().remove(name).is_some();
+        answer.give(existed).await
     }
 
-    async fn owned(&self) -> Result<Owned, Error> {
+    async fn owned(&self, session: Option<SessionId>) -> Result<Owned, Error> {
         self.act("owned").await?;
+        let is_wanted = |labels: &Labels| match session {
+            Some(id) => labels::belong_to(labels, id),
+            None => labels.contains_key(labels::SESSION),
+        };
+        let containers = self.containers.lock().unwrap();
+        let containers = containers.values().filter(|facts| is_wanted(&facts.labels));
+        let volumes = self.volumes.lock().unwrap();
+        let volumes = volumes.iter().filter(|(_, labels)| is_wanted(labels));
         Ok(Owned {
-            containers: self.containers.lock().unwrap().values().cloned().collect(),
-            volumes: self.volumes.lock().unwrap().values().cloned().collect(),
+            containers: containers.cloned().collect(),
+            volumes: volumes
+                .map(|(name, labels)| (name.clone(), labels.clone()))
+                .collect(),
         })
     }
 
-    async fn exec(&self, _: &str, _: &ExecSpec) -> Result<Exec, Error> {
+    async fn changes(&self) -> Result<BoxStream<'static, Result<(), Error>>, Error> {
+        self.act("changes").await?;
+        Ok(stream::pending().boxed())
+    }
+
+    async fn exec(&self, name: &str, _: &ExecSpec) -> Result<Exec, Error> {
         self.act("exec").await?;
+        if self.container_state(name) != Some(ContainerState::Running) {
+            return Err(refused("run a command", "the container does not run"));
+        }
+        let mut running = self.running.lock().unwrap();
+        let ends = running.entry(name.to_owned()).or_default().clone();
+        drop(running);
         let (input, requests) = tokio::io::duplex(64 * 1024);
         Ok(Exec {
             input: Box::pin(input),
-            output: stream::unfold(FakeAgent::new(requests), FakeAgent::step).boxed(),
+            output: stream::unfold(FakeAgent::new(requests), FakeAgent::step)
+                .take_until(ends.cancelled_owned())
+                .boxed(),
         })
     }
 }

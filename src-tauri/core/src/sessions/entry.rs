@@ -1,0 +1,317 @@
+//! What this process knows of one session: what it is doing, what the engine has of it, and the views of
+//! it that leave the crate.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::agent::Agent;
+use crate::engine::ContainerState;
+use crate::error::{Error, ErrorReport};
+use crate::journal::{Record, Undo};
+use crate::progress::{Phase, Progress, Undone};
+use crate::provision::Monitor;
+use crate::session::{
+    CreateSession, ExportProgress, Session, SessionId, SessionState, SessionStatus, Source,
+};
+use crate::terminal::Terminal;
+use crate::timing::TimingReport;
+
+pub(super) struct Entry {
+    pub(super) request: CreateSession,
+    pub(super) created: String,
+    /// Where the files of a session that was never ready come from.
+    pub(super) source: Option<Source>,
+    /// The `seq` of the last event.
+    pub(super) seq: u64,
+    pub(super) activity: Activity,
+    /// What the engine has of it, as far as was last seen.
+    pub(super) on_engine: OnEngine,
+    /// What earlier runs may have left and nobody has taken back, oldest first.
+    pub(super) leftovers: Vec<Undo>,
+    pub(super) export: Option<Export>,
+    /// How many deletions are under way: it is about to be gone, so that no run may begin.
+    pub(super) deletions: u32,
+    /// Where the time of the last run went.
+    pub(super) timing: Option<TimingReport>,
+    /// Held by whatever changes the session on the engine, so that this is one thing at a time.
+    pub(super) turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// What the engine has of a session.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct OnEngine {
+    pub(super) container: Option<ContainerState>,
+    pub(super) volume: bool,
+    /// Whether there is a container that its successor has replaced.
+    pub(super) replaced: bool,
+}
+
+/// What a session is doing.
+pub(super) enum Activity {
+    Provisioning {
+        monitor: Arc<Monitor>,
+        cancel: CancellationToken,
+        ended: CancellationToken,
+    },
+    Ready {
+        open: Arc<OpenSession>,
+        progress: Progress,
+    },
+    Stopped {
+        /// When the connection to it was lost, if nobody had asked for that.
+        lost: Option<Instant>,
+    },
+    Interrupted,
+    Failed {
+        phase: Phase,
+        progress: Progress,
+        error: ErrorReport,
+        undone: Vec<Undone>,
+    },
+    Cancelled {
+        phase: Phase,
+        progress: Progress,
+        undone: Vec<Undone>,
+    },
+}
+
+/// A ready session: the way to its files and terminals.
+pub(super) struct OpenSession {
+    pub(super) agent: Agent,
+    pub(super) user: String,
+    /// The container's id: it stays when somebody gives the container another name.
+    pub(super) container: String,
+    terminals: Mutex<BTreeMap<String, Arc<Terminal>>>,
+    used: Mutex<Instant>,
+    /// Whether somebody holds its processes up.
+    paused: watch::Sender<bool>,
+}
+
+/// An export that is under way.
+pub(super) struct Export {
+    pub(super) progress: ExportProgress,
+    pub(super) cancel: CancellationToken,
+}
+
+impl OpenSession {
+    pub(super) fn new(agent: Agent, user: String, container: String) -> Self {
+        Self {
+            agent,
+            user,
+            container,
+            terminals: Mutex::default(),
+            used: Mutex::new(Instant::now()),
+            paused: watch::Sender::new(false),
+        }
+    }
+
+    pub(super) fn set_paused(&self, paused: bool) {
+        self.paused.send_replace(paused);
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        *self.paused.borrow()
+    }
+
+    /// Does what needs the session's processes, unless they are held up meanwhile: nobody answers then.
+    pub(super) async fn unless_paused<T>(
+        &self,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let mut paused = self.paused.subscribe();
+        tokio::select! {
+            result = work => result,
+            _ = paused.wait_for(|paused| *paused) => Err(Error::SessionNotReady("paused")),
+        }
+    }
+
+    pub(super) fn terminals(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Terminal>>> {
+        self.terminals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes note that somebody or something uses the session now.
+    pub(super) fn touch(&self) {
+        *self.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// Returns when the session was last used.
+    pub(super) fn used(&self) -> Instant {
+        *self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Activity {
+    pub(super) const fn stopped() -> Self {
+        Self::Stopped { lost: None }
+    }
+
+    /// Returns the connection, whether or not the session's processes are held up.
+    pub(super) fn connected(&self) -> Option<&Arc<OpenSession>> {
+        match self {
+            Self::Ready { open, .. } => Some(open),
+            Self::Provisioning { .. }
+            | Self::Stopped { .. }
+            | Self::Interrupted
+            | Self::Failed { .. }
+            | Self::Cancelled { .. } => None,
+        }
+    }
+
+    /// Returns the connection if it can be used now.
+    pub(super) fn ready(&self) -> Option<&Arc<OpenSession>> {
+        self.connected().filter(|open| !open.is_paused())
+    }
+
+    fn state(&self) -> SessionState {
+        match self {
+            Self::Provisioning { .. } => SessionState::Provisioning,
+            Self::Ready { open, .. } if open.is_paused() => SessionState::Stopped,
+            Self::Ready { .. } => SessionState::Ready,
+            Self::Stopped { .. } => SessionState::Stopped,
+            Self::Interrupted => SessionState::Interrupted,
+            Self::Failed { .. } => SessionState::Failed,
+            Self::Cancelled { .. } => SessionState::Cancelled,
+        }
+    }
+}
+
+impl Entry {
+    pub(super) fn new(request: CreateSession, created: String, activity: Activity) -> Self {
+        Self {
+            request,
+            created,
+            source: None,
+            seq: 0,
+            activity,
+            on_engine: OnEngine::default(),
+            leftovers: Vec::new(),
+            export: None,
+            deletions: 0,
+            timing: None,
+            turn: Arc::default(),
+        }
+    }
+
+    /// Returns the entry of a session that an earlier process has left in the middle of a run, or with
+    /// something to take back.
+    pub(super) fn left(record: Record) -> Option<(SessionId, Self)> {
+        let (id, request, created) = record.session()?;
+        let activity = if record.ended {
+            Activity::stopped()
+        } else {
+            Activity::Interrupted
+        };
+        let mut entry = Self::new(request, created, activity);
+        entry.source = record.source;
+        entry.leftovers = record.undos;
+        Some((id, entry))
+    }
+
+    /// Returns what the journal holds of the session's leftovers, if there are any.
+    pub(super) fn leftover_record(&self, id: SessionId) -> Option<Record> {
+        if self.leftovers.is_empty() {
+            return None;
+        }
+        let record = Record::new(id, &self.request, &self.created, self.source.clone());
+        Some(record.ended(self.leftovers.clone()))
+    }
+
+    pub(super) fn state(&self) -> SessionState {
+        self.activity.state()
+    }
+
+    pub(super) fn session(&self, id: SessionId) -> Session {
+        let short = id.to_string().chars().take(8).collect();
+        let request = &self.request;
+        let about_to = matches!(
+            self.activity,
+            Activity::Provisioning { .. } | Activity::Ready { .. }
+        );
+        // What an interrupted run has left is not yet rubbish: it may be resumed.
+        let is_interrupted = matches!(self.activity, Activity::Interrupted);
+        let leftovers = self
+            .leftovers
+            .iter()
+            .filter(|_| !is_interrupted && !about_to);
+        Session {
+            session_id: id,
+            workspace_id: request.workspace_id.clone(),
+            name: request.project_name.clone().unwrap_or(short),
+            project_name: request.project_name.clone(),
+            description: request.description.clone(),
+            template: request.template.clone(),
+            image: request.image.to_string(),
+            image_name: request.image.familiar(),
+            state: self.state(),
+            created: self.created.clone(),
+            has_container: about_to || self.on_engine.container.is_some(),
+            leftovers: leftovers.map(ToString::to_string).collect(),
+            export: self.export.as_ref().map(|export| export.progress),
+        }
+    }
+
+    pub(super) fn status(&self, id: SessionId) -> SessionStatus {
+        let state = self.state();
+        let idle = || {
+            (
+                Phase::Starting,
+                Progress::none(),
+                format!("The session is {}", state.as_str()),
+            )
+        };
+        let (phase, progress, message) = match &self.activity {
+            Activity::Provisioning { monitor, .. } => monitor.snapshot(),
+            Activity::Ready { open, .. } if open.is_paused() => (
+                Phase::Starting,
+                Progress::none(),
+                "The session's container is paused".to_owned(),
+            ),
+            Activity::Ready { progress, .. } => {
+                (Phase::Ready, progress.clone(), "Ready".to_owned())
+            }
+            Activity::Stopped { .. } | Activity::Interrupted => idle(),
+            Activity::Failed {
+                phase,
+                progress,
+                error,
+                ..
+            } => (*phase, progress.clone(), error.message.clone()),
+            Activity::Cancelled {
+                phase, progress, ..
+            } => (*phase, progress.clone(), "Cancelled".to_owned()),
+        };
+        let (error, undone) = match &self.activity {
+            Activity::Failed { error, undone, .. } => (Some(error.clone()), undone.clone()),
+            Activity::Cancelled { undone, .. } => (None, undone.clone()),
+            Activity::Provisioning { .. }
+            | Activity::Ready { .. }
+            | Activity::Stopped { .. }
+            | Activity::Interrupted => (None, Vec::new()),
+        };
+        let terminals = self
+            .activity
+            .ready()
+            .map(|open| open.terminals().keys().cloned().collect());
+        SessionStatus {
+            ok: true,
+            session_id: id,
+            ready: state == SessionState::Ready,
+            phase,
+            state,
+            progress,
+            error,
+            message,
+            seq: self.seq,
+            session: self.session(id),
+            terminals: terminals.unwrap_or_default(),
+            undone,
+            timing: self.timing.clone(),
+        }
+    }
+}

@@ -1,0 +1,381 @@
+//! Following the engine: its labels say which sessions there are, its events say when to look again, and
+//! an engine that went away is waited for. Sessions that were ready when it went are opened again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tokio::time::Instant;
+
+use super::entry::{Activity, Entry, OnEngine};
+use super::lifecycle::in_time;
+use super::{Sessions, Shared};
+use crate::engine::{ContainerState, Owned};
+use crate::error::Error;
+use crate::labels;
+use crate::provision::{Nothing, name_aside, take_back};
+use crate::session::{CreateSession, SessionId};
+
+/// How long after a change the engine is asked, so that a burst of changes is one question.
+const GATHER: Duration = Duration::from_millis(50);
+/// How often an engine that is away is looked for, at first and at most.
+const RECONNECT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(1));
+/// How often undos that failed are tried again while the engine answers.
+const TRY_AGAIN: Duration = Duration::from_secs(30);
+/// When what a run has left is looked for again after its end, each time after the one before.
+const LOOKS: [Duration; 4] = [
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+    Duration::from_secs(8),
+];
+/// An engine that shuts down ends containers before it ends itself: connections that were lost this
+/// shortly before it went were lost because of it.
+const LAST_MOMENTS: Duration = Duration::from_secs(15);
+
+/// What the engine says of one session.
+struct Found {
+    request: CreateSession,
+    created: String,
+    on_engine: OnEngine,
+}
+
+impl Sessions {
+    /// Keeps the list current until the app shuts down. Must be called within a Tokio runtime, once.
+    pub fn follow_engine(&self) {
+        let sessions = self.clone();
+        let closing = self.shared.closing.clone();
+        self.shared.tracker.spawn(async move {
+            closing.run_until_cancelled(sessions.follow()).await;
+        });
+    }
+
+    async fn follow(&self) {
+        let (mut pause, mut is_first) = (RECONNECT.0, true);
+        loop {
+            let error = match self.follow_once(&mut pause).await {
+                Ok(()) => "its events ended".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            if self.shared.set_following(false) || is_first {
+                log::warn!("the engine is away: {error}");
+                self.mark_lost();
+                self.shared.reporter.list_changed();
+                self.tell_engines().await;
+            }
+            is_first = false;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RECONNECT.1);
+        }
+    }
+
+    /// Follows one connection to its end.
+    async fn follow_once(&self, pause: &mut Duration) -> Result<(), Error> {
+        let engine = &self.shared.engine;
+        engine.connect().await?;
+        // Changes are heard before the first look: what happens in between is not missed.
+        let mut changes = engine.changes().await?;
+        self.reconcile().await?;
+        *pause = RECONNECT.0;
+        self.shared.set_following(true);
+        self.tell_engines().await;
+        self.shared.reporter.list_changed();
+        self.reopen_lost();
+        self.clean_up().await;
+        let mut again = tokio::time::interval_at(Instant::now() + TRY_AGAIN, TRY_AGAIN);
+        loop {
+            tokio::select! {
+                change = changes.next() => match change {
+                    Some(change) => change?,
+                    None => return Ok(()),
+                },
+                _ = again.tick() => {
+                    self.clean_up().await;
+                    continue;
+                }
+            }
+            let gathered_by = Instant::now() + GATHER;
+            while let Ok(change) = tokio::time::timeout_at(gathered_by, changes.next()).await {
+                match change {
+                    Some(change) => change?,
+                    None => return Ok(()),
+                }
+            }
+            self.reconcile().await?;
+        }
+    }
+
+    async fn tell_engines(&self) {
+        let engines = self.shared.engine.survey().await;
+        self.shared.reporter.engines_changed(&engines);
+    }
+
+    /// Takes over what the engine knows of sessions, and says so when that is news.
+    pub(super) async fn reconcile(&self) -> Result<(), Error> {
+        let before = self.shared.views();
+        // What becomes ready while the engine answers is newer than the answer.
+        let ready: Vec<_> = {
+            let entries = self.shared.entries();
+            let connected = |entry: &Entry| entry.activity.connected().cloned();
+            entries
+                .iter()
+                .filter_map(|(id, entry)| Some((*id, connected(entry)?)))
+                .collect()
+        };
+        let found = self.look().await?;
+        let replaced: Vec<_> = {
+            let mut entries = self.shared.entries();
+            let names = self.shared.names().clone();
+            self.shared.take_over(&mut entries, &found, &names);
+            for (id, open) in ready {
+                let container = found.get(&id).and_then(|found| found.on_engine.container);
+                let Some(entry) = entries.get_mut(&id) else {
+                    open.agent.close();
+                    continue;
+                };
+                let current = entry.activity.connected();
+                if !current.is_some_and(|current| Arc::ptr_eq(current, &open)) {
+                    continue;
+                }
+                match container {
+                    Some(ContainerState::Running) => open.set_paused(false),
+                    Some(ContainerState::Paused) => open.set_paused(true),
+                    Some(
+                        ContainerState::Created | ContainerState::Exited | ContainerState::Unusable,
+                    )
+                    | None => {
+                        open.agent.close();
+                        entry.activity = Activity::Stopped {
+                            lost: Some(Instant::now()),
+                        };
+                    }
+                }
+            }
+            let garbage = |entry: &Entry| {
+                entry.on_engine.replaced
+                    && entry.on_engine.container.is_some()
+                    && entry.leftovers.is_empty()
+                    && !matches!(entry.activity, Activity::Provisioning { .. })
+            };
+            let garbage = entries.iter().filter(|(_, entry)| garbage(entry));
+            garbage.map(|(id, _)| *id).collect()
+        };
+        for id in replaced {
+            self.drop_replaced(id).await;
+        }
+        if self.shared.views() != before {
+            self.shared.reporter.list_changed();
+        }
+        Ok(())
+    }
+
+    /// Asks the engine which sessions it has. What was deleted while it answered is asked for again: the
+    /// answer may be older.
+    async fn look(&self) -> Result<BTreeMap<SessionId, Found>, Error> {
+        loop {
+            let deleted = self.shared.deleted.load(Ordering::SeqCst);
+            let owned = in_time("look for sessions", self.shared.engine.owned(None)).await?;
+            if self.shared.deleted.load(Ordering::SeqCst) == deleted {
+                return Ok(found(&owned));
+            }
+        }
+    }
+
+    /// Removes a container that was replaced and could not be removed then.
+    async fn drop_replaced(&self, id: SessionId) {
+        let Ok(turn) = self.with_entry(id, |entry| Arc::clone(&entry.turn)) else {
+            return;
+        };
+        let Ok(_turn) = turn.try_lock() else { return };
+        if let Err(error) = self.shared.engine.remove_container(&name_aside(id)).await {
+            log::warn!("the replaced container of {id} is still there: {error}");
+        }
+    }
+
+    /// Notes which sessions were lost with the engine.
+    fn mark_lost(&self) {
+        let mut entries = self.shared.entries();
+        for entry in entries.values_mut() {
+            if let Activity::Ready { open, .. } = &entry.activity {
+                open.agent.close();
+                entry.activity = Activity::Stopped {
+                    lost: Some(Instant::now()),
+                };
+            } else if let Activity::Stopped { lost } = &mut entry.activity {
+                *lost = lost.filter(|lost| lost.elapsed() < LAST_MOMENTS);
+            }
+        }
+    }
+
+    /// Opens the sessions again that were lost with the engine.
+    fn reopen_lost(&self) {
+        let mut entries = self.shared.entries();
+        for (id, entry) in entries.iter_mut() {
+            let Activity::Stopped { lost } = &mut entry.activity else {
+                continue;
+            };
+            let may_open = entry.on_engine.container.is_some() && entry.deletions == 0;
+            if lost.take().is_some() && may_open {
+                self.start_run(*id, entry, false);
+            }
+        }
+    }
+
+    /// Tries again to take back what runs that have ended could not.
+    async fn clean_up(&self) {
+        let untidy: Vec<_> = {
+            let entries = self.shared.entries();
+            let untidy = |entry: &Entry| {
+                !entry.leftovers.is_empty() && !matches!(entry.activity, Activity::Interrupted)
+            };
+            let untidy = entries.iter().filter(|(_, entry)| untidy(entry));
+            untidy.map(|(id, _)| *id).collect()
+        };
+        let is_tidy = untidy.is_empty();
+        for id in untidy {
+            self.take_back_leftovers(id, Nothing::IsGone).await;
+        }
+        if !is_tidy && let Err(error) = self.reconcile().await {
+            log::warn!("the list may be out of date: {error}");
+        }
+    }
+
+    /// Tries a few times to take back what a run has left. An engine that was cut off in the middle of a
+    /// call may still make what nobody finds now.
+    pub(super) fn look_after_leftovers(&self, id: SessionId) {
+        let has_some = |entry: &Entry| !entry.leftovers.is_empty();
+        if !self.with_entry(id, has_some).unwrap_or(false) {
+            return;
+        }
+        let (sessions, closing) = (self.clone(), self.shared.closing.clone());
+        self.shared.tracker.spawn(async move {
+            let looks = async {
+                for (index, pause) in LOOKS.iter().enumerate() {
+                    tokio::time::sleep(*pause).await;
+                    let nothing = if index + 1 == LOOKS.len() {
+                        Nothing::IsGone
+                    } else {
+                        Nothing::MayCome
+                    };
+                    sessions.take_back_leftovers(id, nothing).await;
+                }
+            };
+            closing.run_until_cancelled(looks).await;
+        });
+    }
+
+    async fn take_back_leftovers(&self, id: SessionId, nothing: Nothing) {
+        let Ok(turn) = self.with_entry(id, |entry| Arc::clone(&entry.turn)) else {
+            return;
+        };
+        // Whatever has the turn takes them over.
+        let Ok(_turn) = turn.try_lock() else { return };
+        let Ok(Some(record)) = self.with_entry(id, |entry| entry.leftover_record(id)) else {
+            return;
+        };
+        let (engine, journal) = (&*self.shared.engine, &self.shared.journal);
+        let attempted = take_back(engine, journal, id, record, nothing).await;
+        self.note_attempted(id, attempted);
+    }
+}
+
+impl Shared {
+    /// Makes the entries say what the engine has.
+    fn take_over(
+        &self,
+        entries: &mut BTreeMap<SessionId, Entry>,
+        found: &BTreeMap<SessionId, Found>,
+        names: &BTreeMap<SessionId, String>,
+    ) {
+        // A session that was on the engine once and is no longer has been removed from outside. One that
+        // is in the journal has not, even when it had not come as far as the engine.
+        entries.retain(|id, entry| {
+            let is_gone = !found.contains_key(id)
+                && entry.leftovers.is_empty()
+                && match entry.activity {
+                    Activity::Stopped { .. } | Activity::Ready { .. } => true,
+                    Activity::Interrupted => entry.on_engine != OnEngine::default(),
+                    Activity::Provisioning { .. }
+                    | Activity::Failed { .. }
+                    | Activity::Cancelled { .. } => false,
+                };
+            !is_gone
+        });
+        for (id, entry) in entries.iter_mut() {
+            if !found.contains_key(id) {
+                entry.on_engine = OnEngine::default();
+            }
+        }
+        for (id, found) in found {
+            let entry = entries.entry(*id).or_insert_with(|| {
+                // One that never started was being made by a process whose journal is lost.
+                let activity = match found.on_engine.container {
+                    Some(ContainerState::Created) => Activity::Interrupted,
+                    Some(_) | None => Activity::stopped(),
+                };
+                let mut entry = Entry::new(found.request.clone(), found.created.clone(), activity);
+                entry.timing = self.history().report(&id.to_string()).cloned();
+                entry
+            });
+            entry.on_engine = found.on_engine.clone();
+            if let Activity::Stopped { .. } = entry.activity {
+                entry.request = found.request.clone();
+            }
+            if let Some(name) = names.get(id) {
+                entry.request.project_name = Some(name.clone());
+            }
+        }
+    }
+
+    /// Notes whether the list is kept current by events; returns whether it was.
+    fn set_following(&self, following: bool) -> bool {
+        self.following.swap(following, Ordering::SeqCst)
+    }
+}
+
+/// Sorts what the engine has by session. What a container says of its session is newer than what the
+/// volume says.
+fn found(owned: &Owned) -> BTreeMap<SessionId, Found> {
+    let mut sessions = BTreeMap::new();
+    let mut with_container = BTreeSet::new();
+    for (name, labels) in &owned.volumes {
+        let Some((id, request, created)) = labels::read(labels) else {
+            continue;
+        };
+        // The volume of that name is the session's; another with its label is a copy that somebody made.
+        if *name != id.resource_name() {
+            continue;
+        }
+        let on_engine = OnEngine {
+            volume: true,
+            ..OnEngine::default()
+        };
+        sessions.insert(
+            id,
+            Found {
+                request,
+                created,
+                on_engine,
+            },
+        );
+    }
+    for container in &owned.containers {
+        let Some((id, request, created)) = labels::read(&container.labels) else {
+            continue;
+        };
+        let found = sessions.entry(id).or_insert_with(|| Found {
+            request: request.clone(),
+            created: created.clone(),
+            on_engine: OnEngine::default(),
+        });
+        if container.name == name_aside(id) {
+            found.on_engine.replaced = true;
+        } else if with_container.insert(id) {
+            found.on_engine.container = Some(container.state);
+            (found.request, found.created) = (request, created);
+        }
+    }
+    sessions
+}

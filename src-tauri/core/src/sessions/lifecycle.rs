@@ -1,0 +1,300 @@
+//! What is done to a session beside making it ready: stop, restart, rename, rebuild, duplicate, discard,
+//! delete. Each waits for its turn, so that the same command twice at once does no harm, and succeeds
+//! when what it wants is so already.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::entry::Activity;
+use super::{Entry, Sessions};
+use crate::engine::ContainerState;
+use crate::error::Error;
+use crate::image::ImageReference;
+use crate::journal::Undo;
+use crate::provision::{Nothing, container_of, take_back};
+use crate::session::{CreateSession, SessionId, SessionStatus, Source, check_project_name};
+
+/// How long an engine may take to stop or to remove a session. It kills what does not stop after 3 s.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+
+impl Sessions {
+    /// Stops the session's container; its files stay. Ends a run that is under way.
+    ///
+    /// # Errors
+    /// [`Error::SessionNotFound`], and what the engine answers.
+    pub async fn stop(&self, id: SessionId) -> Result<(), Error> {
+        self.know(id).await?;
+        self.cancel_run(id).await?;
+        let turn = self.with_entry(id, |entry| Arc::clone(&entry.turn))?;
+        let _turn = turn.lock().await;
+        self.close(id);
+        let engine = &self.shared.engine;
+        in_time("stop the session", async {
+            for container in engine.owned(Some(id)).await?.containers {
+                match container.state {
+                    ContainerState::Running | ContainerState::Paused => {
+                        engine.stop_container(&container.id).await?;
+                    }
+                    ContainerState::Created | ContainerState::Exited | ContainerState::Unusable => {
+                    }
+                }
+            }
+            Ok(())
+        })
+        .await?;
+        self.look_again().await;
+        Ok(())
+    }
+
+    /// Stops the session's container and makes the session ready again. Does nothing to one that is on
+    /// the way.
+    ///
+    /// # Errors
+    /// Those of [`Self::stop`] and [`Self::open`].
+    pub async fn restart(&self, id: SessionId) -> Result<SessionStatus, Error> {
+        self.know(id).await?;
+        if !self.with_entry(id, is_running)? {
+            self.stop(id).await?;
+        }
+        self.open(id).await
+    }
+
+    /// Gives a session another name. Labels cannot be changed, so the name is kept beside them until
+    /// the session gets a new container.
+    ///
+    /// # Errors
+    /// [`Error::Validation`], [`Error::SessionNotFound`].
+    pub async fn rename(&self, id: SessionId, name: &str) -> Result<String, Error> {
+        let name = name.trim();
+        if name.is_empty() {
+            return Err(Error::field("name", "must not be empty"));
+        }
+        check_project_name(name).map_err(|problem| Error::field("name", problem))?;
+        self.know(id).await?;
+        {
+            let mut entries = self.shared.entries();
+            let entry = entries
+                .get_mut(&id)
+                .ok_or_else(|| Error::SessionNotFound(id.to_string()))?;
+            entry.request.project_name = Some(name.to_owned());
+        }
+        self.change_names(|names| names.insert(id, name.to_owned()));
+        self.shared.reporter.list_changed();
+        Ok(name.to_owned())
+    }
+
+    /// Makes a new container around the same volume: from another image, or from the same with the
+    /// limits that are set now. The old container is removed when the new one is ready, and comes back
+    /// when it does not get ready. Does nothing to a session that is on the way.
+    ///
+    /// # Errors
+    /// [`Error::Validation`], [`Error::SessionNotFound`].
+    pub async fn rebuild(
+        &self,
+        id: SessionId,
+        image: Option<&str>,
+    ) -> Result<SessionStatus, Error> {
+        let image = image.map(str::trim).filter(|image| !image.is_empty());
+        let image = image.map(str::parse::<ImageReference>).transpose();
+        let image = image.map_err(|problem| Error::field("image", problem.to_string()))?;
+        self.know(id).await?;
+        let mut entries = self.shared.entries();
+        let entry = entries
+            .get_mut(&id)
+            .filter(|entry| entry.deletions == 0)
+            .ok_or_else(|| Error::SessionNotFound(id.to_string()))?;
+        if !is_running(entry) {
+            let mut request = entry.request.clone();
+            if let Some(image) = image.filter(|image| *image != request.image) {
+                // It is no longer what the template made.
+                request.template = None;
+                request.image = image;
+            }
+            self.start_run_of(id, entry, request, true);
+        }
+        Ok(entry.status(id))
+    }
+
+    /// Creates a session like another, with a copy of its files. Files that change meanwhile are copied
+    /// as they are at that moment.
+    ///
+    /// # Errors
+    /// [`Error::Validation`]; [`Error::SessionNotReady`] for one without a container to read from; what
+    /// the engine answers.
+    pub async fn duplicate(&self, id: SessionId, name: Option<&str>) -> Result<SessionId, Error> {
+        let name = name.map(str::trim).filter(|name| !name.is_empty());
+        if let Some(name) = name {
+            check_project_name(name).map_err(|problem| Error::field("project_name", problem))?;
+        }
+        self.know(id).await?;
+        let look = container_of(&*self.shared.engine, id);
+        in_time("look for the session's container", look).await?;
+        let original = self.with_entry(id, |entry| entry.session(id))?;
+        let request = self.with_entry(id, |entry| entry.request.clone())?;
+        let project_name = match name {
+            Some(name) => name.to_owned(),
+            None => format!("{} copy", original.name),
+        };
+        let request = CreateSession {
+            project_name: Some(project_name),
+            ..request
+        };
+        Ok(self.begin(request, Some(Source::Session { id })))
+    }
+
+    /// Takes back what an interrupted run has done. A session that the run was to create is gone then;
+    /// one that was there before is as it was. Does nothing to a session that is not interrupted.
+    ///
+    /// # Errors
+    /// [`Error::SessionNotFound`]; what the engine answers, and then it is tried again by itself.
+    pub async fn discard(&self, id: SessionId) -> Result<(), Error> {
+        self.know(id).await?;
+        let turn = self.with_entry(id, |entry| Arc::clone(&entry.turn))?;
+        let _turn = turn.lock().await;
+        let is_interrupted = |entry: &Entry| matches!(entry.activity, Activity::Interrupted);
+        if !self.with_entry(id, is_interrupted)? {
+            return Ok(());
+        }
+        in_time("discard the session", self.shared.engine.connect()).await?;
+        let record = {
+            let mut entries = self.shared.entries();
+            let entry = entries
+                .get_mut(&id)
+                .ok_or_else(|| Error::SessionNotFound(id.to_string()))?;
+            // The journal may be lost. Then only what was never started is known to be unfinished.
+            if entry.leftovers.is_empty()
+                && entry.on_engine.container == Some(ContainerState::Created)
+            {
+                entry.leftovers.push(Undo::RemoveContainer {
+                    name: id.resource_name(),
+                });
+            }
+            entry.activity = Activity::stopped();
+            entry.leftover_record(id)
+        };
+        let (engine, journal) = (&*self.shared.engine, &self.shared.journal);
+        let mut failure = None;
+        if let Some(record) = record {
+            let mut attempted = take_back(engine, journal, id, record, Nothing::IsGone).await;
+            failure = attempted.failure.take();
+            self.note_attempted(id, attempted);
+        } else {
+            journal.forget(id).await;
+        }
+        self.look_again().await;
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// Deletes a session with its container and its volume. Succeeds for what is gone already; never
+    /// touches what is not this session's.
+    ///
+    /// # Errors
+    /// What the engine answers; the session is still there then.
+    pub async fn delete(&self, id: SessionId) -> Result<(), Error> {
+        self.remove(id, false).await
+    }
+
+    /// Deletes a session's container and keeps its volume, from which it can be opened again.
+    ///
+    /// # Errors
+    /// Those of [`Self::delete`].
+    pub async fn delete_container(&self, id: SessionId) -> Result<(), Error> {
+        self.remove(id, true).await
+    }
+
+    async fn remove(&self, id: SessionId, keep_volume: bool) -> Result<(), Error> {
+        if let Some(entry) = self.shared.entries().get_mut(&id) {
+            entry.deletions += 1;
+        }
+        let removed = self.remove_from_engine(id, keep_volume).await;
+        if let Some(entry) = self.shared.entries().get_mut(&id) {
+            entry.deletions = entry.deletions.saturating_sub(1);
+        }
+        removed
+    }
+
+    async fn remove_from_engine(&self, id: SessionId, keep_volume: bool) -> Result<(), Error> {
+        let known = self.with_entry(id, |entry| Arc::clone(&entry.turn));
+        if known.is_ok() {
+            self.cancel_run(id).await?;
+        }
+        let turn = known.unwrap_or_default();
+        let _turn = turn.lock().await;
+        self.close(id);
+        let engine = &self.shared.engine;
+        let owned = in_time("delete the session", async {
+            let owned = engine.owned(Some(id)).await?;
+            for container in &owned.containers {
+                engine.remove_container(&container.id).await?;
+            }
+            if !keep_volume {
+                for (name, _) in &owned.volumes {
+                    engine.remove_volume(name).await?;
+                }
+            }
+            Ok(owned)
+        })
+        .await?;
+        // Whatever was to be taken back is gone now, or is to be kept.
+        self.shared.journal.forget(id).await;
+        let is_kept = keep_volume && !owned.volumes.is_empty();
+        {
+            let mut entries = self.shared.entries();
+            match entries.get_mut(&id) {
+                Some(entry) if is_kept => {
+                    entry.leftovers.clear();
+                    entry.on_engine.container = None;
+                    entry.activity = Activity::stopped();
+                }
+                Some(_) | None => {
+                    entries.remove(&id);
+                    self.shared.deleted.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+        }
+        if !is_kept {
+            self.change_names(|names| names.remove(&id));
+            let mut history = self.shared.history();
+            if history.forget_report(&id.to_string()) {
+                self.shared.keep.history(&history);
+            }
+        }
+        self.shared.reporter.list_changed();
+        Ok(())
+    }
+
+    fn change_names<T>(&self, change: impl FnOnce(&mut super::Names) -> Option<T>) {
+        let mut names = self.shared.names();
+        let before = names.len();
+        if change(&mut names).is_some() || names.len() != before {
+            self.shared.keep.names(&names);
+        }
+    }
+
+    /// Looks at the engine after a change that was made here; its events may come later.
+    async fn look_again(&self) {
+        if let Err(error) = self.reconcile().await {
+            log::warn!("the list may be out of date: {error}");
+        }
+    }
+}
+
+/// Gives up on an engine that does not answer: whoever waits for the session's turn must get it in the end.
+pub(super) async fn in_time<T>(
+    operation: &str,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let result = tokio::time::timeout(ANSWER_LIMIT, work).await;
+    result.unwrap_or_else(|_elapsed| {
+        Err(Error::EngineRefused {
+            operation: operation.to_owned(),
+            status: 0,
+            message: format!("no answer within {} s", ANSWER_LIMIT.as_secs()),
+        })
+    })
+}
+
+fn is_running(entry: &Entry) -> bool {
+    matches!(entry.activity, Activity::Provisioning { .. })
+}

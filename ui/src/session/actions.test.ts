@@ -1,0 +1,68 @@
+import { describe, expect, it } from "vitest";
+
+import { session } from "../../test/sessions";
+import type { Session } from "../bindings/Session";
+import { menuOf, type SessionActions } from "./actions";
+import { Run, UNKNOWN } from "./run.svelte";
+
+function actions(engineAnswers = true): SessionActions {
+  const act = () => {};
+  return {
+    engineAnswers,
+    open: act,
+    retry: act,
+    stop: act,
+    restart: act,
+    rename: act,
+    rebuild: act,
+    duplicate: act,
+    export: act,
+    cancelExport: act,
+    discard: act,
+    remove: act,
+    progress: act,
+    cancel: act,
+    copyName: act,
+    details: act,
+    timing: act,
+  };
+}
+
+function menu(of: Partial<Session>, engineAnswers = true) {
+  const run = new Run("s");
+  run.list(session("s", of), UNKNOWN);
+  run.seeded = true;
+  return menuOf(run, actions(engineAnswers));
+}
+
+/** The names of the entries, with a bar where a line is. */
+function names(of: Partial<Session>): string {
+  return menu(of)
+    .map((entry) => `${entry.apart ? "| " : ""}${entry.name}`)
+    .join(" ");
+}
+
+describe("the menu of a session that is", () => {
+  it.each<[string, Partial<Session>, string]>([
+    ["ready", { state: "ready" }, "stop restart | rename rebuild duplicate export | copy-name details | remove"],
+    ["stopped", { state: "stopped" }, "open | rename rebuild duplicate export | copy-name details | remove"],
+    ["only files", { state: "stopped", has_container: false }, "open | details | remove"],
+    ["on its way", { state: "provisioning" }, "progress cancel | copy-name details"],
+    ["interrupted", { state: "interrupted" }, "open discard | rename | copy-name details | remove"],
+    ["failed", { state: "failed" }, "retry | rename rebuild | copy-name details | remove"],
+    ["failed without a container", { state: "failed", has_container: false }, "retry | rename | copy-name details | remove"],
+    ["cancelled", { state: "cancelled" }, "retry | rename | copy-name details | remove"],
+  ])("%s", (_, of, entries) => expect(names(of)).toBe(entries));
+});
+
+it("without the engine only what needs none can be done", () => {
+  const possible = (of: Partial<Session>) => menu(of, false).filter((entry) => !entry.disabled).map((entry) => entry.name);
+  expect(possible({ state: "stopped" })).toEqual(["rename", "copy-name", "details"]);
+  expect(possible({ state: "interrupted" })).toEqual(["rename", "copy-name", "details"]);
+  expect(possible({ state: "failed" })).toEqual(["rename", "copy-name", "details"]);
+});
+
+it("files that are being exported are not exported twice", () => {
+  const exporting = menu({ state: "ready", export: { bytes: 1, total_bytes: 2 } });
+  expect(exporting.filter((entry) => entry.disabled).map((entry) => entry.name)).toEqual(["export"]);
+});

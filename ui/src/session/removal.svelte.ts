@@ -1,0 +1,73 @@
+// The question before a session is deleted: what would be lost, and whether its files stay.
+
+import type { ErrorReport } from "../bindings/ErrorReport";
+import type { Usage } from "../bindings/Usage";
+import { ago, bytes } from "../lib/format";
+import { reportOf } from "../lib/ipc/error";
+import type { Run } from "./run.svelte";
+
+const NOT_KNOWN: Usage = { size_bytes: null, at_least: false, modified_ms: null };
+
+export class Removal {
+  /** What would be deleted; null when nothing is asked. */
+  run = $state.raw<Run | null>(null);
+  keepFiles = $state(false);
+  /** Null while it is measured. */
+  usage = $state.raw<Usage | null>(null);
+  failure = $state.raw<ErrorReport | null>(null);
+
+  readonly #measure: (id: string) => Promise<Usage>;
+  readonly #remove: (id: string, keepFiles: boolean) => Promise<unknown>;
+
+  constructor(measure: (id: string) => Promise<Usage>, remove: (id: string, keepFiles: boolean) => Promise<unknown>) {
+    this.#measure = measure;
+    this.#remove = remove;
+  }
+
+  /** Files that were kept are all there is: they go, or nothing does. */
+  readonly mayKeep = $derived.by(() => this.run !== null && !this.run.kept);
+  readonly action = $derived.by(() => {
+    if (!this.mayKeep) return "Delete files";
+    return this.keepFiles ? "Delete container" : "Delete session and files";
+  });
+
+  async show(run: Run): Promise<void> {
+    this.run = run;
+    this.keepFiles = false;
+    this.usage = null;
+    this.failure = null;
+    let usage = NOT_KNOWN;
+    try {
+      usage = await this.#measure(run.id);
+    } catch {
+      // That the size is not known is no reason not to delete.
+    }
+    if (this.run === run) this.usage = usage;
+  }
+
+  close(): void {
+    this.run = null;
+  }
+
+  async submit(): Promise<void> {
+    const { run } = this;
+    if (run === null) return;
+    this.failure = null;
+    try {
+      await this.#remove(run.id, this.mayKeep && this.keepFiles);
+      this.run = null;
+    } catch (thrown) {
+      this.failure = reportOf(thrown);
+    }
+  }
+}
+
+/** `214 MB in /workspace, last changed 2 hours ago`, as far as it is known. */
+export function usageWords(usage: Usage | null, now: number): string {
+  if (usage === null) return "Files in `/workspace`: measuring…";
+  const { size_bytes, at_least, modified_ms } = usage;
+  const changed = modified_ms === null ? "" : `, last changed ${ago(modified_ms, now)}`;
+  if (size_bytes === null) return `How much is in \`/workspace\` is not known${changed}`;
+  if (size_bytes === 0 && !at_least) return "`/workspace` is empty";
+  return `${at_least ? "At least " : ""}${bytes(size_bytes)} in \`/workspace\`${changed}`;
+}

@@ -1,0 +1,77 @@
+import { describe, expect, it, vi } from "vitest";
+
+import { failure, session } from "../../test/sessions";
+import type { Usage } from "../bindings/Usage";
+import { CommandError } from "../lib/ipc/error";
+import { Removal, usageWords } from "./removal.svelte";
+import { Run, UNKNOWN } from "./run.svelte";
+
+const USAGE: Usage = { size_bytes: 214_000_000, at_least: false, modified_ms: 1_000 };
+const HOUR = 3_600_000;
+
+function listed(id: string, has_container = true): Run {
+  const run = new Run(id);
+  run.list(session(id, { state: "stopped", has_container }), UNKNOWN);
+  return run;
+}
+
+describe("what would be lost", () => {
+  it.each<[Usage | null, string]>([
+    [null, "Files in `/workspace`: measuring…"],
+    [{ size_bytes: 214_000_000, at_least: false, modified_ms: 10 * HOUR }, "214 MB in `/workspace`, last changed 2 hours ago"],
+    [{ size_bytes: 214_000_000, at_least: false, modified_ms: null }, "214 MB in `/workspace`"],
+    [{ size_bytes: 9_000_000, at_least: true, modified_ms: null }, "At least 9 MB in `/workspace`"],
+    [{ size_bytes: 0, at_least: false, modified_ms: 10 * HOUR }, "`/workspace` is empty"],
+    [{ size_bytes: null, at_least: false, modified_ms: null }, "How much is in `/workspace` is not known"],
+  ])("%o", (usage, words) => expect(usageWords(usage, 12 * HOUR)).toBe(words));
+
+  it("is measured when it is shown, and an answer about another session is not taken", async () => {
+    const answers = new Map<string, (usage: Usage) => void>();
+    const removal = new Removal((id) => new Promise((resolve) => answers.set(id, resolve)), () => Promise.resolve());
+    const shown = [removal.show(listed("a")), removal.show(listed("b"))];
+    expect(removal.usage).toBeNull();
+    answers.get("a")?.({ size_bytes: 1, at_least: false, modified_ms: null });
+    await shown[0];
+    expect(removal.usage).toBeNull();
+    answers.get("b")?.(USAGE);
+    await shown[1];
+    expect(removal.usage).toEqual(USAGE);
+  });
+
+  it("that cannot be measured is not known, and can be deleted all the same", async () => {
+    const remove = vi.fn(() => Promise.resolve());
+    const removal = new Removal(() => Promise.reject(new CommandError(failure("ENGINE_REFUSED"))), remove);
+    await removal.show(listed("a"));
+    expect(removal.usage).toEqual({ size_bytes: null, at_least: false, modified_ms: null });
+    await removal.submit();
+    expect([remove.mock.calls, removal.run]).toEqual([[["a", false]], null]);
+  });
+});
+
+describe("the files", () => {
+  it("stay when that is wanted, and the button says so", async () => {
+    const remove = vi.fn(() => Promise.resolve());
+    const removal = new Removal(() => Promise.resolve(USAGE), remove);
+    await removal.show(listed("a"));
+    expect([removal.mayKeep, removal.action]).toEqual([true, "Delete session and files"]);
+    removal.keepFiles = true;
+    expect(removal.action).toBe("Delete container");
+    await removal.submit();
+    expect(remove.mock.calls).toEqual([["a", true]]);
+    await removal.show(listed("b"));
+    expect(removal.keepFiles).toBe(false);
+  });
+
+  it("that were kept are all there is", async () => {
+    const removal = new Removal(() => Promise.resolve(USAGE), () => Promise.resolve());
+    await removal.show(listed("a", false));
+    expect([removal.mayKeep, removal.action]).toEqual([false, "Delete files"]);
+  });
+});
+
+it("that fails says so and stays", async () => {
+  const removal = new Removal(() => Promise.resolve(USAGE), () => Promise.reject(new CommandError(failure("ENGINE_REFUSED"))));
+  await removal.show(listed("a"));
+  await removal.submit();
+  expect([removal.run?.id, removal.failure?.error]).toEqual(["a", "ENGINE_REFUSED"]);
+});
