@@ -13,7 +13,9 @@ use std::sync::Arc;
 
 use cove_core::engine::docker::DockerEngine;
 use cove_core::sessions::{Sessions, Start};
-use tauri::{App, Manager, RunEvent};
+use tauri::plugin::TauriPlugin;
+use tauri::{App, Manager, RunEvent, Wry};
+use tauri_plugin_log::{Builder, RotationStrategy, Target, TargetKind};
 
 use crate::archives::Archives;
 use crate::ipc::EventReporter;
@@ -27,23 +29,20 @@ pub fn run() -> ExitCode {
         .plugin(tauri_plugin_single_instance::init(|app, _, _| {
             leaving::show(app);
         }))
-        .plugin(log_plugin())
         .plugin(tauri_plugin_dialog::init())
         .plugin(tauri_plugin_opener::init())
         .plugin(tauri_plugin_store::Builder::default().build())
         .invoke_handler(commands::handle)
         .on_window_event(leaving::on_window_event)
         .setup(|app| {
+            start_log(app)?;
             set_up(app);
             Ok(())
         })
         .build(tauri::generate_context!());
     let app = match app {
         Ok(app) => app,
-        Err(error) => {
-            log::error!("failed to start: {error}");
-            return ExitCode::FAILURE;
-        }
+        Err(error) => return fail(&error),
     };
     app.run(|app, event| {
         if let RunEvent::Exit = event {
@@ -52,6 +51,12 @@ pub fn run() -> ExitCode {
         }
     });
     ExitCode::SUCCESS
+}
+
+#[expect(clippy::print_stderr, reason = "there may be no log yet")]
+fn fail(error: &tauri::Error) -> ExitCode {
+    eprintln!("failed to start: {error}");
+    ExitCode::FAILURE
 }
 
 fn set_up(app: &App) {
@@ -74,9 +79,19 @@ fn set_up(app: &App) {
     tauri::async_runtime::spawn_blocking(cove_core::image::prepare);
 }
 
-/// Logs to the standard output and to the system's place for logs; `COVE_LOG=debug` says more.
-fn log_plugin() -> tauri::plugin::TauriPlugin<tauri::Wry> {
-    use tauri_plugin_log::{Builder, RotationStrategy, Target, TargetKind};
+/// Logs to the standard output and, where that can be written, to the system's place for logs.
+fn start_log(app: &App) -> tauri::Result<()> {
+    let output = || Target::new(TargetKind::Stdout);
+    let file = Target::new(TargetKind::LogDir { file_name: None });
+    if let Err(error) = app.handle().plugin(log_plugin([output(), file])) {
+        app.handle().plugin(log_plugin([output()]))?;
+        log::warn!("there is no log file: {error}");
+    }
+    Ok(())
+}
+
+/// Logs what matters; `COVE_LOG=debug` says more.
+fn log_plugin(targets: impl IntoIterator<Item = Target>) -> TauriPlugin<Wry> {
     let level = match std::env::var("COVE_LOG").as_deref() {
         Ok("debug") => log::LevelFilter::Debug,
         Ok("trace") => log::LevelFilter::Trace,
@@ -87,10 +102,7 @@ fn log_plugin() -> tauri::plugin::TauriPlugin<tauri::Wry> {
         .level_for("cove", level)
         .level_for("cove_core", level)
         .level_for(ipc::EVENT_LOG, level)
-        .targets([
-            Target::new(TargetKind::Stdout),
-            Target::new(TargetKind::LogDir { file_name: None }),
-        ])
+        .targets(targets)
         .max_file_size(2_000_000)
         .rotation_strategy(RotationStrategy::KeepOne)
         .build()

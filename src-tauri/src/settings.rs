@@ -1,18 +1,17 @@
 //! Settings, history and names, kept by `tauri-plugin-store`. Its files hold only what may be lost: one
 //! that is missing means defaults, and so does one that is damaged, which is set aside.
 
-use std::fs;
-use std::io::ErrorKind;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cove_core::error::Error;
 use cove_core::estimate::History;
 use cove_core::journal::{Journal, Record};
+use cove_core::own_file;
 use cove_core::sessions::{Keep, Names};
 use cove_core::settings::Settings;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 use tauri::{AppHandle, Manager};
 use tauri_plugin_store::{StoreExt, resolve_store_path};
 
@@ -125,41 +124,17 @@ fn read<T: DeserializeOwned>(app: &AppHandle, (file, key): (&str, &str)) -> Opti
     let path = resolve_store_path(app, file)
         .map_err(|error| log::warn!("failed to find the place of {file}: {error}"))
         .ok()?;
-    read_or_set_aside(&path, key)
+    own_file::read(&path, MOST_BYTES, |bytes| understand(bytes, key)).flatten()
 }
 
-/// Renames a file that does not hold what it should, so that the next save does not overwrite it.
-fn read_or_set_aside<T: DeserializeOwned>(path: &Path, key: &str) -> Option<T> {
-    let problem = match read_file(path, key) {
-        Ok(value) => return value,
-        Err(problem) => problem,
-    };
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(".damaged");
-    let outcome = match fs::rename(path, &aside) {
-        Ok(()) => "was set aside".to_owned(),
-        Err(error) => format!("could not be set aside: {error}"),
-    };
-    log::warn!("{} is damaged ({problem}) and {outcome}", path.display());
-    None
-}
-
-/// Returns what a file holds, or what is wrong with it. One that is not there holds nothing.
-fn read_file<T: DeserializeOwned>(path: &Path, key: &str) -> Result<Option<T>, String> {
-    let said = |error: &dyn std::fmt::Display| error.to_string();
-    let size = match fs::metadata(path) {
-        Ok(metadata) => metadata.len(),
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(said(&error)),
-    };
-    if size > MOST_BYTES {
-        return Err(format!("{size} bytes are too many"));
-    }
-    let bytes = fs::read(path).map_err(|error| said(&error))?;
-    let mut values: serde_json::Map<String, serde_json::Value> =
-        serde_json::from_slice(&bytes).map_err(|error| said(&error))?;
-    let value = values.remove(key).map(serde_json::from_value);
-    value.transpose().map_err(|error| said(&error))
+/// Returns the value, if there is one, or what is wrong with the file.
+fn understand<T: DeserializeOwned>(bytes: &[u8], key: &str) -> Result<Option<T>, String> {
+    let values = serde_json::from_slice(bytes);
+    let value = values.and_then(|mut values: Map<String, Value>| {
+        let value = values.remove(key).map(serde_json::from_value);
+        value.transpose()
+    });
+    value.map_err(|error| error.to_string())
 }
 
 fn write<T: Serialize>(
@@ -177,47 +152,21 @@ fn write<T: Serialize>(
 mod tests {
     use super::*;
 
-    /// Whether a file with these bytes stays where it is.
-    fn stays(bytes: &[u8]) -> bool {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(HISTORY.0);
-        fs::write(&path, bytes).unwrap();
-        let read = read_or_set_aside::<History>(&path, HISTORY.1);
-        let aside = folder.path().join("history.json.damaged");
-        if !path.exists() {
-            assert_eq!(fs::read(aside).unwrap(), bytes, "what was there is kept");
-            assert_eq!(read, None);
-            return false;
-        }
-        assert!(!aside.exists());
-        true
-    }
-
     #[test]
-    fn a_damaged_file_is_set_aside_and_not_lost() {
+    fn what_is_not_a_history_is_not_taken_for_one() {
         let history = serde_json::json!({ HISTORY.1: History::default() }).to_string();
-        assert!(stays(history.as_bytes()));
-        assert!(stays(b"{}"));
-        let huge = vec![b' '; 4_000_001];
+        let understood = |bytes: &[u8]| understand::<History>(bytes, HISTORY.1);
+        assert_eq!(understood(history.as_bytes()), Ok(Some(History::default())));
+        assert_eq!(understood(b"{}"), Ok(None));
         for damaged in [
             history.get(..history.len() / 2).unwrap().as_bytes(),
             b"",
             &[0, 159, 146, 150],
             br#"{"history": 7}"#,
             br#"{"history": {"lines": [1, 2]}}"#,
-            &huge,
         ] {
-            let start = damaged.get(..damaged.len().min(40)).unwrap();
-            assert!(!stays(damaged), "{:?}", String::from_utf8_lossy(start));
+            let text = String::from_utf8_lossy(damaged);
+            assert!(understood(damaged).is_err(), "{text:?}");
         }
-    }
-
-    #[test]
-    fn a_file_that_is_not_there_is_no_problem() {
-        let folder = tempfile::tempdir().unwrap();
-        assert_eq!(
-            read_file::<History>(&folder.path().join("none"), "history"),
-            Ok(None)
-        );
     }
 }

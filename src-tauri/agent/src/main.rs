@@ -7,6 +7,7 @@ fn main() -> ExitCode {
     use std::io::Write;
     use std::path::Path;
 
+    use cove_agent::init::Give;
     use cove_agent::{AGENT_DIRECTORY, VERSION, WORKSPACE, init, protocol, serve, shell, terminal};
 
     let arguments: Vec<String> = std::env::args_os()
@@ -16,7 +17,10 @@ fn main() -> ExitCode {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let (directory, workspace) = (Path::new(AGENT_DIRECTORY), Path::new(WORKSPACE));
     match *arguments {
-        ["init", "--owner", owner] => init::run(owner, directory, workspace),
+        ["init", "--owner", owner] => init::run(owner, Give::Fresh, directory, workspace),
+        ["init", "--owner", owner, "--everything"] => {
+            init::run(owner, Give::Everything, directory, workspace)
+        }
         ["serve"] => serve::run(directory, workspace),
         ["terminal", "--cols", cols, "--rows", rows] => {
             // Absurd sizes become the usual one; the window says the real one soon.
@@ -37,7 +41,7 @@ fn main() -> ExitCode {
             // Without a stderr there is nobody to tell.
             let _ = writeln!(
                 std::io::stderr(),
-                "usage: agent init --owner USER | serve | terminal --cols N --rows N | shell | version"
+                "usage: agent init --owner USER [--everything] | serve | terminal --cols N --rows N | shell | version"
             );
             ExitCode::from(2)
         }

@@ -7,6 +7,7 @@ pub mod docker;
 
 use std::collections::HashMap;
 use std::pin::Pin;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -17,6 +18,9 @@ use tokio::io::AsyncWrite;
 use crate::error::{EngineReason, Error};
 use crate::image::ImageReference;
 use crate::session::SessionId;
+
+/// How long an engine may take to stop or to remove a session. It kills what does not stop after 3 s.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
 /// A container engine. Every call talks to the engine; nothing is remembered but the connection.
 #[async_trait]
@@ -118,6 +122,21 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Runs a command in a running container, attached to its standard streams, without a TTY.
     async fn exec(&self, container: &str, spec: &ExecSpec) -> Result<Exec, Error>;
+}
+
+/// Gives up on an engine that does not answer: whoever waits for the session's turn must get it in the end.
+pub(crate) async fn in_time<T>(
+    operation: &str,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let result = tokio::time::timeout(ANSWER_LIMIT, work).await;
+    result.unwrap_or_else(|_elapsed| {
+        Err(Error::EngineRefused {
+            operation: operation.to_owned(),
+            status: 0,
+            message: format!("no answer within {} s", ANSWER_LIMIT.as_secs()),
+        })
+    })
 }
 
 /// A tar archive on its way to an engine.

@@ -139,6 +139,18 @@ impl SessionEvent {
         }
     }
 
+    /// Returns the session that it is about.
+    #[must_use]
+    pub const fn session_id(&self) -> SessionId {
+        match self {
+            Self::Progress(event) => event.session_id,
+            Self::Ready(event) => event.session_id,
+            Self::Failed(event) => event.session_id,
+            Self::Cancelled(event) => event.session_id,
+            Self::Export(event) => event.session_id,
+        }
+    }
+
     /// Returns whether this event ends its run.
     #[must_use]
     pub const fn is_terminal(&self) -> bool {

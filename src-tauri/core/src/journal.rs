@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
 use crate::labels;
+use crate::own_file;
 use crate::session::{CreateSession, SessionId, Source};
 
 /// Records of another version are set aside: an undo that is misunderstood could remove too much.
@@ -31,22 +32,27 @@ const ENDING: &str = ".json";
 pub(crate) enum Undo {
     RemoveContainer {
         name: String,
+        /// The id of the container that had the name before, and gets it back: it is not the one to remove.
+        spare: Option<String>,
     },
     RemoveVolume {
         name: String,
         /// Whether the engine was cut off while it made the volume. One that dies then leaves a volume
         /// without labels; nothing had that name before, and nobody else would choose it.
-        #[serde(default)]
         may_lack_labels: bool,
     },
+    /// These know the container by its id, whatever its name is meanwhile.
     StopContainer {
         name: String,
+        id: String,
     },
     StartContainer {
         name: String,
+        id: String,
     },
     PauseContainer {
         name: String,
+        id: String,
     },
     /// Gives a container that was set aside its name back.
     RestoreContainer {
@@ -183,11 +189,11 @@ impl Record {
 impl fmt::Display for Undo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::RemoveContainer { name } => write!(f, "Container `{name}`"),
+            Self::RemoveContainer { name, .. } => write!(f, "Container `{name}`"),
             Self::RemoveVolume { name, .. } => write!(f, "Volume `{name}`"),
-            Self::StopContainer { name } => write!(f, "Start of container `{name}`"),
-            Self::StartContainer { name } => write!(f, "Stop of container `{name}`"),
-            Self::PauseContainer { name } => write!(f, "Continuation of container `{name}`"),
+            Self::StopContainer { name, .. } => write!(f, "Start of container `{name}`"),
+            Self::StartContainer { name, .. } => write!(f, "Stop of container `{name}`"),
+            Self::PauseContainer { name, .. } => write!(f, "Continuation of container `{name}`"),
             Self::RestoreContainer { name, .. } => write!(f, "Replacement of container `{name}`"),
         }
     }
@@ -218,22 +224,15 @@ fn read_all(folder: &Path) -> Vec<Record> {
         let Some(id) = name.strip_suffix(ENDING) else {
             continue;
         };
-        match read(&path, id) {
-            Ok(record) => records.push(record),
-            Err(problem) => set_aside(&path, &problem),
-        }
+        records.extend(own_file::read(&path, MOST_BYTES, |bytes| {
+            understand(bytes, id)
+        }));
     }
     records
 }
 
-fn read(path: &Path, id: &str) -> Result<Record, String> {
-    let said = |error: &dyn fmt::Display| error.to_string();
-    let size = fs::metadata(path).map_err(|error| said(&error))?.len();
-    if size > MOST_BYTES {
-        return Err(format!("{size} bytes are too many"));
-    }
-    let bytes = fs::read(path).map_err(|error| said(&error))?;
-    let record: Record = serde_json::from_slice(&bytes).map_err(|error| said(&error))?;
+fn understand(bytes: &[u8], id: &str) -> Result<Record, String> {
+    let record: Record = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     if record.version != VERSION {
         return Err(format!("version {} is not known", record.version));
     }
@@ -241,16 +240,6 @@ fn read(path: &Path, id: &str) -> Result<Record, String> {
         Some((session, ..)) if session.to_string() == id => Ok(record),
         Some(_) | None => Err("it is not about the session of its name".to_owned()),
     }
-}
-
-fn set_aside(path: &Path, problem: &str) {
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(".damaged");
-    let outcome = match fs::rename(path, &aside) {
-        Ok(()) => "was set aside".to_owned(),
-        Err(error) => format!("could not be set aside: {error}"),
-    };
-    log::warn!("{} is damaged ({problem}) and {outcome}", path.display());
 }
 
 fn replace(path: &Path, folder: &Path, record: &Record) -> io::Result<()> {

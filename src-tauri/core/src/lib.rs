@@ -13,6 +13,7 @@ pub mod files;
 pub mod image;
 pub mod journal;
 pub mod labels;
+pub mod own_file;
 pub mod progress;
 mod provision;
 pub mod session;

@@ -27,7 +27,7 @@ pub(crate) use self::unwind::{Attempted, Late, Nothing, take_back};
 use crate::agent::{self, Agent};
 use crate::assets::Assets;
 use crate::engine::{
-    ContainerFacts, ContainerSpec, ContainerState, Engine, EngineFacts, ImageFacts, Labels,
+    ContainerFacts, ContainerSpec, ContainerState, Engine, EngineFacts, ImageFacts, Labels, in_time,
 };
 use crate::error::{Error, ImageReason};
 use crate::estimate::{History, ImageSource, RunKind};
@@ -128,6 +128,23 @@ pub(crate) fn name_aside(id: SessionId) -> String {
     format!("{}-replaced", id.resource_name())
 }
 
+/// Removes the container that a successor has replaced. One that stays is found again when the sessions
+/// are next looked at.
+pub(crate) async fn drop_replaced(engine: &dyn Engine, id: SessionId) {
+    let aside = name_aside(id);
+    let remove = async {
+        match engine.container(&aside).await? {
+            Some(container) if labels::belong_to(&container.labels, id) => {
+                engine.remove_container(&container.id).await
+            }
+            Some(_) | None => Ok(false),
+        }
+    };
+    if let Err(error) = in_time("remove the replaced container", remove).await {
+        log::warn!("container `{aside}` is still there: {error}");
+    }
+}
+
 impl Run {
     /// Waits until what is being done to the session already is over. Until then, and at the latest when
     /// the limit on standing still is reached, nothing of the run has happened.
@@ -161,7 +178,6 @@ impl Run {
             Ok(answered) => {
                 // Before anybody hears of it: a session that is in use must never be unwound.
                 unwind.forget().await;
-                self.drop_replaced().await;
                 (Outcome::Ready(answered), None)
             }
             Err(Error::Cancelled) => {
@@ -394,6 +410,7 @@ impl Run {
             let (engine, spec) = (Arc::clone(&self.engine), self.container_spec(user));
             let undo = Undo::RemoveContainer {
                 name: spec.name.clone(),
+                spare: found.container.as_ref().map(|replaced| replaced.id.clone()),
             };
             let create = create_or_take_over(engine, spec, self.id);
             unwind.effect(Some(undo), create).await?
@@ -418,7 +435,10 @@ impl Run {
             ContainerState::Running | ContainerState::Paused
         ) {
             let (engine, id) = (Arc::clone(&self.engine), container.id.clone());
-            let undo = Undo::StartContainer { name: name.clone() };
+            let undo = Undo::StartContainer {
+                name: name.clone(),
+                id: id.clone(),
+            };
             unwind
                 .effect(Some(undo), async move { engine.stop_container(&id).await })
                 .await?;
@@ -435,25 +455,6 @@ impl Run {
             .await
     }
 
-    /// Removes the container that this run or an earlier one has replaced. One that stays is found again
-    /// when the sessions are next looked at.
-    async fn drop_replaced(&self) {
-        let aside = name_aside(self.id);
-        let remove = async {
-            match self.engine.container(&aside).await? {
-                Some(container) if labels::belong_to(&container.labels, self.id) => {
-                    self.engine.remove_container(&container.id).await
-                }
-                Some(_) | None => Ok(false),
-            }
-        };
-        if self.rebuild
-            && let Err(error) = remove.await
-        {
-            log::warn!("container `{aside}` is still there: {error}");
-        }
-    }
-
     /// Makes sure that the container runs and that the agent answers from inside.
     async fn ensure_ready(
         &self,
@@ -468,7 +469,10 @@ impl Run {
         match was.map(|container| container.state) {
             Some(ContainerState::Running) => {}
             Some(ContainerState::Paused) => {
-                let undo = Undo::PauseContainer { name };
+                let undo = Undo::PauseContainer {
+                    name,
+                    id: id.clone(),
+                };
                 unwind
                     .effect(
                         Some(undo),
@@ -480,7 +484,10 @@ impl Run {
                 // A container that was there before is put back to how it was, not removed.
                 let undo = match state {
                     Some(ContainerState::Created | ContainerState::Exited) => {
-                        Some(Undo::StopContainer { name })
+                        Some(Undo::StopContainer {
+                            name,
+                            id: id.clone(),
+                        })
                     }
                     _ => None,
                 };
@@ -514,12 +521,15 @@ impl Run {
     fn container_spec(&self, user: &str) -> ContainerSpec {
         let name = self.id.resource_name();
         let project = self.request.project_name.clone();
+        let is_import = matches!(self.source, Some(Source::Archive { .. }));
         ContainerSpec {
             hostname: hostname(project.as_deref(), self.id),
             image: self.request.image.to_string(),
             command: [AGENT_PATH, "init", "--owner", user]
+                .into_iter()
+                .chain(is_import.then_some("--everything"))
                 .map(str::to_owned)
-                .to_vec(),
+                .collect(),
             environment: project
                 .map(|name| format!("COVE_PROJECT={name}"))
                 .into_iter()

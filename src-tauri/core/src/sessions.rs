@@ -33,7 +33,7 @@ use crate::event::{
 use crate::files::{self, DirContent, Encoding, FileContent};
 use crate::journal::{Journal, Record};
 use crate::progress::{Phase, Progress};
-use crate::provision::{Answered, Attempted, Monitor, Outcome, Pulls, Run};
+use crate::provision::{Answered, Attempted, Monitor, Outcome, Pulls, Run, drop_replaced};
 use crate::session::{CreateSession, Session, SessionId, SessionStatus, Source};
 use crate::settings::Settings;
 use crate::terminal::{Sink, Size, Terminal};
@@ -194,10 +194,8 @@ impl Sessions {
     /// left as it was.
     pub async fn list(&self) -> Vec<Session> {
         // While the engine's events are followed, the list is current already.
-        if !self.shared.following.load(Ordering::SeqCst)
-            && let Err(error) = self.reconcile().await
-        {
-            log::warn!("the list may be out of date: {error}");
+        if !self.shared.following.load(Ordering::SeqCst) {
+            self.look_again().await;
         }
         let mut sessions = self.shared.views();
         sessions.sort_by(|a, b| {
@@ -229,10 +227,7 @@ impl Sessions {
     pub async fn open(&self, id: SessionId) -> Result<SessionStatus, Error> {
         self.know(id).await?;
         let mut entries = self.shared.entries();
-        let entry = entries
-            .get_mut(&id)
-            .filter(|entry| entry.deletions == 0)
-            .ok_or_else(|| Error::SessionNotFound(id.to_string()))?;
+        let entry = lasting(&mut entries, id)?;
         match entry.activity {
             Activity::Provisioning { .. } => {}
             Activity::Ready { ref open, .. } if !open.is_paused() => {}
@@ -496,11 +491,15 @@ impl Sessions {
             run.inherited = inherited;
             let request = run.request.clone();
             let (outcome, late) = run.drive().await;
+            let has_replaced = rebuild && matches!(outcome, Outcome::Ready(_));
             if let Outcome::Ready(_) = outcome {
                 sessions.take_request(id, request);
             }
             sessions.settle(id, &monitor, outcome);
             drop(ended);
+            if has_replaced {
+                drop_replaced(&*sessions.shared.engine, id).await;
+            }
             if let Some(late) = late {
                 sessions.note_attempted(id, late.finish().await);
             }
@@ -727,6 +726,12 @@ impl Sessions {
             .map(read)
             .ok_or_else(|| Error::SessionNotFound(id.to_string()))
     }
+}
+
+/// Returns a session that is not about to be gone.
+fn lasting(entries: &mut BTreeMap<SessionId, Entry>, id: SessionId) -> Result<&mut Entry, Error> {
+    let entry = entries.get_mut(&id).filter(|entry| entry.deletions == 0);
+    entry.ok_or_else(|| Error::SessionNotFound(id.to_string()))
 }
 
 impl Shared {

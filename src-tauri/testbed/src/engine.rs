@@ -4,7 +4,8 @@
 //! engine's userland proxy carries them), but there is no way out to the internet.
 
 use std::fs;
-use std::io::Write as _;
+#[cfg(unix)]
+use std::io::{Read as _, Write as _};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -13,6 +14,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
 
 use crate::image::Image;
 use crate::process::{self, Guarded};
@@ -272,26 +274,53 @@ impl Engine {
     /// Returns whether the engine answers.
     #[must_use]
     pub fn answers(&self) -> bool {
-        #[cfg(unix)]
-        {
-            use std::io::Read as _;
-            let Ok(mut socket) = std::os::unix::net::UnixStream::connect(self.socket()) else {
-                return false;
-            };
-            let limit = Some(Duration::from_secs(2));
-            let mut answer = [0; 12];
-            socket.set_read_timeout(limit).is_ok()
-                && socket
-                    .write_all(b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n")
-                    .is_ok()
-                && socket.read_exact(&mut answer).is_ok()
-                && answer.ends_with(b"200")
+        self.ask("/_ping", Duration::from_secs(2))
+            .is_ok_and(|(status, _)| status == 200)
+    }
+
+    /// Asks the engine's API for something; `None` when there is no such thing. Takes a small part of the time
+    /// that the `docker` command needs.
+    ///
+    /// # Errors
+    /// When the engine does not answer, or refuses.
+    pub fn look(&self, path: &str) -> Result<Option<Value>> {
+        self.look_within(path, Duration::from_secs(30))
+    }
+
+    /// Asks as [`Self::look`] does, and waits no longer than this.
+    ///
+    /// # Errors
+    /// When the engine does not answer in time, or refuses.
+    pub fn look_within(&self, path: &str, limit: Duration) -> Result<Option<Value>> {
+        let answer = self.ask(path, limit);
+        match answer.with_context(|| format!("failed to ask for {path}"))? {
+            (200, body) => Ok(Some(serde_json::from_slice(&body)?)),
+            (404, _) => Ok(None),
+            (status, body) => bail!(
+                "{path} was answered by {status}: {}",
+                String::from_utf8_lossy(&body)
+            ),
         }
-        #[cfg(not(unix))]
-        {
-            self.run(&["version"])
-                .is_ok_and(|output| output.status.success())
-        }
+    }
+
+    /// Returns status and body. An answer to a request of HTTP 1.0 ends with its connection.
+    #[cfg(unix)]
+    fn ask(&self, path: &str, limit: Duration) -> Result<(u16, Vec<u8>)> {
+        let mut socket = std::os::unix::net::UnixStream::connect(self.socket())?;
+        socket.set_read_timeout(Some(limit))?;
+        write!(socket, "GET {path} HTTP/1.0\r\nHost: docker\r\n\r\n")?;
+        let mut answer = Vec::new();
+        socket.read_to_end(&mut answer)?;
+        let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n");
+        let body = answer.split_off(end.context("it is cut short")? + 4);
+        let status = answer.get(9..12).and_then(|code| str::from_utf8(code).ok());
+        let status = status.and_then(|code| code.parse().ok());
+        Ok((status.context("it has no status")?, body))
+    }
+
+    #[cfg(not(unix))]
+    fn ask(&self, _: &str, _: Duration) -> Result<(u16, Vec<u8>)> {
+        bail!("an engine is asked on Unix only")
     }
 
     /// Returns where the daemon of one's own engine logs.

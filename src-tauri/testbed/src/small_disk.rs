@@ -87,6 +87,16 @@ impl SmallDisk {
         &self.mount
     }
 
+    /// Lets nobody write from now on.
+    ///
+    /// # Errors
+    /// When somebody is writing.
+    pub fn make_read_only(&self) -> Result<()> {
+        run(Command::new("mount")
+            .args(["-o", "remount,ro"])
+            .arg(&self.mount))
+    }
+
     /// Takes all room but this many bytes.
     ///
     /// # Errors

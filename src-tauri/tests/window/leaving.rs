@@ -19,6 +19,12 @@ fn closing(name: &str) -> Option<(App, Proxy, String)> {
         .unwrap();
     app.window.close().unwrap();
     app.window
+        .wait("the app to hear of it", SOON, |window| {
+            let is_it = |line: &String| line.contains("the window is to be closed");
+            Ok(window.log_lines().iter().any(is_it).then_some(()))
+        })
+        .unwrap();
+    app.window
         .wait_for("[data-testid=leaving-dialog]", SOON)
         .unwrap();
     app.settle();

@@ -35,6 +35,13 @@ fn type_anew(app: &App, text: &str) {
     driver.press(&[], text).unwrap();
 }
 
+/// The file that the first session began with is in this one.
+fn check_kept(app: &App, id: &str) {
+    let parameters = json!({"id": id, "path": "/workspace/kept.txt"});
+    let read = app.invoke("read_file", &parameters);
+    assert_eq!(read["content"], "kept", "{read}");
+}
+
 #[test]
 fn a_session_is_renamed_duplicated_rebuilt_and_deleted_but_for_its_files() {
     let Some(app) = App::open_or_skip() else {
@@ -78,11 +85,7 @@ fn a_session_is_renamed_duplicated_rebuilt_and_deleted_but_for_its_files() {
         })
         .unwrap();
     assert_eq!(copy.0, "session:ready");
-    let read = app.invoke(
-        "read_file",
-        &json!({"id": copy.1, "path": "/workspace/kept.txt"}),
-    );
-    assert_eq!(read["content"], "kept", "{read}");
+    check_kept(&app, &copy.1);
 
     app.window
         .wait_gone("[data-testid=progress-modal]", SOON)
@@ -94,11 +97,7 @@ fn a_session_is_renamed_duplicated_rebuilt_and_deleted_but_for_its_files() {
     app.picture("rebuild");
     app.press("[data-testid=rebuild-dialog] [data-testid=submit]");
     assert_eq!(app.end_of(&copy.1, 1).name, "session:ready");
-    let read = app.invoke(
-        "read_file",
-        &json!({"id": copy.1, "path": "/workspace/kept.txt"}),
-    );
-    assert_eq!(read["content"], "kept", "{read}");
+    check_kept(&app, &copy.1);
 
     app.window
         .wait_gone("[data-testid=progress-modal]", SOON)
@@ -126,9 +125,5 @@ fn a_session_is_renamed_duplicated_rebuilt_and_deleted_but_for_its_files() {
     app.picture("kept");
     app.press("[data-testid=way-on]");
     assert_eq!(app.end_of(&copy.1, 2).name, "session:ready");
-    let read = app.invoke(
-        "read_file",
-        &json!({"id": copy.1, "path": "/workspace/kept.txt"}),
-    );
-    assert_eq!(read["content"], "kept", "{read}");
+    check_kept(&app, &copy.1);
 }

@@ -22,11 +22,14 @@ mod gate;
 mod hostile;
 mod images;
 mod interrupted;
+#[cfg(unix)]
 mod leaving;
 mod lifecycle;
 mod many;
 mod offline;
 mod outside;
+#[cfg(unix)]
+mod own_files;
 mod pull;
 mod reload;
 mod terminal;

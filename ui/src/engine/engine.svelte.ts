@@ -13,6 +13,14 @@ export type NextStep =
   | { kind: "copy"; label: string; command: string }
   | { kind: "probe"; label: string };
 
+/** What a place that tells of an engine's trouble needs to help. */
+export interface EngineHelp {
+  engine: Engine;
+  system: System;
+  oncopy: (text: string) => void;
+  onguide: (url: string) => void;
+}
+
 const INSTALL_GUIDES: Record<System, string> = {
   linux: "https://docs.docker.com/engine/install/",
   macos: "https://docs.docker.com/desktop/setup/install/mac-install/",

@@ -312,11 +312,11 @@ impl Undo {
     /// Says that the effect was taken back, for people.
     pub(crate) fn undone(&self) -> Undone {
         let what = match self {
-            Self::RemoveContainer { name } => format!("Removed container `{name}`"),
+            Self::RemoveContainer { name, .. } => format!("Removed container `{name}`"),
             Self::RemoveVolume { name, .. } => format!("Removed volume `{name}`"),
-            Self::StopContainer { name } => format!("Stopped container `{name}`"),
-            Self::StartContainer { name } => format!("Started container `{name}` again"),
-            Self::PauseContainer { name } => format!("Paused container `{name}` again"),
+            Self::StopContainer { name, .. } => format!("Stopped container `{name}`"),
+            Self::StartContainer { name, .. } => format!("Started container `{name}` again"),
+            Self::PauseContainer { name, .. } => format!("Paused container `{name}` again"),
             Self::RestoreContainer { name, .. } => format!("Put back container `{name}`"),
         };
         Undone {
@@ -329,16 +329,18 @@ impl Undo {
     /// and not the session's label is somebody else's, and stays.
     async fn attempt(&self, engine: &dyn Engine, owner: SessionId) -> Result<bool, Error> {
         let is_ours = |labels: &Labels| labels::belong_to(labels, owner);
-        let state_of = async |name: &str| {
+        let find = async |name: &str| {
             let found = engine.container(name).await?;
-            let found = found.filter(|container| is_ours(&container.labels));
-            Ok::<_, Error>(found.map(|container| container.state))
+            Ok::<_, Error>(found.filter(|container| is_ours(&container.labels)))
         };
+        let state_of = async |name: &str| Ok(find(name).await?.map(|container| container.state));
         let attempt = async {
             match self {
-                Self::RemoveContainer { name } => match state_of(name).await? {
-                    Some(_) => engine.remove_container(name).await,
-                    None => Ok(false),
+                Self::RemoveContainer { name, spare } => match find(name).await? {
+                    Some(container) if spare.as_ref() != Some(&container.id) => {
+                        engine.remove_container(&container.id).await
+                    }
+                    Some(_) | None => Ok(false),
                 },
                 Self::RemoveVolume {
                     name,
@@ -349,21 +351,21 @@ impl Undo {
                     }
                     Some(_) | None => Ok(false),
                 },
-                Self::StopContainer { name } => match state_of(name).await? {
+                Self::StopContainer { id, .. } => match state_of(id).await? {
                     Some(ContainerState::Running | ContainerState::Paused) => {
-                        engine.stop_container(name).await.map(|()| true)
+                        engine.stop_container(id).await.map(|()| true)
                     }
                     Some(_) | None => Ok(false),
                 },
-                Self::StartContainer { name } => match state_of(name).await? {
+                Self::StartContainer { id, .. } => match state_of(id).await? {
                     Some(ContainerState::Created | ContainerState::Exited) => {
-                        engine.start_container(name).await.map(|()| true)
+                        engine.start_container(id).await.map(|()| true)
                     }
                     Some(_) | None => Ok(false),
                 },
-                Self::PauseContainer { name } => match state_of(name).await? {
+                Self::PauseContainer { id, .. } => match state_of(id).await? {
                     Some(ContainerState::Running) => {
-                        engine.pause_container(name).await.map(|()| true)
+                        engine.pause_container(id).await.map(|()| true)
                     }
                     Some(_) | None => Ok(false),
                 },

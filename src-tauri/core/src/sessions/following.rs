@@ -9,13 +9,13 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use tokio::time::Instant;
 
-use super::entry::{Activity, Entry, OnEngine};
-use super::lifecycle::in_time;
+use super::entry::{Activity, Entry, OnEngine, OpenSession};
 use super::{Sessions, Shared};
-use crate::engine::{ContainerState, Owned};
+use crate::engine::{ContainerState, Owned, in_time};
 use crate::error::Error;
+use crate::journal::Record;
 use crate::labels;
-use crate::provision::{Nothing, name_aside, take_back};
+use crate::provision::{Nothing, drop_replaced, name_aside, take_back};
 use crate::session::{CreateSession, SessionId};
 
 /// How long after a change the engine is asked, so that a burst of changes is one question.
@@ -115,52 +115,19 @@ impl Sessions {
     /// Takes over what the engine knows of sessions, and says so when that is news.
     pub(super) async fn reconcile(&self) -> Result<(), Error> {
         let before = self.shared.views();
-        // What becomes ready while the engine answers is newer than the answer.
-        let ready: Vec<_> = {
-            let entries = self.shared.entries();
-            let connected = |entry: &Entry| entry.activity.connected().cloned();
-            entries
-                .iter()
-                .filter_map(|(id, entry)| Some((*id, connected(entry)?)))
-                .collect()
-        };
-        let found = self.look().await?;
-        let replaced: Vec<_> = {
+        let replaced = loop {
+            let deleted = self.shared.deleted.load(Ordering::SeqCst);
+            // What becomes ready while the engine answers is newer than the answer.
+            let ready = self.shared.connected();
+            let owned = in_time("look for sessions", self.shared.engine.owned(None)).await?;
             let mut entries = self.shared.entries();
-            let names = self.shared.names().clone();
-            self.shared.take_over(&mut entries, &found, &names);
-            for (id, open) in ready {
-                let container = found.get(&id).and_then(|found| found.on_engine.container);
-                let Some(entry) = entries.get_mut(&id) else {
-                    open.agent.close();
-                    continue;
-                };
-                let current = entry.activity.connected();
-                if !current.is_some_and(|current| Arc::ptr_eq(current, &open)) {
-                    continue;
-                }
-                match container {
-                    Some(ContainerState::Running) => open.set_paused(false),
-                    Some(ContainerState::Paused) => open.set_paused(true),
-                    Some(
-                        ContainerState::Created | ContainerState::Exited | ContainerState::Unusable,
-                    )
-                    | None => {
-                        open.agent.close();
-                        entry.activity = Activity::Stopped {
-                            lost: Some(Instant::now()),
-                        };
-                    }
-                }
+            // What was deleted meanwhile may be in the answer still: the engine is asked again.
+            if self.shared.deleted.load(Ordering::SeqCst) == deleted {
+                let found = found(&owned);
+                self.shared.take_over(&mut entries, &found);
+                stop_lost(&mut entries, &found, ready);
+                break replaced(&entries);
             }
-            let garbage = |entry: &Entry| {
-                entry.on_engine.replaced
-                    && entry.on_engine.container.is_some()
-                    && entry.leftovers.is_empty()
-                    && !matches!(entry.activity, Activity::Provisioning { .. })
-            };
-            let garbage = entries.iter().filter(|(_, entry)| garbage(entry));
-            garbage.map(|(id, _)| *id).collect()
         };
         for id in replaced {
             self.drop_replaced(id).await;
@@ -171,15 +138,11 @@ impl Sessions {
         Ok(())
     }
 
-    /// Asks the engine which sessions it has. What was deleted while it answered is asked for again: the
-    /// answer may be older.
-    async fn look(&self) -> Result<BTreeMap<SessionId, Found>, Error> {
-        loop {
-            let deleted = self.shared.deleted.load(Ordering::SeqCst);
-            let owned = in_time("look for sessions", self.shared.engine.owned(None)).await?;
-            if self.shared.deleted.load(Ordering::SeqCst) == deleted {
-                return Ok(found(&owned));
-            }
+    /// Looks at the engine, whose events may come later or not at all. The list is left as it was when the
+    /// engine does not answer.
+    pub(super) async fn look_again(&self) {
+        if let Err(error) = self.reconcile().await {
+            log::warn!("the list may be out of date: {error}");
         }
     }
 
@@ -189,9 +152,7 @@ impl Sessions {
             return;
         };
         let Ok(_turn) = turn.try_lock() else { return };
-        if let Err(error) = self.shared.engine.remove_container(&name_aside(id)).await {
-            log::warn!("the replaced container of {id} is still there: {error}");
-        }
+        drop_replaced(&*self.shared.engine, id).await;
     }
 
     /// Notes which sessions were lost with the engine.
@@ -237,8 +198,8 @@ impl Sessions {
         for id in untidy {
             self.take_back_leftovers(id, Nothing::IsGone).await;
         }
-        if !is_tidy && let Err(error) = self.reconcile().await {
-            log::warn!("the list may be out of date: {error}");
+        if !is_tidy {
+            self.look_again().await;
         }
     }
 
@@ -275,20 +236,46 @@ impl Sessions {
         let Ok(Some(record)) = self.with_entry(id, |entry| entry.leftover_record(id)) else {
             return;
         };
+        // What cannot be taken back is told with the list.
+        let _ = self.take_back(id, record, nothing).await;
+    }
+
+    /// Takes back what a record holds, and notes what came of it. Whoever calls has the session's turn.
+    ///
+    /// # Errors
+    /// What the engine answered first; what is left is tried again by itself.
+    pub(super) async fn take_back(
+        &self,
+        id: SessionId,
+        record: Record,
+        nothing: Nothing,
+    ) -> Result<(), Error> {
         let (engine, journal) = (&*self.shared.engine, &self.shared.journal);
-        let attempted = take_back(engine, journal, id, record, nothing).await;
+        let mut attempted = take_back(engine, journal, id, record, nothing).await;
+        let failure = attempted.failure.take();
         self.note_attempted(id, attempted);
+        failure.map_or(Ok(()), Err)
     }
 }
 
 impl Shared {
+    /// Returns the connections that there are.
+    fn connected(&self) -> Vec<(SessionId, Arc<OpenSession>)> {
+        let entries = self.entries();
+        let connected = |entry: &Entry| entry.activity.connected().cloned();
+        entries
+            .iter()
+            .filter_map(|(id, entry)| Some((*id, connected(entry)?)))
+            .collect()
+    }
+
     /// Makes the entries say what the engine has.
     fn take_over(
         &self,
         entries: &mut BTreeMap<SessionId, Entry>,
         found: &BTreeMap<SessionId, Found>,
-        names: &BTreeMap<SessionId, String>,
     ) {
+        let names = self.names().clone();
         // A session that was on the engine once and is no longer has been removed from outside. One that
         // is in the journal has not, even when it had not come as far as the engine.
         entries.retain(|id, entry| {
@@ -333,6 +320,48 @@ impl Shared {
     fn set_following(&self, following: bool) -> bool {
         self.following.swap(following, Ordering::SeqCst)
     }
+}
+
+/// Notes which of these connections were lost or are held up.
+fn stop_lost(
+    entries: &mut BTreeMap<SessionId, Entry>,
+    found: &BTreeMap<SessionId, Found>,
+    ready: Vec<(SessionId, Arc<OpenSession>)>,
+) {
+    for (id, open) in ready {
+        let container = found.get(&id).and_then(|found| found.on_engine.container);
+        let Some(entry) = entries.get_mut(&id) else {
+            open.agent.close();
+            continue;
+        };
+        let current = entry.activity.connected();
+        if !current.is_some_and(|current| Arc::ptr_eq(current, &open)) {
+            continue;
+        }
+        match container {
+            Some(ContainerState::Running) => open.set_paused(false),
+            Some(ContainerState::Paused) => open.set_paused(true),
+            Some(ContainerState::Created | ContainerState::Exited | ContainerState::Unusable)
+            | None => {
+                open.agent.close();
+                entry.activity = Activity::Stopped {
+                    lost: Some(Instant::now()),
+                };
+            }
+        }
+    }
+}
+
+/// Returns the sessions whose replaced container is still there and has no more use.
+fn replaced(entries: &BTreeMap<SessionId, Entry>) -> Vec<SessionId> {
+    let is_garbage = |entry: &Entry| {
+        entry.on_engine.replaced
+            && entry.on_engine.container.is_some()
+            && entry.leftovers.is_empty()
+            && !matches!(entry.activity, Activity::Provisioning { .. })
+    };
+    let garbage = entries.iter().filter(|(_, entry)| is_garbage(entry));
+    garbage.map(|(id, _)| *id).collect()
 }
 
 /// Sorts what the engine has by session. What a container says of its session is newer than what the

@@ -4,19 +4,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use super::entry::Activity;
-use super::{Entry, Sessions};
-use crate::engine::ContainerState;
+use super::{Entry, Sessions, lasting};
+use crate::engine::{ContainerState, in_time};
 use crate::error::Error;
 use crate::image::ImageReference;
 use crate::journal::Undo;
-use crate::provision::{Nothing, container_of, take_back};
-use crate::session::{CreateSession, SessionId, SessionStatus, Source, check_project_name};
-
-/// How long an engine may take to stop or to remove a session. It kills what does not stop after 3 s.
-const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+use crate::provision::{Nothing, container_of};
+use crate::session::{SessionId, SessionStatus, Source, check_project_name};
 
 impl Sessions {
     /// Stops the session's container; its files stay. Ends a run that is under way.
@@ -100,10 +96,7 @@ impl Sessions {
         let image = image.map_err(|problem| Error::field("image", problem.to_string()))?;
         self.know(id).await?;
         let mut entries = self.shared.entries();
-        let entry = entries
-            .get_mut(&id)
-            .filter(|entry| entry.deletions == 0)
-            .ok_or_else(|| Error::SessionNotFound(id.to_string()))?;
+        let entry = lasting(&mut entries, id)?;
         if !is_running(entry) {
             let mut request = entry.request.clone();
             if let Some(image) = image.filter(|image| *image != request.image) {
@@ -130,16 +123,12 @@ impl Sessions {
         self.know(id).await?;
         let look = container_of(&*self.shared.engine, id);
         in_time("look for the session's container", look).await?;
-        let original = self.with_entry(id, |entry| entry.session(id))?;
-        let request = self.with_entry(id, |entry| entry.request.clone())?;
-        let project_name = match name {
+        let (original, mut request) =
+            self.with_entry(id, |entry| (entry.session(id), entry.request.clone()))?;
+        request.project_name = Some(match name {
             Some(name) => name.to_owned(),
             None => format!("{} copy", original.name),
-        };
-        let request = CreateSession {
-            project_name: Some(project_name),
-            ..request
-        };
+        });
         Ok(self.begin(request, Some(Source::Session { id })))
     }
 
@@ -168,22 +157,20 @@ impl Sessions {
             {
                 entry.leftovers.push(Undo::RemoveContainer {
                     name: id.resource_name(),
+                    spare: None,
                 });
             }
             entry.activity = Activity::stopped();
             entry.leftover_record(id)
         };
-        let (engine, journal) = (&*self.shared.engine, &self.shared.journal);
-        let mut failure = None;
-        if let Some(record) = record {
-            let mut attempted = take_back(engine, journal, id, record, Nothing::IsGone).await;
-            failure = attempted.failure.take();
-            self.note_attempted(id, attempted);
+        let taken_back = if let Some(record) = record {
+            self.take_back(id, record, Nothing::IsGone).await
         } else {
-            journal.forget(id).await;
-        }
+            self.shared.journal.forget(id).await;
+            Ok(())
+        };
         self.look_again().await;
-        failure.map_or(Ok(()), Err)
+        taken_back
     }
 
     /// Deletes a session with its container and its volume. Succeeds for what is gone already; never
@@ -271,28 +258,6 @@ impl Sessions {
             self.shared.keep.names(&names);
         }
     }
-
-    /// Looks at the engine after a change that was made here; its events may come later.
-    async fn look_again(&self) {
-        if let Err(error) = self.reconcile().await {
-            log::warn!("the list may be out of date: {error}");
-        }
-    }
-}
-
-/// Gives up on an engine that does not answer: whoever waits for the session's turn must get it in the end.
-pub(super) async fn in_time<T>(
-    operation: &str,
-    work: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
-    let result = tokio::time::timeout(ANSWER_LIMIT, work).await;
-    result.unwrap_or_else(|_elapsed| {
-        Err(Error::EngineRefused {
-            operation: operation.to_owned(),
-            status: 0,
-            message: format!("no answer within {} s", ANSWER_LIMIT.as_secs()),
-        })
-    })
 }
 
 fn is_running(entry: &Entry) -> bool {

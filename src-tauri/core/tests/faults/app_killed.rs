@@ -12,7 +12,7 @@ use cove_core::session::{SessionId, SessionState};
 use cove_core::settings::Settings;
 use cove_testbed::{EngineFault, FaultRecord, Target};
 
-use crate::support::{App, Book, Ground, Kept, Plot, note, one_of, random, seeds, up_to};
+use crate::support::{App, Book, Ground, Kept, note, one_of, random, seeds, up_to};
 
 /// The environment of a process that is this test itself, as the app that is to be killed: the engine's address, the
 /// journal's folder, and the image of a session to create or the id of one to open.
@@ -263,11 +263,7 @@ async fn an_app_that_is_killed_at_any_moment_loses_nothing_and_leaves_nothing() 
     if let Ok(engine) = std::env::var(CHILD[0]) {
         return be_victim(&engine).await;
     }
-    let plot = Plot {
-        running: true,
-        ..Plot::default()
-    };
-    let Some(ground) = Ground::new(plot) else {
+    let Some(ground) = Ground::with_running() else {
         return;
     };
     let ground = Arc::new(ground);

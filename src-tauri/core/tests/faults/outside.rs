@@ -12,7 +12,7 @@ use cove_core::terminal::Size;
 use cove_testbed::FaultRecord;
 use tokio::time::Instant;
 
-use crate::support::{App, Book, Ground, Kept, Plot, one_of, random, seeds, up_to};
+use crate::support::{App, Book, Ground, Kept, note, one_of, random, seeds, up_to};
 
 /// How long a call may take.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -211,6 +211,15 @@ async fn check(ground: &Arc<Ground>, app: &App, seed: u64) -> FaultRecord {
     }
     // What is done in the end must not meet what comes next.
     acting.join().unwrap();
+    if act == Act::Pause && is_stuck(ground, id) {
+        note(&format!(
+            "seed {seed}: the engine hangs by itself, so what is on it is not judged"
+        ));
+        "unjudged".clone_into(&mut record.outcome);
+        record.broken = problems.join("; ");
+        record.bystanders = ground.bystanders.touched();
+        return record;
+    }
     if problems.is_empty() {
         match finish(ground, app, &kept, act, &mut record).await {
             Ok(()) => {}
@@ -238,6 +247,14 @@ async fn check(ground: &Arc<Ground>, app: &App, seed: u64) -> FaultRecord {
         }
     }
     record
+}
+
+/// Returns whether the engine has locked itself out of a container. Docker 20.10 does, until it is killed, when a
+/// pause meets the start of a command: it waits for the frozen command with the container's lock in its hand, so
+/// that it can neither look at the container nor continue, stop or remove it.
+fn is_stuck(ground: &Ground, id: SessionId) -> bool {
+    let path = format!("/containers/{}/json", id.resource_name());
+    ground.engine.look_within(&path, LIMIT).is_err()
 }
 
 /// The session can be opened and has its files, or it is clearly gone with its volume.
@@ -273,11 +290,7 @@ async fn finish(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_is_done_to_a_session_from_outside_is_told_and_no_call_hangs() {
-    let plot = Plot {
-        running: true,
-        ..Plot::default()
-    };
-    let Some(ground) = Ground::new(plot) else {
+    let Some(ground) = Ground::with_running() else {
         return;
     };
     let ground = Arc::new(ground);

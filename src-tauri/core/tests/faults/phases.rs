@@ -300,6 +300,24 @@ fn judge(record: &mut FaultRecord, plan: &Plan, struck: Option<&str>, end: &Sess
     false
 }
 
+/// Ends the fault, judges how the run ended, and returns whether it became ready.
+async fn settle(
+    ground: &Ground,
+    app: &App,
+    armed: &Armed,
+    plan: &Plan,
+    record: &mut FaultRecord,
+    end: &SessionEvent,
+) -> bool {
+    app.quiet();
+    let took = armed.over().await;
+    let struck = ground.proxy.calm();
+    let is_ready = judge(record, plan, struck.as_deref(), end);
+    record.cancel = took.filter(|_| record.outcome == "cancelled");
+    ground.repair();
+    is_ready
+}
+
 /// A new session: it becomes ready, or nothing is left of it; and whatever it became, it can be retried and deleted.
 async fn create(ground: &Arc<Ground>, app: &App, kept: SessionId, mut plan: Plan) -> FaultRecord {
     let mut record = plan.record("create");
@@ -341,13 +359,7 @@ async fn finish_new(
     id: SessionId,
 ) -> Result<(), String> {
     let end = app.end(id).await?;
-    app.quiet();
-    let took = armed.over().await;
-    let struck = ground.proxy.calm();
-    let is_ready = judge(record, plan, struck.as_deref(), &end);
-    record.cancel = took.filter(|_| record.outcome == "cancelled");
-    ground.repair();
-    if !is_ready {
+    if !settle(ground, app, armed, plan, record, &end).await {
         record.leftovers = ground.leftovers(id).await;
     }
     if plan.random.number().is_multiple_of(2) {
@@ -388,13 +400,7 @@ async fn finish_open(
     had_container: bool,
 ) -> Result<(), String> {
     let end = app.open(kept.id).await?;
-    app.quiet();
-    let took = armed.over().await;
-    let struck = ground.proxy.calm();
-    let is_ready = judge(record, plan, struck.as_deref(), &end);
-    record.cancel = took.filter(|_| record.outcome == "cancelled");
-    ground.repair();
-    if !is_ready {
+    if !settle(ground, app, armed, plan, record, &end).await {
         let before = Left {
             containers: usize::from(had_container),
             volumes: 1,
@@ -439,11 +445,7 @@ async fn run_all(ground: Ground, faults: &[Fault], seeds: std::ops::Range<u64>) 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_breaks_in_any_phase_nothing_is_left_and_no_file_is_lost() {
-    let plot = Plot {
-        running: true,
-        ..Plot::default()
-    };
-    if let Some(ground) = Ground::new(plot) {
+    if let Some(ground) = Ground::with_running() {
         run_all(ground, &ON_A_LINE, seeds(60)).await;
     }
 }

@@ -273,7 +273,7 @@ impl App {
             loop {
                 let end = {
                     let events = self.heard.events.lock().unwrap();
-                    let mut of_id = events.iter().filter(|event| id_of(event) == id);
+                    let mut of_id = events.iter().filter(|event| event.session_id() == id);
                     of_id.find(|event| event.is_terminal()).cloned()
                 };
                 if let Some(end) = end {
@@ -297,16 +297,6 @@ impl App {
     pub(crate) async fn delete(&self, id: SessionId) -> Result<(), String> {
         let deleted = self.sessions.delete(id).await;
         deleted.map_err(|error| format!("it could not be deleted: {error}"))
-    }
-}
-
-pub(crate) fn id_of(event: &SessionEvent) -> SessionId {
-    match event {
-        SessionEvent::Progress(event) => event.session_id,
-        SessionEvent::Ready(event) => event.session_id,
-        SessionEvent::Failed(event) => event.session_id,
-        SessionEvent::Cancelled(event) => event.session_id,
-        SessionEvent::Export(event) => event.session_id,
     }
 }
 
@@ -375,6 +365,14 @@ pub(crate) struct Plot {
 }
 
 impl Ground {
+    /// Starts an engine on which a container of somebody else's runs.
+    pub(crate) fn with_running() -> Option<Self> {
+        Self::new(Plot {
+            running: true,
+            ..Plot::default()
+        })
+    }
+
     /// Starts an engine; `None` when none can be started, which is then noted.
     pub(crate) fn new(plot: Plot) -> Option<Self> {
         if let Some(reason) = Engine::cannot_start() {

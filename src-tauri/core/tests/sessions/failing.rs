@@ -39,7 +39,7 @@ async fn a_missing_image_fails_and_becomes_ready_by_retry_when_it_appears() {
     );
     registry.publish(TestImage::Tiny).unwrap();
     let run = app.open(id, 2).await;
-    assert_eq!(crate::support::id_of(&run[0].event), id);
+    assert_eq!(run[0].event.session_id(), id);
 }
 
 #[tokio::test(flavor = "multi_thread")]

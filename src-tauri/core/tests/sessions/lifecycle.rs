@@ -271,8 +271,14 @@ async fn a_rebuilt_session_has_a_new_container_and_the_old_files() {
     assert_eq!(container["HostConfig"]["Memory"], 64 << 20);
     let content = app.sessions.read_file(id, "/workspace/file").await.unwrap();
     assert_eq!(content.content, "kept\n");
-    let left = app.engine().resources_of(&id.to_string()).unwrap();
-    assert_eq!((left.containers.len(), left.volumes.len()), (1, 1));
+    // The old container goes when the new one is ready.
+    eventually("the end of the old container", || {
+        let left = app.engine().resources_of(&id.to_string()).unwrap();
+        assert_eq!(left.volumes.len(), 1);
+        (left.containers.len() == 1).then_some(())
+    })
+    .await;
+    assert_eq!(app.inspect(id)["Id"], container["Id"]);
     let refused = app.sessions.rebuild(id, Some("Not An Image")).await;
     assert!(matches!(refused, Err(Error::Validation(_))), "{refused:?}");
     app.sessions.delete(id).await.unwrap();
@@ -383,12 +389,26 @@ async fn files_go_out_as_an_archive_and_come_back_into_another_session() {
     check_ready(&app.heard.run(import, 1).await);
     assert_eq!(app.sh(import, sum), app.sh(id, sum));
 
+    // Who owned the files where they come from is nobody here: they are the image's user's.
+    app.sh(id, "cd /workspace; chown -R 501:20 .; chmod -R go-w .");
+    app.sessions.export(id, path.clone()).await.unwrap();
+    assert_eq!(exported(id, 1).await, ExportOutcome::Done);
+    let source = Source::Archive { path: path.clone() };
+    let image = shared_registry().reference(TestImage::NonRoot);
+    let request_of = serde_json::json!({ "workspace_id": "tests", "image": image });
+    let others = app.sessions.create_from(&request_of, Some(source)).unwrap();
+    app.adopt(others);
+    check_ready(&app.heard.run(others, 1).await);
+    let change = "cd /workspace; echo more >> src/a; mv big bigger; cat src/a";
+    let (done, text) = app.exec(others, "1234", &["sh", "-c", change]);
+    assert!(done && text == "hello\nmore", "{text}");
+
     // What cannot be written leaves no half archive, and what is no archive leaves no session.
     app.sessions
         .export(id, folder.path().join("none/x.tar"))
         .await
         .unwrap();
-    assert_eq!(exported(id, 1).await, ExportOutcome::Failed);
+    assert_eq!(exported(id, 2).await, ExportOutcome::Failed);
     std::fs::write(&path, "this is no archive").unwrap();
     let source = Source::Archive { path };
     let wrong = app.sessions.create_from(&request, Some(source)).unwrap();

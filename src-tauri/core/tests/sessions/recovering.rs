@@ -95,8 +95,8 @@ async fn ready(app: &App) -> SessionId {
     id
 }
 
-#[test]
-fn a_session_whose_creation_was_killed_is_interrupted_and_resumes() {
+/// Kills a creation in each phase that does something, and goes on with the next app.
+fn kill_in_each_phase(go_on: &impl AsyncFn(&App, SessionId, Phase)) {
     for phase in [
         Phase::PullingImage,
         Phase::CreatingVolume,
@@ -106,37 +106,29 @@ fn a_session_whose_creation_was_killed_is_interrupted_and_resumes() {
         let Some(killed) = kill(phase, nothing, create) else {
             return;
         };
-        let (next, id) = (&killed.next, killed.id);
-        killed.runtime.block_on(async {
-            assert_eq!(
-                state(next, id).await,
-                Some(SessionState::Interrupted),
-                "{phase:?}"
-            );
-            check_ready(&next.open(id, 1).await);
-            next.sessions.delete(id).await.unwrap();
-            next.check_nothing_is_left(id);
-        });
+        let next = go_on(&killed.next, killed.id, phase);
+        killed.runtime.block_on(next);
     }
 }
 
 #[test]
+fn a_session_whose_creation_was_killed_is_interrupted_and_resumes() {
+    kill_in_each_phase(&async |next: &App, id, phase| {
+        let state = state(next, id).await;
+        assert_eq!(state, Some(SessionState::Interrupted), "{phase:?}");
+        check_ready(&next.open(id, 1).await);
+        next.sessions.delete(id).await.unwrap();
+        next.check_nothing_is_left(id);
+    });
+}
+
+#[test]
 fn a_session_whose_creation_was_killed_can_be_discarded_without_a_trace() {
-    for phase in [
-        Phase::PullingImage,
-        Phase::CreatingContainer,
-        Phase::StartingContainer,
-    ] {
-        let Some(killed) = kill(phase, nothing, create) else {
-            return;
-        };
-        let (next, id) = (&killed.next, killed.id);
-        killed.runtime.block_on(async {
-            next.sessions.discard(id).await.unwrap();
-            next.check_nothing_is_left(id);
-            assert_eq!(state(next, id).await, None, "{phase:?}");
-        });
-    }
+    kill_in_each_phase(&async |next: &App, id, phase| {
+        next.sessions.discard(id).await.unwrap();
+        next.check_nothing_is_left(id);
+        assert_eq!(state(next, id).await, None, "{phase:?}");
+    });
 }
 
 #[test]

@@ -68,7 +68,9 @@ impl Heard {
     /// Returns what was heard of a session.
     pub(crate) fn of(&self, id: SessionId) -> Vec<Moment> {
         let moments = self.moments.lock().unwrap();
-        let of_id = moments.iter().filter(|moment| id_of(&moment.event) == id);
+        let of_id = moments
+            .iter()
+            .filter(|moment| moment.event.session_id() == id);
         of_id.cloned().collect()
     }
 
@@ -341,16 +343,6 @@ pub(crate) fn own_engine() -> Option<Arc<testbed::Engine>> {
 /// Returns the registry that all tests share, without a password.
 pub(crate) fn shared_registry() -> testbed::Registry {
     testbed::Registry::from_env().expect("whoever starts an engine for all starts a registry too")
-}
-
-pub(crate) fn id_of(event: &SessionEvent) -> SessionId {
-    match event {
-        SessionEvent::Progress(event) => event.session_id,
-        SessionEvent::Ready(event) => event.session_id,
-        SessionEvent::Failed(event) => event.session_id,
-        SessionEvent::Cancelled(event) => event.session_id,
-        SessionEvent::Export(event) => event.session_id,
-    }
 }
 
 pub(crate) fn seq_of(event: &SessionEvent) -> u64 {

@@ -2,6 +2,7 @@
 //! down what it was asked and when.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -55,10 +56,12 @@ pub(crate) struct FakeEngine {
     has_image: Mutex<bool>,
     /// Whether nobody answers at all.
     is_away: Mutex<bool>,
-    /// By container, what ends the commands that run in it.
+    /// By a container's id, what ends the commands that run in it.
     running: Mutex<HashMap<String, CancellationToken>>,
     volumes: Mutex<HashMap<String, Labels>>,
-    containers: Mutex<HashMap<String, ContainerFacts>>,
+    containers: Mutex<Vec<ContainerFacts>>,
+    /// How many containers there have been.
+    created: AtomicUsize,
 }
 
 impl FakeEngine {
@@ -77,6 +80,7 @@ impl FakeEngine {
             running: Mutex::default(),
             volumes: Mutex::default(),
             containers: Mutex::default(),
+            created: AtomicUsize::new(0),
         })
     }
 
@@ -118,14 +122,12 @@ impl FakeEngine {
 
     /// Somebody else removes the container.
     pub(crate) fn remove(&self, name: &str) {
-        self.end_commands(name);
-        self.containers.lock().unwrap().remove(name);
+        self.take_container(name);
     }
 
     /// Returns what the container does, if there is one.
     pub(crate) fn container_state(&self, name: &str) -> Option<ContainerState> {
-        let containers = self.containers.lock().unwrap();
-        containers.get(name).map(|container| container.state)
+        self.find(name).map(|container| container.state)
     }
 
     /// Returns whether there is such a volume.
@@ -220,33 +222,46 @@ impl FakeEngine {
         }
     }
 
-    fn end_commands(&self, name: &str) {
-        if let Some(commands) = self.running.lock().unwrap().remove(name) {
+    /// Finds a container by its name or its id.
+    fn find(&self, container: &str) -> Option<ContainerFacts> {
+        let containers = self.containers.lock().unwrap();
+        containers
+            .iter()
+            .find(|facts| is(facts, container))
+            .cloned()
+    }
+
+    fn end_commands(&self, container: &str) {
+        if let Some(facts) = self.find(container)
+            && let Some(commands) = self.running.lock().unwrap().remove(&facts.id)
+        {
             commands.cancel();
         }
     }
 
-    /// A name is an id here, so that a renamed container has another id too.
-    fn rename(&self, container: &str, name: &str) -> Result<(), Error> {
+    /// Takes a container away, and returns whether there was one.
+    fn take_container(&self, container: &str) -> bool {
+        self.end_commands(container);
         let mut containers = self.containers.lock().unwrap();
-        if containers.contains_key(name) {
+        let before = containers.len();
+        containers.retain(|facts| !is(facts, container));
+        containers.len() < before
+    }
+
+    fn rename(&self, container: &str, name: &str) -> Result<(), Error> {
+        if self.find(name).is_some() {
             return Err(refused("rename the container", "the name is in use"));
         }
-        let Some(mut facts) = containers.remove(container) else {
-            return Err(refused(
-                "rename the container",
-                "there is no such container",
-            ));
-        };
-        name.clone_into(&mut facts.id);
-        name.clone_into(&mut facts.name);
-        containers.insert(name.to_owned(), facts);
-        drop(containers);
-        let mut running = self.running.lock().unwrap();
-        if let Some(commands) = running.remove(container) {
-            running.insert(name.to_owned(), commands);
-        }
+        self.must_exist("rename the container", container)?;
+        self.change(container, |facts| name.clone_into(&mut facts.name));
         Ok(())
+    }
+
+    fn change(&self, container: &str, change: impl FnOnce(&mut ContainerFacts)) {
+        let mut containers = self.containers.lock().unwrap();
+        if let Some(facts) = containers.iter_mut().find(|facts| is(facts, container)) {
+            change(facts);
+        }
     }
 
     fn ensure_volume(&self, name: &str, labels: &Labels) {
@@ -266,10 +281,12 @@ impl FakeEngine {
         if !matches!(state, ContainerState::Running | ContainerState::Paused) {
             self.end_commands(name);
         }
-        if let Some(container) = self.containers.lock().unwrap().get_mut(name) {
-            container.state = state;
-        }
+        self.change(name, |facts| facts.state = state);
     }
+}
+
+fn is(facts: &ContainerFacts, container: &str) -> bool {
+    facts.name == container || facts.id == container
 }
 
 /// The answer of a call that has happened.
@@ -381,7 +398,9 @@ impl Engine for FakeEngine {
 
     async fn remove_volume(&self, name: &str) -> Result<bool, Error> {
         let answer = self.act("remove_volume").await?;
-        if self.containers.lock().unwrap().contains_key(name) {
+        // A container that was set aside uses it too.
+        let uses = |facts: &ContainerFacts| facts.name.starts_with(name);
+        if self.containers.lock().unwrap().iter().any(uses) {
             return Err(refused("remove the volume", "volume is in use"));
         }
         let existed = self.volumes.lock().unwrap().remove(name).is_some();
@@ -390,7 +409,7 @@ impl Engine for FakeEngine {
 
     async fn container(&self, name: &str) -> Result<Option<ContainerFacts>, Error> {
         self.act("container").await?;
-        Ok(self.containers.lock().unwrap().get(name).cloned())
+        Ok(self.find(name))
     }
 
     async fn create_container(&self, spec: &ContainerSpec) -> Result<String, Error> {
@@ -400,18 +419,16 @@ impl Engine for FakeEngine {
         }
         // An engine makes the volume that a container wants, without labels.
         self.ensure_volume(&spec.volume.0, &Labels::new());
+        let id = format!("id-{}", self.created.fetch_add(1, Ordering::SeqCst));
         let facts = ContainerFacts {
-            id: spec.name.clone(),
+            id: id.clone(),
             name: spec.name.clone(),
             labels: spec.labels.clone(),
             state: ContainerState::Created,
             exit_code: 0,
         };
-        self.containers
-            .lock()
-            .unwrap()
-            .insert(spec.name.clone(), facts);
-        answer.give(spec.name.clone()).await
+        self.containers.lock().unwrap().push(facts);
+        answer.give(id).await
     }
 
     async fn rename_container(&self, container: &str, name: &str) -> Result<(), Error> {
@@ -474,8 +491,7 @@ impl Engine for FakeEngine {
 
     async fn remove_container(&self, name: &str) -> Result<bool, Error> {
         let answer = self.act("remove_container").await?;
-        self.end_commands(name);
-        let existed = self.containers.lock().unwrap().remove(name).is_some();
+        let existed = self.take_container(name);
         answer.give(existed).await
     }
 
@@ -486,7 +502,7 @@ impl Engine for FakeEngine {
             None => labels.contains_key(labels::SESSION),
         };
         let containers = self.containers.lock().unwrap();
-        let containers = containers.values().filter(|facts| is_wanted(&facts.labels));
+        let containers = containers.iter().filter(|facts| is_wanted(&facts.labels));
         let volumes = self.volumes.lock().unwrap();
         let volumes = volumes.iter().filter(|(_, labels)| is_wanted(labels));
         Ok(Owned {
@@ -504,11 +520,14 @@ impl Engine for FakeEngine {
 
     async fn exec(&self, name: &str, _: &ExecSpec) -> Result<Exec, Error> {
         self.act("exec").await?;
-        if self.container_state(name) != Some(ContainerState::Running) {
+        let container = self.find(name);
+        let Some(container) =
+            container.filter(|container| container.state == ContainerState::Running)
+        else {
             return Err(refused("run a command", "the container does not run"));
-        }
+        };
         let mut running = self.running.lock().unwrap();
-        let ends = running.entry(name.to_owned()).or_default().clone();
+        let ends = running.entry(container.id).or_default().clone();
         drop(running);
         let (input, requests) = tokio::io::duplex(64 * 1024);
         Ok(Exec {

@@ -115,7 +115,9 @@ pub(super) const CHANGES: [&str; 9] = [
     "remove_container",
 ];
 /// What a cancel waits for: its undos, and a look for a session that is not known.
-pub(super) const UNDOS: [&str; 6] = [
+pub(super) const UNDOS: [&str; 8] = [
+    "rename_container",
+    "start_container",
     "owned",
     "volume",
     "container",

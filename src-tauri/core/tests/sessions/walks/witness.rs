@@ -8,7 +8,7 @@ use cove_core::event::{Phase, SessionEvent, Undone};
 use cove_core::session::SessionId;
 
 use super::world::World;
-use crate::support::{id_of, progress_of, seq_of};
+use crate::support::{progress_of, seq_of};
 
 /// The last that was told of a session.
 #[derive(Debug, Clone)]
@@ -69,7 +69,7 @@ impl Witness {
             SessionEvent::Failed(_) => self.figures.failed += 1,
             SessionEvent::Cancelled(_) => self.figures.cancelled += 1,
         }
-        let id = id_of(event);
+        let id = event.session_id();
         let tale = self.tales.entry(id).or_insert(Tale {
             seq: 0,
             told: Told::Nothing,

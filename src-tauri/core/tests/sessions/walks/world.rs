@@ -8,6 +8,7 @@ use cove_core::engine::{ContainerState, LayerStep, PullMessage};
 use cove_core::session::SessionId;
 use cove_core::settings::Settings;
 use cove_testbed as testbed;
+use serde_json::Value;
 
 use super::model::Is;
 use super::steps::Fault;
@@ -132,20 +133,13 @@ impl World {
         match self {
             Self::MadeUp(engine) => engine.container_state(name),
             Self::Real(engine) => {
-                let state = [
-                    "inspect",
-                    "--type=container",
-                    "--format={{.State.Status}}",
-                    name,
-                ];
-                let told = engine.run(&state).unwrap();
-                let state = match String::from_utf8_lossy(&told.stdout).trim() {
-                    "created" => ContainerState::Created,
-                    "running" => ContainerState::Running,
-                    "exited" => ContainerState::Exited,
+                let told = look(engine, &format!("/containers/{name}/json"))?;
+                Some(match told["State"]["Status"].as_str() {
+                    Some("created") => ContainerState::Created,
+                    Some("running") => ContainerState::Running,
+                    Some("exited") => ContainerState::Exited,
                     _ => ContainerState::Unusable,
-                };
-                told.status.success().then_some(state)
+                })
             }
         }
     }
@@ -153,11 +147,7 @@ impl World {
     pub(super) fn has_volume(&self, name: &str) -> bool {
         match self {
             Self::MadeUp(engine) => engine.has_volume(name),
-            Self::Real(engine) => engine
-                .run(&["volume", "inspect", name])
-                .unwrap()
-                .status
-                .success(),
+            Self::Real(engine) => look(engine, &format!("/volumes/{name}")).is_some(),
         }
     }
 
@@ -188,4 +178,9 @@ impl World {
             None => Is::Gone,
         }
     }
+}
+
+/// Looks at a real engine. It may answer only when a copy into the container is over, so the app goes on meanwhile.
+fn look(engine: &testbed::Engine, path: &str) -> Option<Value> {
+    tokio::task::block_in_place(|| engine.look(path)).unwrap()
 }
