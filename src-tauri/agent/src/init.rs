@@ -1,8 +1,9 @@
 //! `agent init`: process 1 of a session's container.
 //!
-//! It makes a fresh volume, or the files of an archive, writable for the image's user, says that it has done so, and then does what
-//! process 1 must: it takes in orphans and ends everything when the container is stopped. It stays root,
-//! so it listens to nobody but the kernel: no sockets, no files that a session's user can write.
+//! It makes a fresh volume, or the files of an archive, writable for the image's user, says that it has
+//! done so, and then does what process 1 must: it takes in orphans and ends everything when the container
+//! is stopped. It stays root, so it listens to nobody but the kernel: no sockets, no files that a
+//! session's user can write.
 
 use std::ffi::c_int;
 use std::fs::File;
@@ -115,13 +116,14 @@ fn hand_over(workspace: &Path, (uid, gid): (u32, u32), give: Give) -> io::Result
     fchown(opened, Some(uid), Some(gid))
 }
 
-/// The file system of a fresh volume may come with a folder of its own.
 fn is_fresh(workspace: &Path) -> io::Result<bool> {
-    let mut others = std::fs::read_dir(workspace)?.filter(|entry| {
-        let is_own = |entry: &std::fs::DirEntry| entry.file_name() == "lost+found";
-        !entry.as_ref().is_ok_and(is_own)
-    });
-    Ok(others.next().transpose()?.is_none())
+    for entry in std::fs::read_dir(workspace)? {
+        // The file system of a fresh volume may come with it.
+        if entry?.file_name() != "lost+found" {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Nothing else runs in the container yet, so no name can be exchanged for a link meanwhile.

@@ -2,7 +2,7 @@
 //! what does not hold what it should is set aside under another name, so that nothing overwrites it.
 
 use std::fs;
-use std::io::{ErrorKind, Result};
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
 /// Returns what a file of at most this many bytes holds. `None` when there is no such file, and when it
@@ -10,7 +10,7 @@ use std::path::Path;
 pub fn read<T>(
     path: &Path,
     most_bytes: u64,
-    understand: impl FnOnce(&[u8]) -> std::result::Result<T, String>,
+    understand: impl FnOnce(&[u8]) -> Result<T, String>,
 ) -> Option<T> {
     let understood = match read_at_most(path, most_bytes) {
         Ok(Some(bytes)) => understand(&bytes),
@@ -21,7 +21,7 @@ pub fn read<T>(
     understood.map_err(|problem| set_aside(path, &problem)).ok()
 }
 
-fn read_at_most(path: &Path, most_bytes: u64) -> Result<Option<Vec<u8>>> {
+fn read_at_most(path: &Path, most_bytes: u64) -> io::Result<Option<Vec<u8>>> {
     if fs::metadata(path)?.len() > most_bytes {
         return Ok(None);
     }

@@ -491,13 +491,13 @@ impl Sessions {
             run.inherited = inherited;
             let request = run.request.clone();
             let (outcome, late) = run.drive().await;
-            let has_replaced = rebuild && matches!(outcome, Outcome::Ready(_));
-            if let Outcome::Ready(_) = outcome {
+            let is_ready = matches!(outcome, Outcome::Ready(_));
+            if is_ready {
                 sessions.take_request(id, request);
             }
             sessions.settle(id, &monitor, outcome);
             drop(ended);
-            if has_replaced {
+            if is_ready && rebuild {
                 drop_replaced(&*sessions.shared.engine, id).await;
             }
             if let Some(late) = late {

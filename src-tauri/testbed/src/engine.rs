@@ -282,16 +282,8 @@ impl Engine {
     /// that the `docker` command needs.
     ///
     /// # Errors
-    /// When the engine does not answer, or refuses.
-    pub fn look(&self, path: &str) -> Result<Option<Value>> {
-        self.look_within(path, Duration::from_secs(30))
-    }
-
-    /// Asks as [`Self::look`] does, and waits no longer than this.
-    ///
-    /// # Errors
     /// When the engine does not answer in time, or refuses.
-    pub fn look_within(&self, path: &str, limit: Duration) -> Result<Option<Value>> {
+    pub fn look(&self, path: &str, limit: Duration) -> Result<Option<Value>> {
         let answer = self.ask(path, limit);
         match answer.with_context(|| format!("failed to ask for {path}"))? {
             (200, body) => Ok(Some(serde_json::from_slice(&body)?)),

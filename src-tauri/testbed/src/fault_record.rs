@@ -20,7 +20,7 @@ pub struct FaultRecord {
     pub fault: String,
     /// Gives the same run again.
     pub seed: u64,
-    /// How it ended: `ready`, `failed`, `cancelled`, `discarded`.
+    /// How it ended: `ready`, `failed`, `cancelled`, `discarded`, `gone`; `unjudged` when the engine hung by itself.
     pub outcome: String,
     /// The error's code and reason; empty without an error.
     pub code: String,
@@ -176,6 +176,8 @@ impl Row {
             match record.outcome.as_str() {
                 "ready" => self.ready += 1,
                 "failed" => self.failed += 1,
+                // Nothing is claimed of it: it is a run in no other column.
+                "unjudged" => {}
                 _ => self.stopped += 1,
             }
         }

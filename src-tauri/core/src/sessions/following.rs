@@ -275,7 +275,7 @@ impl Shared {
         entries: &mut BTreeMap<SessionId, Entry>,
         found: &BTreeMap<SessionId, Found>,
     ) {
-        let names = self.names().clone();
+        let names = self.names();
         // A session that was on the engine once and is no longer has been removed from outside. One that
         // is in the journal has not, even when it had not come as far as the engine.
         entries.retain(|id, entry| {

@@ -254,7 +254,7 @@ async fn check(ground: &Arc<Ground>, app: &App, seed: u64) -> FaultRecord {
 /// that it can neither look at the container nor continue, stop or remove it.
 fn is_stuck(ground: &Ground, id: SessionId) -> bool {
     let path = format!("/containers/{}/json", id.resource_name());
-    ground.engine.look_within(&path, LIMIT).is_err()
+    ground.engine.look(&path, LIMIT).is_err()
 }
 
 /// The session can be opened and has its files, or it is clearly gone with its volume.

@@ -15,6 +15,9 @@ use super::steps::Fault;
 use crate::support::fake_engine::{FakeEngine, fake_assets};
 use crate::support::{App, Start};
 
+/// How long a real engine may take to answer a look.
+const LOOK_LIMIT: Duration = Duration::from_secs(30);
+
 #[derive(Clone)]
 pub(super) enum World {
     MadeUp(Arc<FakeEngine>),
@@ -182,5 +185,5 @@ impl World {
 
 /// Looks at a real engine. It may answer only when a copy into the container is over, so the app goes on meanwhile.
 fn look(engine: &testbed::Engine, path: &str) -> Option<Value> {
-    tokio::task::block_in_place(|| engine.look(path)).unwrap()
+    tokio::task::block_in_place(|| engine.look(path, LOOK_LIMIT)).unwrap()
 }
