@@ -3,10 +3,10 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
 
 use cove_core::error::Error;
 use cove_core::session::{ChosenArchive, Source};
+use parking_lot::Mutex;
 use serde_json::Value;
 use tauri::AppHandle;
 use tauri_plugin_dialog::DialogExt;
@@ -37,7 +37,7 @@ impl Archives {
         let size_bytes = std::fs::metadata(&path).map_err(unreadable)?.len();
         let name = path.file_name().unwrap_or_default();
         let name = name.to_string_lossy().into_owned();
-        let mut chosen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut chosen = self.0.lock();
         let token = format!("archive-{}", chosen.len());
         chosen.insert(token.clone(), path);
         Ok(Some(ChosenArchive {
@@ -59,7 +59,7 @@ impl Archives {
             None | Some(Value::Null) => return Ok(None),
             Some(token) => token,
         };
-        let chosen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let chosen = self.0.lock();
         let path = token.as_str().and_then(|token| chosen.get(token)).cloned();
         path.map(|path| Some(Source::Archive { path }))
             .ok_or_else(|| Error::field("archive", "must be chosen again"))

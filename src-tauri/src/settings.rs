@@ -1,7 +1,7 @@
 //! Settings, history and names, kept by `tauri-plugin-store`. Its files hold only what may be lost: one
 //! that is missing means defaults, and so does one that is damaged, which is set aside.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use cove_core::error::Error;
 use cove_core::estimate::History;
@@ -9,6 +9,7 @@ use cove_core::journal::{Journal, Record};
 use cove_core::own_file;
 use cove_core::sessions::{Keep, Names};
 use cove_core::settings::Settings;
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -103,12 +104,12 @@ impl<T: Serialize + Send + 'static> Newest<T> {
     }
 
     fn keep(&self, value: T) {
-        *self.value.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+        *self.value.lock() = Some(value);
         let (app, place) = (self.app.clone(), self.place);
         let (newest, turn) = (Arc::clone(&self.value), Arc::clone(&self.turn));
         tauri::async_runtime::spawn_blocking(move || {
-            let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
-            let value = newest.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let _turn = turn.lock();
+            let value = newest.lock().take();
             if let Some(value) = value
                 && let Err(error) = write(&app, place, &value)
             {

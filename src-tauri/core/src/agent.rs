@@ -2,14 +2,15 @@
 //! by id. What is asked is `files.rs` and `provision.rs`; how it is written is `cove_agent`.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use cove_agent::protocol::{
     Call, CallError, Decoder, Failure, Frame, Hello, Reply, Request, Response, VERSION, encode,
 };
 use cove_agent::{AGENT_PATH, WORKSPACE};
 use futures_util::StreamExt;
+use parking_lot::Mutex;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -170,7 +171,7 @@ impl Drop for Agent {
 impl Waiting {
     /// Adds a request, unless there will be no more answers.
     fn add(&self, id: u64, sender: oneshot::Sender<Answer>) -> bool {
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.0.lock();
         waiting
             .as_mut()
             .map(|open| open.insert(id, sender))
@@ -182,7 +183,7 @@ impl Waiting {
         loop {
             match decoder.next_frame() {
                 Ok(Some(Frame { header, body })) => {
-                    let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut waiting = self.0.lock();
                     let sender = waiting.as_mut().and_then(|open| open.remove(&header.id));
                     if let Some(sender) = sender {
                         // An asker that has gone away needs no answer.
@@ -199,6 +200,6 @@ impl Waiting {
     }
 
     fn close(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.0.lock().take();
     }
 }

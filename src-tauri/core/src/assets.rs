@@ -6,13 +6,14 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use cove_agent::AGENT_PATH;
 use flate2::read::GzDecoder;
 
 use crate::error::Error;
+use parking_lot::Mutex;
 
 /// A built-in file for one processor.
 #[derive(Debug, Clone)]
@@ -94,10 +95,7 @@ impl Assets {
     /// # Errors
     /// [`Error::Internal`] when this build has none.
     pub(crate) fn agent_archive(&self, architecture: &str) -> Result<Bytes, Error> {
-        let mut packed = self
-            .packed_agents
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut packed = self.packed_agents.lock();
         if let Some(archive) = packed.get(architecture) {
             return Ok(archive.clone());
         }

@@ -1,5 +1,5 @@
 //! The one error of the crate, its code and hint, and the one shape in which every failure reaches
-//! the UI. It does not know how an engine words its errors: that is `engine/docker.rs`.
+//! the UI. It does not know how an engine words its errors: that is `engine/docker/wording.rs`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

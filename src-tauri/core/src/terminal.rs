@@ -6,7 +6,7 @@
 //! that it has not acknowledged, reading stops, and so in the end does the program that writes.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cove_agent::protocol::encode;
@@ -14,6 +14,7 @@ use cove_agent::terminal::{End, Input};
 use cove_agent::{AGENT_PATH, WORKSPACE};
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
@@ -289,7 +290,7 @@ impl Screen {
     }
 
     fn lock(&self) -> MutexGuard<'_, ScreenState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 
@@ -335,13 +336,13 @@ mod tests {
         let seen = Seen::default();
         let heard = Arc::clone(&seen);
         (
-            Box::new(move |output| heard.lock().unwrap().push(output)),
+            Box::new(move |output| heard.lock().push(output)),
             seen,
         )
     }
 
     fn bytes_of(seen: &Seen) -> Vec<u8> {
-        let seen = seen.lock().unwrap();
+        let seen = seen.lock();
         seen.iter()
             .flat_map(|output| match output {
                 Output::Bytes(bytes) => bytes.clone(),
@@ -387,7 +388,7 @@ mod tests {
         let (sink_two, seen) = sink();
         screen.attach(sink_two);
         assert_eq!(
-            *seen.lock().unwrap(),
+            *seen.lock(),
             [
                 Output::Bytes(b"hello\r\n".to_vec()),
                 Output::Exit {

@@ -67,7 +67,7 @@ fn only_the_shell_says_tauri() {
 #[test]
 fn only_the_docker_engine_says_bollard() {
     check_only_place("src-tauri", &[".rs"], concat!("bollard", "::"), |file| {
-        file == "src-tauri/core/src/engine/docker.rs"
+        file.starts_with("src-tauri/core/src/engine/docker/")
     });
 }
 

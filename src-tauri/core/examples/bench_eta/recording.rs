@@ -1,6 +1,6 @@
 //! Writes down what passes between Cove and the engine, and what Cove tells, without changing either.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
@@ -16,6 +16,7 @@ use cove_core::image::ImageReference;
 use cove_core::session::SessionId;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use crate::trace::{Call, Manifest, Message};
@@ -56,7 +57,7 @@ impl Recorder {
     }
 
     fn tape(&self) -> MutexGuard<'_, Tape> {
-        self.tape.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tape.lock()
     }
 
     async fn call<T>(&self, name: &str, call: impl Future<Output = T>) -> T {

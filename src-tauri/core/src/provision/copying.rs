@@ -2,9 +2,10 @@
 //! or from disk to engine as a stream; nothing is unpacked here.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt};
+use parking_lot::Mutex;
 use tokio_util::io::ReaderStream;
 
 use super::unwind::Unwind;
@@ -53,7 +54,7 @@ async fn copy(
             let files = engine.download(&from, WORKSPACE_CONTENT).await?;
             let files = files.map_err(move |error| {
                 let said = io::Error::other(error.to_string());
-                *keep.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                *keep.lock() = Some(error);
                 said
             });
             (files.boxed(), None)
@@ -76,7 +77,7 @@ async fn copy(
             counted(archive, total, monitor),
         )
         .await;
-    let broken = broken.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let broken = broken.lock().take();
     match (uploaded, broken) {
         (Err(_), Some(error)) => Err(error),
         // The engine has nothing against the container: it cannot make sense of the archive.

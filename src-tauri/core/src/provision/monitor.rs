@@ -1,9 +1,9 @@
 //! Where a run is: the one place that joins phases, the pull and the clock, for events and snapshots
 //! alike. What the figures are is `estimate`'s.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::shared_pull::Joined;
@@ -127,7 +127,7 @@ impl Monitor {
     }
 
     fn lock(&self) -> MutexGuard<'_, Watched> {
-        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+        self.watched.lock()
     }
 }
 

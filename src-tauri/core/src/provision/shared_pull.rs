@@ -2,10 +2,11 @@
 //! engine when the last of them wants it no more.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::{TryStreamExt, future};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -55,10 +56,7 @@ impl Pulls {
         usual: Option<&PullUsual>,
         tasks: &TaskTracker,
     ) -> Joined {
-        let mut under_way = self
-            .under_way
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut under_way = self.under_way.lock();
         under_way.retain(|_, pull| pull.strong_count() > 0);
         let known = under_way.get(image).and_then(Weak::upgrade);
         if let Some(pull) = known.filter(|pull| !pull.progress.has_ended()) {
@@ -121,7 +119,7 @@ impl Progress {
     }
 
     fn tracker(&self) -> MutexGuard<'_, PullTracker> {
-        self.tracker.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tracker.lock()
     }
 
     fn elapsed(&self) -> Duration {

@@ -2,8 +2,9 @@
 //! it that leave the crate.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -130,19 +131,17 @@ impl OpenSession {
     }
 
     pub(super) fn terminals(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Terminal>>> {
-        self.terminals
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.terminals.lock()
     }
 
     /// Takes note that somebody or something uses the session now.
     pub(super) fn touch(&self) {
-        *self.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *self.used.lock() = Instant::now();
     }
 
     /// Returns when the session was last used.
     pub(super) fn used(&self) -> Instant {
-        *self.used.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.used.lock()
     }
 }
 

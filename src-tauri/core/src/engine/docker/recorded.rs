@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{pull_message, words};
+use super::calls::pull_message;
+use super::wording;
 use crate::engine::{LayerSize, LayerTelling};
 use crate::error::ImageReason;
 use crate::estimate::{Estimator, History, ImageSource, PullTracker, PullView, RunKind};
@@ -195,7 +196,7 @@ fn check(name: &str) {
             text.as_str()
         });
         if let Some(error) = error {
-            let reason = words::pull_failure(recording.status, error);
+            let reason = wording::pull_failure(recording.status, error);
             assert!(reason.is_some(), "{error}");
         } else {
             assert!((last.pull.fraction - 1.0).abs() < 1e-9, "{name}");
@@ -280,7 +281,7 @@ fn a_missing_tag_is_told_as_such_by_every_engine() {
         let recording = read(name);
         let (_, message) = recording.messages.last().unwrap();
         let text = message.get("error").or(message.get("message")).unwrap();
-        let reason = words::pull_failure(recording.status, text.as_str().unwrap());
+        let reason = wording::pull_failure(recording.status, text.as_str().unwrap());
         assert_eq!(reason, Some(ImageReason::NotFound), "{name}");
     }
 }

@@ -12,7 +12,7 @@ use oci_client::errors::OciDistributionError;
 use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, Reference};
 
-use super::words;
+use super::wording;
 use crate::engine::LayerSize;
 
 /// How long a connection may take to come about.
@@ -38,7 +38,7 @@ pub(super) async fn layer_sizes(
         platform_resolver: Some(Box::new(move |entries| {
             let entry = entries.iter().find(|entry| {
                 entry.platform.as_ref().is_some_and(|platform| {
-                    words::kernel_architecture(&platform.architecture.to_string()) == architecture
+                    wording::kernel_architecture(&platform.architecture.to_string()) == architecture
                         && platform.os.to_string() == "linux"
                 })
             });

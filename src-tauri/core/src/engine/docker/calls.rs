@@ -1,0 +1,549 @@
+//! What is asked of an engine, as Docker's API has it: one call or a few for each method of [`Engine`].
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bollard::container::LogOutput;
+use bollard::errors::Error as ApiError;
+use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
+use bollard::models::{
+    ContainerCreateBody, CreateImageInfo, HostConfig, HostConfigLogConfig, VolumeCreateRequest,
+};
+use bollard::query_parameters::{
+    CreateContainerOptions, CreateImageOptions, DownloadFromContainerOptions, EventsOptions,
+    ImportImageOptions, InspectContainerOptions, ListContainersOptions, ListImagesOptions,
+    ListVolumesOptions, RemoveContainerOptions, RemoveVolumeOptions, RenameContainerOptions,
+    StartContainerOptions, StopContainerOptions, UploadToContainerOptions,
+};
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, TryStreamExt, future};
+
+use super::connection::{DockerEngine, probe, version_name, version_of, view};
+use super::credentials::{credential_for, credentials};
+use super::errors::{is_not_found, pull_error, translate};
+use super::{registry, wording};
+use crate::engine::{
+    Archive, ContainerFacts, ContainerSpec, ContainerState, Engine, EngineFacts, EngineView, Exec,
+    ExecOutput, ExecSpec, ImageFacts, ImageView, Labels, LayerSize, LayerTelling, Owned,
+    PullMessage,
+};
+use crate::error::{Error, ImageReason};
+use crate::image::ImageReference;
+use crate::labels;
+use crate::session::SessionId;
+
+/// How long a registry may take to say what an image is made of. Nothing waits for it.
+const MANIFEST_LIMIT: Duration = Duration::from_secs(20);
+/// How long a container gets between SIGTERM and SIGKILL, in seconds; the agent needs one at most.
+const STOP_GRACE_S: i32 = 3;
+/// Bytes read from an exec at once.
+const EXEC_BUFFER: usize = 64 * 1024;
+
+/// Events after which a session may be another than before, as Docker and Podman call them.
+const CHANGES: [&str; 11] = [
+    "create", "start", "die", "died", "pause", "unpause", "rename", "destroy", "remove", "stop",
+    "kill",
+];
+
+/// Capabilities that no development work needs and that reach beyond the container.
+const DROPPED_CAPABILITIES: [&str; 3] = ["AUDIT_WRITE", "MKNOD", "NET_RAW"];
+
+#[async_trait]
+impl Engine for DockerEngine {
+    async fn connect(&self) -> Result<EngineFacts, Error> {
+        // A connection that was good before may lead to an engine that has stopped since.
+        let known = match self.remembered() {
+            Some(connected) => version_of(&connected.client).await.ok(),
+            None => None,
+        };
+        let version = match known {
+            Some(version) => version,
+            None => self.connect_first().await?.1,
+        };
+        Ok(EngineFacts {
+            name: format!(
+                "{} {}",
+                version_name(&version),
+                version.version.as_deref().unwrap_or_default()
+            ),
+            architecture: wording::kernel_architecture(version.arch.as_deref().unwrap_or_default()),
+            address: self
+                .remembered()
+                .map(|connected| connected.address)
+                .unwrap_or_default(),
+            layer_telling: if version_name(&version) == "Podman" {
+                LayerTelling::AsTheyCome
+            } else {
+                LayerTelling::AtOnce
+            },
+        })
+    }
+
+    async fn survey(&self) -> Vec<EngineView> {
+        let probes = future::join_all(self.places().into_iter().map(probe)).await;
+        let current = self.remembered().map(|connected| connected.address);
+        let selected = current
+            .filter(|address| {
+                probes
+                    .iter()
+                    .any(|probe| probe.outcome.is_ok() && probe.place.address == *address)
+            })
+            .or_else(|| {
+                let first = probes.iter().find(|probe| probe.outcome.is_ok());
+                first.map(|probe| probe.place.address.clone())
+            });
+        probes
+            .into_iter()
+            .map(|probe| view(probe, selected.as_deref()))
+            .collect()
+    }
+
+    async fn image(&self, image: &ImageReference) -> Result<Option<ImageFacts>, Error> {
+        match self.client().await?.inspect_image(&image.to_string()).await {
+            Ok(found) => Ok(Some(ImageFacts {
+                architecture: wording::kernel_architecture(&found.architecture.unwrap_or_default()),
+                user: found
+                    .config
+                    .and_then(|config| config.user)
+                    .unwrap_or_default(),
+            })),
+            Err(error) if is_not_found(&error) => Ok(None),
+            Err(error) => Err(self.failed("inspect the image", &error)),
+        }
+    }
+
+    async fn images(&self) -> Result<Vec<ImageView>, Error> {
+        let images = self
+            .client()
+            .await?
+            .list_images(None::<ListImagesOptions>)
+            .await;
+        let images = images.map_err(|error| self.failed("list the images", &error))?;
+        let mut views: Vec<_> = images
+            .into_iter()
+            .flat_map(|image| {
+                let size_bytes = u64::try_from(image.size).unwrap_or(0);
+                image.repo_tags.into_iter().filter_map(move |tag| {
+                    let reference: ImageReference = tag.parse().ok()?;
+                    let offered = !reference.is_built_in();
+                    offered.then(|| ImageView {
+                        image_name: reference.familiar(),
+                        size_bytes,
+                    })
+                })
+            })
+            .collect();
+        views.sort_by(|a, b| a.image_name.cmp(&b.image_name));
+        views.dedup_by(|a, b| a.image_name == b.image_name);
+        Ok(views)
+    }
+
+    async fn pull(
+        &self,
+        image: &ImageReference,
+    ) -> Result<BoxStream<'static, Result<PullMessage, Error>>, Error> {
+        let client = self.client().await?;
+        let credential = credential_for(image.registry().to_owned()).await;
+        let credentials = credential.map(|(server, credential)| credentials(server, credential));
+        let options = CreateImageOptions {
+            from_image: Some(image.repository()),
+            tag: Some(image.tag_or_digest().to_owned()),
+            ..CreateImageOptions::default()
+        };
+        let name = image.to_string();
+        let messages = client.create_image(Some(options), None, credentials);
+        Ok(messages
+            .map_err(move |error| pull_error(&name, &error))
+            .try_filter_map(|message| future::ready(Ok(pull_message(message))))
+            .boxed())
+    }
+
+    async fn layer_sizes(
+        &self,
+        image: &ImageReference,
+        architecture: &str,
+    ) -> Result<Vec<LayerSize>, Error> {
+        let credential = credential_for(image.registry().to_owned()).await;
+        let credential = credential.map(|(_, credential)| credential);
+        let asked = registry::layer_sizes(image.as_reference(), architecture, credential);
+        let answer = tokio::time::timeout(MANIFEST_LIMIT, asked)
+            .await
+            .map_err(|_elapsed| format!("no answer within {} s", MANIFEST_LIMIT.as_secs()))
+            .and_then(|answer| answer.map_err(|error| error.to_string()));
+        answer.map_err(|message| Error::ImageUnavailable {
+            image: image.to_string(),
+            reason: ImageReason::Network,
+            message,
+        })
+    }
+
+    async fn load_image(&self, archive: Bytes) -> Result<(), Error> {
+        let client = self.client().await?;
+        let options = ImportImageOptions {
+            quiet: true,
+            ..ImportImageOptions::default()
+        };
+        let loading = client.import_image(options, bollard::body_full(archive), None);
+        let loaded: Result<Vec<_>, _> = loading.try_collect().await;
+        loaded
+            .map(drop)
+            .map_err(|error| self.failed("load the built-in image", &error))
+    }
+
+    async fn volume(&self, name: &str) -> Result<Option<Labels>, Error> {
+        match self.client().await?.inspect_volume(name).await {
+            Ok(volume) => Ok(Some(volume.labels)),
+            Err(error) if is_not_found(&error) => Ok(None),
+            Err(error) => Err(self.failed("inspect the volume", &error)),
+        }
+    }
+
+    async fn create_volume(&self, name: &str, labels: &Labels) -> Result<(), Error> {
+        let request = VolumeCreateRequest {
+            name: Some(name.to_owned()),
+            labels: Some(labels.clone()),
+            ..VolumeCreateRequest::default()
+        };
+        let created = self.client().await?.create_volume(request).await;
+        let volume = created.map_err(|error| self.failed("create the volume", &error))?;
+        // An engine answers with the volume of that name, also when it was there before.
+        if labels
+            .iter()
+            .all(|(key, value)| volume.labels.get(key) == Some(value))
+        {
+            Ok(())
+        } else {
+            Err(Error::NameConflict(name.to_owned()))
+        }
+    }
+
+    async fn remove_volume(&self, name: &str) -> Result<bool, Error> {
+        let client = self.client().await?;
+        match client
+            .remove_volume(name, None::<RemoveVolumeOptions>)
+            .await
+        {
+            Ok(()) => Ok(true),
+            Err(error) if is_not_found(&error) => Ok(false),
+            Err(error) => Err(self.failed("remove the volume", &error)),
+        }
+    }
+
+    async fn container(&self, name: &str) -> Result<Option<ContainerFacts>, Error> {
+        let client = self.client().await?;
+        match client
+            .inspect_container(name, None::<InspectContainerOptions>)
+            .await
+        {
+            Ok(found) => {
+                let state = found.state.unwrap_or_default();
+                Ok(Some(ContainerFacts {
+                    id: found.id.unwrap_or_default(),
+                    name: bare_name(&found.name.unwrap_or_default()),
+                    labels: found
+                        .config
+                        .and_then(|config| config.labels)
+                        .unwrap_or_default(),
+                    state: wording::container_state(state.status.map(|s| s.to_string()).as_deref()),
+                    exit_code: state.exit_code.unwrap_or_default(),
+                }))
+            }
+            Err(error) if is_not_found(&error) => Ok(None),
+            Err(error) => Err(self.failed("inspect the container", &error)),
+        }
+    }
+
+    async fn create_container(&self, spec: &ContainerSpec) -> Result<String, Error> {
+        let client = self.client().await?;
+        let options = CreateContainerOptions {
+            name: Some(spec.name.clone()),
+            platform: String::new(),
+        };
+        match client
+            .create_container(Some(options), container_body(spec))
+            .await
+        {
+            Ok(created) => Ok(created.id),
+            Err(ApiError::DockerResponseServerError {
+                status_code: 409, ..
+            }) => Err(Error::NameConflict(spec.name.clone())),
+            Err(error) => Err(self.failed("create the container", &error)),
+        }
+    }
+
+    async fn rename_container(&self, container: &str, name: &str) -> Result<(), Error> {
+        let options = RenameContainerOptions {
+            name: name.to_owned(),
+        };
+        let renamed = self
+            .client()
+            .await?
+            .rename_container(container, options)
+            .await;
+        renamed.map_err(|error| self.failed("rename the container", &error))
+    }
+
+    async fn upload(&self, container: &str, folder: &str, archive: Archive) -> Result<(), Error> {
+        let client = self.client().await?;
+        let options = UploadToContainerOptions {
+            path: folder.to_owned(),
+            ..UploadToContainerOptions::default()
+        };
+        let body = bollard::body_try_stream(archive);
+        let uploaded = client
+            .upload_to_container(container, Some(options), body)
+            .await;
+        uploaded.map_err(|error| self.failed("copy files into the container", &error))
+    }
+
+    async fn download(
+        &self,
+        container: &str,
+        path: &str,
+    ) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
+        let client = self.client().await?;
+        let options = DownloadFromContainerOptions {
+            path: path.to_owned(),
+        };
+        let archive = client.download_from_container(container, Some(options));
+        Ok(archive
+            .map_err(|error| translate("copy files out of the container", &error))
+            .boxed())
+    }
+
+    async fn start_container(&self, name: &str) -> Result<(), Error> {
+        let client = self.client().await?;
+        let started = client
+            .start_container(name, None::<StartContainerOptions>)
+            .await;
+        started.map_err(|error| self.failed("start the container", &error))
+    }
+
+    async fn stop_container(&self, name: &str) -> Result<(), Error> {
+        let client = self.client().await?;
+        let options = StopContainerOptions {
+            t: Some(STOP_GRACE_S),
+            ..Default::default()
+        };
+        match client.stop_container(name, Some(options)).await {
+            Ok(()) => Ok(()),
+            Err(error) if is_not_found(&error) => Ok(()),
+            Err(error) => Err(self.failed("stop the container", &error)),
+        }
+    }
+
+    async fn unpause_container(&self, name: &str) -> Result<(), Error> {
+        match self.client().await?.unpause_container(name).await {
+            Ok(()) => Ok(()),
+            // Engines differ in how they refuse what is not paused; what it is now decides.
+            Err(error) => match self.container(name).await? {
+                Some(container) if container.state == ContainerState::Running => Ok(()),
+                Some(_) | None => Err(self.failed("unpause the container", &error)),
+            },
+        }
+    }
+
+    async fn pause_container(&self, name: &str) -> Result<(), Error> {
+        let paused = self.client().await?.pause_container(name).await;
+        paused.map_err(|error| self.failed("pause the container", &error))
+    }
+
+    async fn remove_container(&self, name: &str) -> Result<bool, Error> {
+        let client = self.client().await?;
+        let options = RemoveContainerOptions {
+            force: true,
+            ..RemoveContainerOptions::default()
+        };
+        match client.remove_container(name, Some(options)).await {
+            Ok(()) => Ok(true),
+            Err(error) if is_not_found(&error) => Ok(false),
+            Err(error) => Err(self.failed("remove the container", &error)),
+        }
+    }
+
+    async fn owned(&self, session: Option<SessionId>) -> Result<Owned, Error> {
+        let client = self.client().await?;
+        let label = match session {
+            Some(id) => format!("{}={id}", labels::SESSION),
+            None => labels::SESSION.to_owned(),
+        };
+        let filters = HashMap::from([("label".to_owned(), vec![label])]);
+        let containers = client.list_containers(Some(ListContainersOptions {
+            all: true,
+            filters: Some(filters.clone()),
+            ..ListContainersOptions::default()
+        }));
+        let volumes = client.list_volumes(Some(ListVolumesOptions {
+            filters: Some(filters),
+        }));
+        let (containers, volumes) = tokio::try_join!(containers, volumes)
+            .map_err(|error| self.failed("list the sessions", &error))?;
+        Ok(Owned {
+            containers: containers
+                .into_iter()
+                .map(|container| ContainerFacts {
+                    id: container.id.unwrap_or_default(),
+                    name: bare_name(
+                        container
+                            .names
+                            .unwrap_or_default()
+                            .first()
+                            .map_or("", |name| name),
+                    ),
+                    labels: container.labels.unwrap_or_default(),
+                    state: wording::container_state(
+                        container.state.map(|s| s.to_string()).as_deref(),
+                    ),
+                    exit_code: 0,
+                })
+                .collect(),
+            volumes: volumes
+                .volumes
+                .unwrap_or_default()
+                .into_iter()
+                .map(|volume| (volume.name, volume.labels))
+                .collect(),
+        })
+    }
+
+    async fn changes(&self) -> Result<BoxStream<'static, Result<(), Error>>, Error> {
+        let client = self.client().await?;
+        // Volumes' events carry no labels, so that nothing can be sorted out here; but execs, which every
+        // look at a file makes, are.
+        let filters = HashMap::from([
+            ("type".to_owned(), words_of(&["container", "volume"])),
+            ("event".to_owned(), words_of(&CHANGES)),
+        ]);
+        let options = EventsOptions {
+            filters: Some(filters),
+            ..EventsOptions::default()
+        };
+        let events = client.events(Some(options));
+        Ok(events
+            .map(|event| {
+                event
+                    .map(drop)
+                    .map_err(|error| translate("follow the engine's events", &error))
+            })
+            .boxed())
+    }
+
+    async fn exec(&self, container: &str, spec: &ExecSpec) -> Result<Exec, Error> {
+        let client = self.client().await?;
+        let run = async {
+            let options = CreateExecOptions {
+                attach_stdin: Some(true),
+                attach_stdout: Some(true),
+                attach_stderr: Some(true),
+                cmd: Some(spec.command.clone()),
+                env: Some(spec.environment.clone()),
+                user: Some(spec.user.clone()).filter(|user| !user.is_empty()),
+                working_dir: Some(spec.directory.clone()),
+                ..CreateExecOptions::default()
+            };
+            let exec = client.create_exec(container, options).await?;
+            let start = StartExecOptions {
+                output_capacity: Some(EXEC_BUFFER),
+                ..Default::default()
+            };
+            client.start_exec(&exec.id, Some(start)).await
+        };
+        match run.await {
+            Ok(StartExecResults::Attached { output, input }) => Ok(Exec {
+                input,
+                output: output
+                    .map(|piece| match piece {
+                        Ok(LogOutput::StdErr { message }) => Ok(ExecOutput::Err(message)),
+                        Ok(
+                            LogOutput::StdOut { message }
+                            | LogOutput::StdIn { message }
+                            | LogOutput::Console { message },
+                        ) => Ok(ExecOutput::Out(message)),
+                        Err(error) => Err(translate("read from the container", &error)),
+                    })
+                    .boxed(),
+            }),
+            Ok(StartExecResults::Detached) => Err(Error::Internal(
+                "the engine detached an exec that was to be attached".into(),
+            )),
+            Err(error) => Err(self.failed("run the agent in the container", &error)),
+        }
+    }
+}
+
+fn words_of(words: &[&str]) -> Vec<String> {
+    words.iter().map(|&word| word.to_owned()).collect()
+}
+
+/// Takes off the slash that the API writes before a container's name.
+fn bare_name(name: &str) -> String {
+    name.trim_start_matches('/').to_owned()
+}
+
+fn container_body(spec: &ContainerSpec) -> ContainerCreateBody {
+    let (volume, mount_point) = &spec.volume;
+    ContainerCreateBody {
+        hostname: Some(spec.hostname.clone()),
+        image: Some(spec.image.clone()),
+        // The agent needs root to give a fresh volume to the image's user; that user runs the rest.
+        user: Some("0:0".to_owned()),
+        entrypoint: Some(spec.command.clone()),
+        cmd: Some(Vec::new()),
+        env: Some(spec.environment.clone()),
+        working_dir: Some(mount_point.clone()),
+        labels: Some(spec.labels.clone()),
+        stop_signal: Some("SIGTERM".to_owned()),
+        // The image's own check would test a command that does not run.
+        healthcheck: Some(bollard::models::HealthConfig {
+            test: Some(vec!["NONE".to_owned()]),
+            ..Default::default()
+        }),
+        host_config: Some(HostConfig {
+            binds: Some(vec![format!("{volume}:{mount_point}")]),
+            security_opt: Some(vec!["no-new-privileges".to_owned()]),
+            cap_drop: Some(DROPPED_CAPABILITIES.map(str::to_owned).to_vec()),
+            pids_limit: i64::try_from(spec.pids_limit).ok(),
+            nano_cpus: spec.cpu_limit.map(nano_cpus),
+            memory: spec
+                .memory_limit
+                .and_then(|bytes| i64::try_from(bytes).ok()),
+            init: Some(false),
+            log_config: Some(HostConfigLogConfig {
+                typ: Some("json-file".to_owned()),
+                config: Some(HashMap::from([
+                    ("max-size".to_owned(), "1m".to_owned()),
+                    ("max-file".to_owned(), "2".to_owned()),
+                ])),
+            }),
+            ..HostConfig::default()
+        }),
+        ..ContainerCreateBody::default()
+    }
+}
+
+/// Returns the engine's unit of processor time, billionths.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "settings allow 256 processors at most"
+)]
+fn nano_cpus(cpus: f64) -> i64 {
+    (cpus * 1e9) as i64
+}
+
+pub(super) fn pull_message(message: CreateImageInfo) -> Option<PullMessage> {
+    let layer = message.id?;
+    let detail = message.progress_detail.unwrap_or_default();
+    let count = |bytes: Option<i64>| {
+        bytes
+            .and_then(|bytes| u64::try_from(bytes).ok())
+            .unwrap_or(0)
+    };
+    let step = wording::layer_step(
+        message.status.as_deref().unwrap_or_default(),
+        count(detail.current),
+        count(detail.total),
+    )?;
+    Some(PullMessage { layer, step })
+}
