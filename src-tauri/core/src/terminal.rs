@@ -335,10 +335,7 @@ mod tests {
     fn sink() -> (Sink, Seen) {
         let seen = Seen::default();
         let heard = Arc::clone(&seen);
-        (
-            Box::new(move |output| heard.lock().push(output)),
-            seen,
-        )
+        (Box::new(move |output| heard.lock().push(output)), seen)
     }
 
     fn bytes_of(seen: &Seen) -> Vec<u8> {

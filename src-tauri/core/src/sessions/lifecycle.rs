@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::entry::Activity;
-use super::{Entry, Sessions, lasting};
+use super::registry::lasting;
+use super::{Entry, Sessions};
 use crate::engine::{ContainerState, in_time};
 use crate::error::Error;
 use crate::image::ImageReference;

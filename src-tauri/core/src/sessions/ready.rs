@@ -1,0 +1,202 @@
+//! The use of a ready session: the gate, its files and its terminals, and what ends its being ready.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::Sessions;
+use super::entry::{Activity, OpenSession};
+use crate::error::Error;
+use crate::files::{self, DirContent, Encoding, FileContent};
+use crate::session::SessionId;
+use crate::terminal::{Sink, Size, Terminal};
+
+impl Sessions {
+    /// See [`files::list_dir`].
+    ///
+    /// # Errors
+    /// Those, and [`Error::SessionNotReady`].
+    pub async fn list_dir(&self, id: SessionId, path: &str) -> Result<DirContent, Error> {
+        let open = self.ready(id).await?;
+        open.unless_paused(files::list_dir(&open.agent, path)).await
+    }
+
+    /// See [`files::read_file`].
+    ///
+    /// # Errors
+    /// Those, and [`Error::SessionNotReady`].
+    pub async fn read_file(&self, id: SessionId, path: &str) -> Result<FileContent, Error> {
+        let open = self.ready(id).await?;
+        open.unless_paused(files::read_file(&open.agent, path))
+            .await
+    }
+
+    /// See [`files::write_file`].
+    ///
+    /// # Errors
+    /// Those, and [`Error::SessionNotReady`].
+    pub async fn write_file(
+        &self,
+        id: SessionId,
+        path: &str,
+        content: String,
+        encoding: Encoding,
+        revision: Option<String>,
+    ) -> Result<String, Error> {
+        let open = self.ready(id).await?;
+        let write = files::write_file(&open.agent, path, content, encoding, revision);
+        open.unless_paused(write).await
+    }
+
+    /// Opens a terminal and returns its id.
+    ///
+    /// # Errors
+    /// [`Error::SessionNotReady`], and what the engine answers.
+    pub async fn open_terminal(
+        &self,
+        id: SessionId,
+        size: Size,
+        sink: Sink,
+    ) -> Result<String, Error> {
+        let open = self.ready(id).await?;
+        let (engine, tracker) = (&*self.shared.engine, &self.shared.tracker);
+        let sink = noticed(&open, sink);
+        let opening = Terminal::open(engine, &open.container, &open.user, size, sink, tracker);
+        let terminal = open.unless_paused(opening).await?;
+        let terminal_id = terminal.id().to_owned();
+        open.terminals()
+            .insert(terminal_id.clone(), Arc::new(terminal));
+        Ok(terminal_id)
+    }
+
+    /// Returns an open terminal.
+    ///
+    /// # Errors
+    /// [`Error::SessionNotReady`], [`Error::TerminalNotFound`].
+    pub async fn terminal(&self, id: SessionId, terminal_id: &str) -> Result<Arc<Terminal>, Error> {
+        let open = self.ready(id).await?;
+        let terminal = open.terminals().get(terminal_id).cloned();
+        terminal.ok_or_else(|| Error::TerminalNotFound(terminal_id.to_owned()))
+    }
+
+    /// Shows a terminal in another window, or in the same one after it was reloaded.
+    ///
+    /// # Errors
+    /// [`Error::SessionNotReady`], [`Error::TerminalNotFound`].
+    pub async fn attach_terminal(
+        &self,
+        id: SessionId,
+        terminal_id: &str,
+        size: Size,
+        sink: Sink,
+    ) -> Result<(), Error> {
+        let open = self.ready(id).await?;
+        let terminal = self.terminal(id, terminal_id).await?;
+        terminal.attach(noticed(&open, sink));
+        terminal.resize(size).await
+    }
+
+    /// Hangs up a terminal. Succeeds when it is gone already.
+    ///
+    /// # Errors
+    /// [`Error::SessionNotReady`].
+    pub async fn close_terminal(&self, id: SessionId, terminal_id: &str) -> Result<(), Error> {
+        self.ready(id).await?.terminals().remove(terminal_id);
+        Ok(())
+    }
+
+    /// The gate: returns the way into a session, if it is ready.
+    async fn ready(&self, id: SessionId) -> Result<Arc<OpenSession>, Error> {
+        self.know(id).await?;
+        self.with_entry(id, |entry| {
+            let open = entry.activity.ready().cloned();
+            if let Some(open) = &open {
+                open.touch();
+            }
+            open.ok_or_else(|| Error::SessionNotReady(entry.state().as_str()))
+        })?
+    }
+
+    /// Takes note when the connection to a ready session ends by itself, and stops a session that
+    /// nobody uses.
+    pub(super) fn watch(&self, id: SessionId, open: Arc<OpenSession>) {
+        let sessions = self.clone();
+        self.shared.tracker.spawn(async move {
+            tokio::select! {
+                () = open.agent.closed() => sessions.lose(id, &open),
+                () = sessions.left_alone(&open) => {
+                    log::info!("session {id} is stopped: nobody uses it");
+                    if let Err(error) = sessions.stop(id).await {
+                        log::warn!("failed to stop session {id}: {error}");
+                    }
+                }
+            }
+        });
+    }
+
+    fn lose(&self, id: SessionId, open: &Arc<OpenSession>) {
+        {
+            let mut entries = self.shared.entries();
+            let Some(entry) = entries.get_mut(&id) else {
+                return;
+            };
+            // The session may have been stopped and opened anew meanwhile.
+            let current = entry.activity.connected();
+            if !current.is_some_and(|current| Arc::ptr_eq(current, open)) {
+                return;
+            }
+            entry.activity = Activity::Stopped {
+                lost: Some(Instant::now()),
+            };
+        }
+        self.shared.reporter.list_changed();
+    }
+
+    /// Returns when the session has not been used for as long as the settings allow.
+    async fn left_alone(&self, open: &OpenSession) {
+        let mut settings = self.shared.settings.subscribe();
+        loop {
+            let limit = self.settings().idle_stop();
+            let due = limit.map(|limit| open.used() + limit);
+            if due.is_some_and(|due| due <= Instant::now()) {
+                return;
+            }
+            let until_due = async {
+                match due {
+                    Some(due) => tokio::time::sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = until_due => {}
+                changed = settings.changed() => if changed.is_err() {
+                    return std::future::pending().await;
+                }
+            }
+        }
+    }
+
+    /// Ends the connection to a ready session, with its terminals.
+    pub(super) fn close(&self, id: SessionId) {
+        let mut entries = self.shared.entries();
+        let Some(entry) = entries.get_mut(&id) else {
+            return;
+        };
+        if let Some(open) = entry.activity.connected() {
+            open.terminals().clear();
+            open.agent.close();
+            entry.activity = Activity::stopped();
+        }
+    }
+}
+
+/// Takes output for use: a session whose build still prints is not idle.
+fn noticed(open: &Arc<OpenSession>, sink: Sink) -> Sink {
+    let open = Arc::downgrade(open);
+    Box::new(move |output| {
+        if let Some(open) = open.upgrade() {
+            open.touch();
+        }
+        sink(output);
+    })
+}

@@ -1,0 +1,336 @@
+//! What is under way: runs that make sessions ready, from their start to their one terminal event. What
+//! a run does is `provision.rs`.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tokio_util::sync::CancellationToken;
+
+use super::entry::{Activity, Entry, OpenSession};
+use super::registry::lasting;
+use super::{Sessions, Shared};
+use crate::error::Error;
+use crate::estimate::{Lesson, RunKind};
+use crate::event::{CancelledEvent, FailedEvent, ProgressEvent, ReadyEvent, SessionEvent};
+use crate::progress::{Phase, Progress};
+use crate::provision::{Answered, Attempted, Monitor, Outcome, Run, drop_replaced};
+use crate::session::{CreateSession, SessionId, SessionStatus, Source};
+use crate::timing::{RunOutcome, TimingReport};
+
+impl Sessions {
+    /// Checks a request and starts provisioning. Returns before the engine is asked anything.
+    /// Must be called within a Tokio runtime.
+    ///
+    /// # Errors
+    /// [`Error::Validation`].
+    pub fn create(&self, request: &Value) -> Result<SessionId, Error> {
+        self.create_from(request, None)
+    }
+
+    /// Does what [`Self::create`] does, with files from somewhere.
+    ///
+    /// # Errors
+    /// [`Error::Validation`].
+    pub fn create_from(&self, request: &Value, source: Option<Source>) -> Result<SessionId, Error> {
+        Ok(self.begin(CreateSession::from_json(request)?, source))
+    }
+
+    pub(super) fn begin(&self, request: CreateSession, source: Option<Source>) -> SessionId {
+        let id = SessionId::random();
+        let now = OffsetDateTime::now_utc();
+        let now = now.replace_nanosecond(0).unwrap_or(now);
+        let created = now.format(&Rfc3339).unwrap_or_default();
+        let mut entry = Entry::new(request, created, Activity::stopped());
+        entry.source = source;
+        let mut entries = self.shared.entries();
+        let entry = entries.entry(id).or_insert(entry);
+        self.start_run(id, entry, false);
+        id
+    }
+
+    /// Ends the run that is under way, and waits until what it made is gone. Does nothing to a
+    /// session that has no run.
+    ///
+    /// # Errors
+    /// [`Error::SessionNotFound`].
+    pub async fn cancel(&self, id: SessionId) -> Result<SessionStatus, Error> {
+        self.know(id).await?;
+        self.cancel_run(id).await?;
+        self.with_entry(id, |entry| entry.status(id))
+    }
+
+    /// Makes a session ready: opens a stopped one, retries a failed or cancelled one, resumes an
+    /// interrupted one. Does nothing to one that is ready or on the way.
+    ///
+    /// # Errors
+    /// [`Error::SessionNotFound`].
+    pub async fn open(&self, id: SessionId) -> Result<SessionStatus, Error> {
+        self.know(id).await?;
+        let mut entries = self.shared.entries();
+        let entry = lasting(&mut entries, id)?;
+        match entry.activity {
+            Activity::Provisioning { .. } => {}
+            Activity::Ready { ref open, .. } if !open.is_paused() => {}
+            Activity::Ready { .. }
+            | Activity::Stopped { .. }
+            | Activity::Interrupted
+            | Activity::Failed { .. }
+            | Activity::Cancelled { .. } => self.start_run(id, entry, false),
+        }
+        Ok(entry.status(id))
+    }
+
+    /// Returns how many runs are under way.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        let entries = self.shared.entries();
+        let runs = |entry: &&Entry| matches!(entry.activity, Activity::Provisioning { .. });
+        entries.values().filter(runs).count()
+    }
+
+    /// Starts a run. What earlier runs may have left is this one's from now on.
+    pub(super) fn start_run(&self, id: SessionId, entry: &mut Entry, rebuild: bool) {
+        let request = entry.request.clone();
+        self.start_run_of(id, entry, request, rebuild);
+    }
+
+    pub(super) fn start_run_of(
+        &self,
+        id: SessionId,
+        entry: &mut Entry,
+        request: CreateSession,
+        rebuild: bool,
+    ) {
+        if let Some(open) = entry.activity.connected() {
+            open.terminals().clear();
+            open.agent.close();
+        }
+        let monitor = Arc::new(Monitor::new());
+        let (cancel, ended) = (CancellationToken::new(), CancellationToken::new());
+        entry.activity = Activity::Provisioning {
+            monitor: Arc::clone(&monitor),
+            cancel: cancel.clone(),
+            ended: ended.clone(),
+        };
+        let tell = {
+            let shared = Arc::clone(&self.shared);
+            Box::new(move |phase, progress, message| shared.tell(id, phase, progress, message))
+        };
+        let mut run = Run {
+            engine: Arc::clone(&self.shared.engine),
+            assets: Arc::clone(&self.shared.assets),
+            pulls: Arc::clone(&self.shared.pulls),
+            journal: Arc::clone(&self.shared.journal),
+            tracker: self.shared.tracker.clone(),
+            settings: self.settings(),
+            history: self.shared.history().clone(),
+            id,
+            request,
+            created: entry.created.clone(),
+            source: entry.source.clone(),
+            rebuild,
+            inherited: Vec::new(),
+            monitor: Arc::clone(&monitor),
+            cancel: cancel.clone(),
+            tell,
+        };
+        let (sessions, turn) = (self.clone(), Arc::clone(&entry.turn));
+        self.shared.tracker.spawn(async move {
+            // Whoever waits for the end of the run hears of it even if it ends badly.
+            let ended = ended.drop_guard();
+            let turn = match run.await_turn(&turn).await {
+                Ok(turn) => turn,
+                Err(error) => {
+                    let undone = Vec::new();
+                    let outcome = match error {
+                        Error::Cancelled => Outcome::Cancelled { undone },
+                        error => Outcome::Failed { error, undone },
+                    };
+                    return sessions.settle(id, &monitor, outcome);
+                }
+            };
+            // The session may have been deleted while this run waited for its turn.
+            let Ok(inherited) = sessions.with_entry(id, |entry| entry.leftovers.clone()) else {
+                return;
+            };
+            run.inherited = inherited;
+            let request = run.request.clone();
+            let (outcome, late) = run.drive().await;
+            let is_ready = matches!(outcome, Outcome::Ready(_));
+            if is_ready {
+                sessions.take_request(id, request);
+            }
+            sessions.settle(id, &monitor, outcome);
+            drop(ended);
+            if is_ready && rebuild {
+                drop_replaced(&*sessions.shared.engine, id).await;
+            }
+            if let Some(late) = late {
+                sessions.note_attempted(id, late.finish().await);
+            }
+            drop(turn);
+            sessions.look_after_leftovers(id);
+        });
+    }
+
+    /// Ends a run: its outcome becomes what the session is, and its one terminal event is told.
+    fn settle(&self, id: SessionId, monitor: &Monitor, outcome: Outcome) {
+        let ended = match &outcome {
+            Outcome::Ready(_) => {
+                monitor.finish();
+                RunOutcome::Ready
+            }
+            Outcome::Failed { .. } => RunOutcome::Failed,
+            Outcome::Cancelled { .. } => RunOutcome::Cancelled,
+        };
+        let (phase, progress, _message) = monitor.snapshot();
+        let timing = monitor.report(ended);
+        let lesson = monitor.lesson();
+        monitor.leave_pull();
+        let mut entries = self.shared.entries();
+        let Some(entry) = entries.get_mut(&id) else {
+            return;
+        };
+        entry.seq += 1;
+        let (session_id, seq) = (id, entry.seq);
+        entry.timing = Some(timing.clone());
+        self.learn(id, &timing, lesson);
+        let event = match outcome {
+            Outcome::Ready(Answered {
+                agent,
+                user,
+                container,
+            }) => {
+                let open = Arc::new(OpenSession::new(agent, user, container));
+                self.watch(id, Arc::clone(&open));
+                entry.activity = Activity::Ready {
+                    open,
+                    progress: progress.clone(),
+                };
+                let session = entry.session(id);
+                SessionEvent::Ready(Box::new(ReadyEvent {
+                    session_id,
+                    seq,
+                    session,
+                    progress,
+                    timing,
+                }))
+            }
+            Outcome::Failed { error, undone } => {
+                log::warn!("session {id} failed in {phase:?}: {error}");
+                let error = error.report();
+                entry.activity = Activity::Failed {
+                    phase,
+                    progress,
+                    error: error.clone(),
+                    undone: undone.clone(),
+                };
+                SessionEvent::Failed(FailedEvent {
+                    session_id,
+                    seq,
+                    phase,
+                    error,
+                    undone,
+                    timing,
+                })
+            }
+            Outcome::Cancelled { undone } => {
+                entry.activity = Activity::Cancelled {
+                    phase,
+                    progress,
+                    undone: undone.clone(),
+                };
+                SessionEvent::Cancelled(CancelledEvent {
+                    session_id,
+                    seq,
+                    phase,
+                    undone,
+                    timing,
+                })
+            }
+        };
+        self.shared.reporter.report(&event);
+    }
+
+    /// Keeps what a run has taught, if it was one that teaches, and where its time went.
+    fn learn(&self, id: SessionId, timing: &TimingReport, lesson: Option<(RunKind, Lesson)>) {
+        let mut history = self.shared.history();
+        if let Some((kind, lesson)) = lesson.filter(|_| timing.outcome == RunOutcome::Ready) {
+            history.learn(&kind, lesson);
+        }
+        history.keep_report(id.to_string(), timing.clone());
+        self.shared.keep.history(&history);
+    }
+
+    /// The run is the session now: what it was asked to make is what there is.
+    fn take_request(&self, id: SessionId, request: CreateSession) {
+        let mut entries = self.shared.entries();
+        if let Some(entry) = entries.get_mut(&id) {
+            entry.request = request;
+            entry.source = None;
+            entry.leftovers.clear();
+        }
+    }
+
+    /// Notes what came of undos that were attempted after the end of their run.
+    pub(super) fn note_attempted(&self, id: SessionId, attempted: Attempted) {
+        let mut entries = self.shared.entries();
+        let Some(entry) = entries.get_mut(&id) else {
+            return;
+        };
+        let before = entry.leftovers.len();
+        entry.leftovers = attempted.left;
+        let mut is_news = before != entry.leftovers.len();
+        if let Activity::Failed { undone, .. } | Activity::Cancelled { undone, .. } =
+            &mut entry.activity
+        {
+            for undo in &attempted.done {
+                let what = undo.to_string();
+                for told in undone.iter_mut().filter(|told| told.what == what) {
+                    *told = undo.undone();
+                    is_news = true;
+                }
+            }
+        }
+        drop(entries);
+        if is_news {
+            self.shared.reporter.list_changed();
+        }
+    }
+
+    pub(super) async fn cancel_run(&self, id: SessionId) -> Result<(), Error> {
+        let ended = self.with_entry(id, |entry| {
+            let Activity::Provisioning { cancel, ended, .. } = &entry.activity else {
+                return None;
+            };
+            cancel.cancel();
+            Some(ended.clone())
+        })?;
+        if let Some(ended) = ended {
+            ended.cancelled().await;
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// Tells progress. The lock is held while the reporter hears it: a snapshot that says `seq` 7
+    /// includes what event 7 said.
+    fn tell(&self, session_id: SessionId, phase: Phase, progress: Progress, message: String) {
+        let mut entries = self.entries();
+        let Some(entry) = entries.get_mut(&session_id) else {
+            return;
+        };
+        entry.seq += 1;
+        let event = ProgressEvent {
+            session_id,
+            seq: entry.seq,
+            phase,
+            progress,
+            message,
+        };
+        self.reporter.report(&SessionEvent::Progress(event));
+    }
+}
