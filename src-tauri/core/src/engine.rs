@@ -15,7 +15,7 @@ use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWrite;
 
-use crate::error::{EngineReason, Error};
+use crate::error::{EngineCommand, EngineReason, Error};
 use crate::image::ImageReference;
 use crate::session::SessionId;
 
@@ -131,10 +131,9 @@ pub(crate) async fn in_time<T>(
 ) -> Result<T, Error> {
     let result = tokio::time::timeout(ANSWER_LIMIT, work).await;
     result.unwrap_or_else(|_elapsed| {
-        Err(Error::EngineRefused {
+        Err(Error::EngineSilent {
             operation: operation.to_owned(),
-            status: 0,
-            message: format!("no answer within {} s", ANSWER_LIMIT.as_secs()),
+            limit: ANSWER_LIMIT,
         })
     })
 }
@@ -154,6 +153,8 @@ pub struct EngineFacts {
     pub architecture: String,
     /// Its socket, pipe or address.
     pub address: String,
+    /// The command line by which the user may talk to it.
+    pub command: EngineCommand,
     /// How its pulls tell of layers.
     pub layer_telling: LayerTelling,
 }
@@ -201,23 +202,23 @@ pub struct LayerSize {
 pub enum LayerStep {
     /// It is part of the image and has to be fetched.
     Announced,
-    /// Bytes of it arrived; `total` is 0 while its size is unknown.
+    /// Bytes of it arrived.
     Downloading {
         /// Bytes so far.
         current: u64,
-        /// Bytes in all, or 0.
-        total: u64,
+        /// Bytes in all; `None` while the engine has not said.
+        total: Option<u64>,
     },
     /// The connection broke and the download starts again.
     Retrying,
     /// All its bytes arrived.
     Downloaded,
-    /// It is being unpacked; engines that count seconds rather than bytes give `total` 0.
+    /// It is being unpacked; engines that count seconds rather than bytes give no total.
     Extracting {
         /// Bytes so far.
         current: u64,
-        /// Bytes in all, or 0.
-        total: u64,
+        /// Bytes in all; `None` where the engine does not say.
+        total: Option<u64>,
     },
     /// It is on the engine now.
     Done,

@@ -2,6 +2,7 @@
 //! the UI. It does not know how an engine words its errors: that is `engine/docker/wording.rs`.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -24,8 +25,10 @@ pub enum ErrorCode {
     SessionNotReady,
     /// No engine answers; `details.reason` says why.
     EngineUnavailable,
-    /// The engine answered and refused; `details.status` is its HTTP status.
+    /// The engine answered and refused; `details.status` is its HTTP status, where it gave one.
     EngineRefused,
+    /// An engine that was there did not answer in time.
+    EngineSilent,
     /// The image is neither on the engine nor obtainable; `details.reason` says why.
     ImageUnavailable,
     /// A container or volume of this name exists and is not this session's.
@@ -92,6 +95,25 @@ pub enum EngineReason {
     WrongSystem,
 }
 
+/// The command line that belongs to an engine: what a hint names when it tells the user to run something.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum EngineCommand {
+    /// Docker's, which its relatives answer to as well.
+    #[default]
+    Docker,
+    /// Podman's.
+    Podman,
+}
+
+impl fmt::Display for EngineCommand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Docker => "docker",
+            Self::Podman => "podman",
+        })
+    }
+}
+
 /// A failure of anything in this crate.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
@@ -120,10 +142,18 @@ pub enum Error {
     EngineRefused {
         /// What was attempted, as a verb phrase.
         operation: String,
-        /// The engine's HTTP status, or 0 where there was none.
-        status: u16,
+        /// The engine's HTTP status; `None` when it refused in the middle of an answer.
+        status: Option<u16>,
         /// The engine's words.
         message: String,
+    },
+    /// See [`ErrorCode::EngineSilent`].
+    #[error("failed to {operation}: the engine did not answer within {} s", .limit.as_secs())]
+    EngineSilent {
+        /// What was attempted, as a verb phrase.
+        operation: String,
+        /// How long was waited.
+        limit: Duration,
     },
     /// See [`ErrorCode::ImageUnavailable`].
     #[error("failed to pull image `{image}`: {message}")]
@@ -134,6 +164,8 @@ pub enum Error {
         reason: ImageReason,
         /// The engine's or registry's words.
         message: String,
+        /// The command line by which the user logs in.
+        command: EngineCommand,
     },
     /// See [`ErrorCode::NameConflict`].
     #[error("the name `{0}` is taken by something that is not this session's")]
@@ -143,6 +175,8 @@ pub enum Error {
     DiskFull {
         /// What was attempted, as a verb phrase.
         operation: String,
+        /// The command line of the engine whose disk it is; `None` when the container said so.
+        command: Option<EngineCommand>,
     },
     /// See [`ErrorCode::Timeout`].
     #[error("no progress for {} s while {}", .limit.as_secs(), .phase.doing())]
@@ -234,6 +268,7 @@ impl Error {
             Self::SessionNotReady(_) => ErrorCode::SessionNotReady,
             Self::EngineUnavailable { .. } => ErrorCode::EngineUnavailable,
             Self::EngineRefused { .. } => ErrorCode::EngineRefused,
+            Self::EngineSilent { .. } => ErrorCode::EngineSilent,
             Self::ImageUnavailable { .. } => ErrorCode::ImageUnavailable,
             Self::NameConflict(_) => ErrorCode::NameConflict,
             Self::DiskFull { .. } => ErrorCode::DiskFull,
@@ -251,10 +286,10 @@ impl Error {
         }
     }
 
-    /// Returns what the user can do next, in one sentence.
+    /// Returns what the user can do next, in one sentence, with the facts of the case.
     #[must_use]
-    pub fn hint(&self) -> &'static str {
-        match self {
+    pub fn hint(&self) -> String {
+        let fixed = match self {
             Self::Validation(_) => "Correct the marked fields and try again.",
             Self::SessionIdMissing => "Choose a session from the list, or create a new one.",
             Self::SessionNotFound(_) => {
@@ -267,18 +302,35 @@ impl Error {
             Self::EngineRefused { .. } => {
                 "Retry; if it happens again, the engine's own log says more."
             }
-            Self::ImageUnavailable { reason, .. } => image_hint(*reason),
-            Self::NameConflict(_) => {
-                "Rename or remove the container or volume of that name, then retry."
+            Self::EngineSilent { .. } => {
+                "The engine may be busy or stuck: look at what it does, restart it if need be, then retry."
             }
-            Self::DiskFull { .. } => {
-                "Free disk space on the engine, for example with `docker system prune`, then retry."
+            Self::ImageUnavailable {
+                image,
+                reason,
+                command,
+                ..
+            } => return image_hint(*reason, image, *command),
+            Self::NameConflict(name) => {
+                return format!(
+                    "Rename or remove the container or volume `{name}` on the engine, then retry."
+                );
             }
-            Self::Timeout { .. } => {
-                "Check the network and the engine, then retry; the limit is a setting."
-            }
+            Self::DiskFull { command, .. } => return disk_hint(*command),
+            Self::Timeout { phase, .. } => match phase {
+                Phase::PullingImage => {
+                    "Check the network, VPN and proxy, then retry; the limit is a setting."
+                }
+                Phase::Starting
+                | Phase::CreatingVolume
+                | Phase::CreatingContainer
+                | Phase::StartingContainer
+                | Phase::Ready => {
+                    "Look at what the engine does, restart it if need be, then retry; the limit is a setting."
+                }
+            },
             Self::AgentUnavailable(_) => {
-                "Retry; if it happens again, look at the container's log with `docker logs`."
+                "Retry; if it happens again, the log of the session's container says more."
             }
             Self::TerminalNotFound(_) => "Open a new terminal.",
             Self::FileNotFound(_) => "Refresh the file tree; it may have been moved or deleted.",
@@ -293,7 +345,8 @@ impl Error {
             Self::UnknownCommand(_) => "Update Cove: its window and its backend do not match.",
             Self::Cancelled => "Retry when you are ready.",
             Self::Internal(_) => "This is a defect in Cove: copy the details and report it.",
-        }
+        };
+        fixed.to_owned()
     }
 
     /// Returns the error as the UI gets it.
@@ -315,6 +368,7 @@ impl Error {
             | Self::SessionIdMissing
             | Self::SessionNotReady(_)
             | Self::DiskFull { .. }
+            | Self::EngineSilent { .. }
             | Self::AgentUnavailable(_)
             | Self::TerminalNotFound(_)
             | Self::FileNotFound(_)
@@ -333,7 +387,7 @@ impl Error {
             ok: false,
             error: self.code(),
             message: self.to_string(),
-            hint: self.hint().to_owned(),
+            hint: self.hint(),
             details,
         }
     }
@@ -353,14 +407,21 @@ fn engine_hint(reason: EngineReason) -> &'static str {
     }
 }
 
-fn image_hint(reason: ImageReason) -> &'static str {
-    match reason {
+fn image_hint(reason: ImageReason, image: &str, command: EngineCommand) -> String {
+    let login = login_command(image, command);
+    let fixed = match reason {
         ImageReason::NotFound => {
-            "Check the spelling of the image and its tag; a private image needs `docker login` first."
+            return format!(
+                "Check the spelling of the image and its tag; a private image needs `{login}` first."
+            );
         }
-        ImageReason::Unauthorized => "Log in to the registry with `docker login`, then retry.",
+        ImageReason::Unauthorized => {
+            return format!("Log in to the registry with `{login}`, then retry.");
+        }
         ImageReason::RateLimited => {
-            "Wait for the registry's limit to pass, or log in with `docker login`, then retry."
+            return format!(
+                "Wait for the registry's limit to pass, or log in with `{login}`, then retry."
+            );
         }
         ImageReason::Network => {
             "Check the network, VPN and proxy, then retry; an image already on the engine needs none."
@@ -369,6 +430,25 @@ fn image_hint(reason: ImageReason) -> &'static str {
             "Make the engine trust the registry's certificate authority, then retry."
         }
         ImageReason::Platform => "Choose an image that exists for this machine's processor.",
+    };
+    fixed.to_owned()
+}
+
+/// Returns the command that logs in to an image's registry. Docker Hub is what `docker login` means by itself.
+fn login_command(image: &str, command: EngineCommand) -> String {
+    let registry = image.split_once('/').map(|(registry, _)| registry);
+    match (registry, command) {
+        (None | Some("docker.io"), EngineCommand::Docker) => format!("{command} login"),
+        (registry, _) => format!("{command} login {}", registry.unwrap_or("docker.io")),
+    }
+}
+
+fn disk_hint(command: Option<EngineCommand>) -> String {
+    match command {
+        Some(command) => format!(
+            "Free disk space on the engine, for example with `{command} system prune`, then retry."
+        ),
+        None => "Free disk space in the session or on the engine, then retry.".to_owned(),
     }
 }
 
@@ -380,4 +460,49 @@ fn fields_phrase(fields: &BTreeMap<String, String>) -> String {
         "fields"
     };
     format!("{noun} ({})", names.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hints_name_the_engines_own_command_and_the_registry_in_question() {
+        let refused = |image: &str, command| {
+            let error = Error::ImageUnavailable {
+                image: image.to_owned(),
+                reason: ImageReason::Unauthorized,
+                message: String::new(),
+                command,
+            };
+            error.hint()
+        };
+        for (image, command, login) in [
+            (
+                "docker.io/library/x:1",
+                EngineCommand::Docker,
+                "`docker login`",
+            ),
+            (
+                "docker.io/library/x:1",
+                EngineCommand::Podman,
+                "`podman login docker.io`",
+            ),
+            (
+                "ghcr.io/a/b:1",
+                EngineCommand::Podman,
+                "`podman login ghcr.io`",
+            ),
+        ] {
+            let hint = refused(image, command);
+            assert!(hint.contains(login), "{hint}");
+        }
+        let full = |command| Error::DiskFull {
+            operation: "create the volume".to_owned(),
+            command,
+        };
+        let hint = full(Some(EngineCommand::Podman)).hint();
+        assert!(hint.contains("`podman system prune`"), "{hint}");
+        assert!(!full(None).hint().contains('`'));
+    }
 }

@@ -203,6 +203,7 @@ fn refused(path: &str, error: CallError) -> Error {
             revision: revision.map(|revision| revision.0).unwrap_or_default(),
         },
         Failure::NoSpace => Error::DiskFull {
+            command: None,
             operation: format!("write `{path}`"),
         },
         Failure::NotReady | Failure::UnsupportedProtocol { .. } => {

@@ -333,6 +333,7 @@ impl Run {
                 image: wanted.to_string(),
                 reason: ImageReason::NotFound,
                 message: "the engine does not have it after the pull".to_owned(),
+                command: found.engine.command,
             })?
         };
         let (has, needs) = (&image.architecture, &found.engine.architecture);
@@ -341,6 +342,7 @@ impl Run {
                 image: wanted.to_string(),
                 reason: ImageReason::Platform,
                 message: format!("the image is for {has}, and the engine runs {needs}"),
+                command: found.engine.command,
             });
         }
         Ok(image.user)

@@ -176,13 +176,13 @@ impl<'a> Layers<'a> {
             match message.said.step {
                 LayerStep::Announced | LayerStep::Existing => {}
                 LayerStep::Downloading { current, total } => {
-                    layer.total = layer.total.max(as_f64(total));
+                    layer.total = layer.total.max(as_f64(total.unwrap_or_default()));
                     layer.downloaded = as_f64(current);
                 }
                 LayerStep::Retrying => layer.downloaded = 0.0,
                 LayerStep::Downloaded => layer.downloaded = layer.total,
                 LayerStep::Extracting { current, total } => {
-                    layer.total = layer.total.max(as_f64(total));
+                    layer.total = layer.total.max(as_f64(total.unwrap_or_default()));
                     layer.downloaded = layer.total;
                     layer.extracted = as_f64(current).min(layer.total);
                 }

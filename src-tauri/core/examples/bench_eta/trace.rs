@@ -250,14 +250,25 @@ impl Pass {
     }
 }
 
+/// Reads a total of a row, in which 0 stands for one that was not said.
+fn said(total: u64) -> Option<u64> {
+    Some(total).filter(|total| *total > 0)
+}
+
 impl From<Row> for Message {
     fn from((at_ms, layer, step, current, total): Row) -> Self {
         let step = match step {
             Step::Announced => LayerStep::Announced,
-            Step::Downloading => LayerStep::Downloading { current, total },
+            Step::Downloading => LayerStep::Downloading {
+                current,
+                total: said(total),
+            },
             Step::Retrying => LayerStep::Retrying,
             Step::Downloaded => LayerStep::Downloaded,
-            Step::Extracting => LayerStep::Extracting { current, total },
+            Step::Extracting => LayerStep::Extracting {
+                current,
+                total: said(total),
+            },
             Step::Done => LayerStep::Done,
             Step::Existing => LayerStep::Existing,
         };
@@ -272,10 +283,14 @@ impl From<Message> for Row {
     fn from(message: Message) -> Self {
         let (step, current, total) = match message.said.step {
             LayerStep::Announced => (Step::Announced, 0, 0),
-            LayerStep::Downloading { current, total } => (Step::Downloading, current, total),
+            LayerStep::Downloading { current, total } => {
+                (Step::Downloading, current, total.unwrap_or_default())
+            }
             LayerStep::Retrying => (Step::Retrying, 0, 0),
             LayerStep::Downloaded => (Step::Downloaded, 0, 0),
-            LayerStep::Extracting { current, total } => (Step::Extracting, current, total),
+            LayerStep::Extracting { current, total } => {
+                (Step::Extracting, current, total.unwrap_or_default())
+            }
             LayerStep::Done => (Step::Done, 0, 0),
             LayerStep::Existing => (Step::Existing, 0, 0),
         };
@@ -289,11 +304,17 @@ pub(crate) mod example {
     use super::*;
 
     pub(crate) const fn downloading(current: u64, total: u64) -> LayerStep {
-        LayerStep::Downloading { current, total }
+        LayerStep::Downloading {
+            current,
+            total: Some(total),
+        }
     }
 
     pub(crate) const fn extracting(current: u64, total: u64) -> LayerStep {
-        LayerStep::Extracting { current, total }
+        LayerStep::Extracting {
+            current,
+            total: Some(total),
+        }
     }
 
     /// Returns a first run on a steady link, with these starts of its phases and an event at each of these times.
@@ -369,7 +390,7 @@ mod tests {
             message.said.step,
             LayerStep::Downloading {
                 current: 10,
-                total: 20
+                total: Some(20)
             }
         );
         assert_eq!(serde_json::to_string(&message).unwrap(), text);

@@ -698,17 +698,19 @@ impl Layer {
             LayerStep::Announced
             | LayerStep::Downloading {
                 current: 0,
-                total: 0,
+                total: None,
             } => {}
             LayerStep::Downloading { current, total } => {
-                let whole = self.total.unwrap_or(total);
-                if self.retried && total > 0 && total < whole {
-                    self.resumed_from = whole - total;
-                } else {
-                    self.resumed_from = 0;
-                    self.learn_total(total);
+                match (total, self.total) {
+                    (Some(left), Some(whole)) if self.retried && left < whole => {
+                        self.resumed_from = whole - left;
+                    }
+                    (total, _) => {
+                        self.resumed_from = 0;
+                        self.learn_total(total);
+                    }
                 }
-                self.claims_all = total > 0 && current >= total;
+                self.claims_all = total.is_some_and(|total| current >= total);
                 if !self.claims_all {
                     self.downloaded = self.resumed_from + current;
                 }
@@ -731,7 +733,7 @@ impl Layer {
                 self.learn_total(total);
                 self.complete_download(at);
                 self.stage = Stage::Extracting;
-                if total > 0 {
+                if let Some(total) = total {
                     self.extracted = (as_f64(current) / as_f64(total)).min(1.0);
                 }
             }
@@ -760,15 +762,14 @@ impl Layer {
         if self.stage < Stage::Downloaded {
             self.stage = Stage::Downloaded;
             self.downloaded_at = at;
-            self.learn_total(self.total.unwrap_or(self.downloaded));
-            self.downloaded = self.total.unwrap_or(self.downloaded);
+            let total = self.total.unwrap_or(self.downloaded);
+            self.learn_total(Some(total).filter(|total| *total > 0));
+            self.downloaded = total;
         }
     }
 
-    fn learn_total(&mut self, total: u64) {
-        if total > 0 {
-            self.total = Some(total);
-        }
+    fn learn_total(&mut self, total: Option<u64>) {
+        self.total = total.or(self.total);
     }
 
     /// Returns the bytes that came over the line between two states. A layer that is suddenly there
@@ -851,14 +852,14 @@ mod tests {
     fn downloading(current: u64, total: u64) -> LayerStep {
         LayerStep::Downloading {
             current: current * MB,
-            total: total * MB,
+            total: Some(total * MB),
         }
     }
 
     fn extracting(current: u64, total: u64) -> LayerStep {
         LayerStep::Extracting {
             current: current * MB,
-            total: total * MB,
+            total: Some(total * MB),
         }
     }
 
@@ -995,7 +996,7 @@ mod tests {
                 "tiny",
                 LayerStep::Extracting {
                     current: 32,
-                    total: 32,
+                    total: Some(32),
                 },
             ),
             (7, "tiny", LayerStep::Done),
@@ -1090,7 +1091,7 @@ mod tests {
                 "a",
                 LayerStep::Extracting {
                     current: 1,
-                    total: 0,
+                    total: None,
                 },
             ),
         ]);

@@ -379,10 +379,10 @@ impl Undo {
         tokio::time::timeout(UNDO_LIMIT, attempt)
             .await
             .unwrap_or_else(|_elapsed| {
-                Err(Error::Internal(format!(
-                    "no answer within {} s",
-                    UNDO_LIMIT.as_secs()
-                )))
+                Err(Error::EngineSilent {
+                    operation: "take it back".to_owned(),
+                    limit: UNDO_LIMIT,
+                })
             })
     }
 }

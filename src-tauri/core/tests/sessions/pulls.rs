@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cove_core::engine::{LayerStep, PullMessage};
-use cove_core::error::{Error, ErrorCode, ImageReason};
+use cove_core::error::{EngineCommand, Error, ErrorCode, ImageReason};
 use cove_core::event::{Eta, Phase, PullProgress, SessionEvent};
 use cove_core::session::SessionId;
 use cove_core::timing::{PullTiming, RunOutcome, TimingReport};
@@ -38,7 +38,7 @@ fn slow_pull() -> Vec<(Duration, PullMessage)> {
     let downloading = (1..=40).map(|megabytes| {
         let step = LayerStep::Downloading {
             current: megabytes * MB,
-            total: 40 * MB,
+            total: Some(40 * MB),
         };
         (ms(500), message(step))
     });
@@ -192,6 +192,7 @@ async fn a_pull_that_fails_fails_for_all_who_wait_and_the_next_one_begins_anew()
         image: "slow/image".to_owned(),
         reason: ImageReason::Network,
         message: "no such host".to_owned(),
+        command: EngineCommand::Docker,
     };
     engine.next("pull", Act::Fail(failure));
     let app = app_that_pulls(&engine, slow_pull());
@@ -343,7 +344,7 @@ async fn however_fast_an_engine_talks_a_session_tells_ten_things_a_second_at_mos
     let messages = (0..50_000).map(|count| {
         let step = LayerStep::Downloading {
             current: count,
-            total: 50_000,
+            total: Some(50_000),
         };
         let message = PullMessage {
             layer: "a".to_owned(),

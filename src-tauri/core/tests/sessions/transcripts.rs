@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cove_core::engine::{LayerStep, PullMessage};
-use cove_core::error::{Error, ErrorCode};
+use cove_core::error::{EngineCommand, Error, ErrorCode};
 use cove_core::event::{Phase, SessionEvent, Undone};
 use cove_core::session::{SessionId, SessionState};
 use cove_core::settings::Settings;
@@ -148,6 +148,7 @@ async fn a_full_disk_is_told_as_such_and_leaves_nothing_behind() {
         let engine = FakeEngine::new();
         let full = Error::DiskFull {
             operation: operation.to_owned(),
+            command: Some(EngineCommand::Docker),
         };
         engine.next(operation, Act::Fail(full));
         let app = app(&engine);
@@ -270,7 +271,10 @@ async fn a_pull_that_moves_is_never_killed() {
     let engine = FakeEngine::new();
     let message = |current| PullMessage {
         layer: "a".to_owned(),
-        step: LayerStep::Downloading { current, total: 10 },
+        step: LayerStep::Downloading {
+            current,
+            total: Some(10),
+        },
     };
     engine.pulls(
         (1..=6)

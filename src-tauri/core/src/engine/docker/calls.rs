@@ -20,7 +20,7 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt, future};
 
-use super::connection::{DockerEngine, probe, version_name, version_of, view};
+use super::connection::{DockerEngine, command_of, probe, version_name, version_of, view};
 use super::credentials::{credential_for, credentials};
 use super::errors::{is_not_found, pull_error, translate};
 use super::{registry, wording};
@@ -73,6 +73,7 @@ impl Engine for DockerEngine {
                 .remembered()
                 .map(|connected| connected.address)
                 .unwrap_or_default(),
+            command: command_of(&version),
             layer_telling: if version_name(&version) == "Podman" {
                 LayerTelling::AsTheyCome
             } else {
@@ -152,10 +153,10 @@ impl Engine for DockerEngine {
             tag: Some(image.tag_or_digest().to_owned()),
             ..CreateImageOptions::default()
         };
-        let name = image.to_string();
+        let (name, command) = (image.to_string(), self.command());
         let messages = client.create_image(Some(options), None, credentials);
         Ok(messages
-            .map_err(move |error| pull_error(&name, &error))
+            .map_err(move |error| pull_error(command, &name, &error))
             .try_filter_map(|message| future::ready(Ok(pull_message(message))))
             .boxed())
     }
@@ -176,6 +177,7 @@ impl Engine for DockerEngine {
             image: image.to_string(),
             reason: ImageReason::Network,
             message,
+            command: self.command(),
         })
     }
 
@@ -308,8 +310,9 @@ impl Engine for DockerEngine {
             path: path.to_owned(),
         };
         let archive = client.download_from_container(container, Some(options));
+        let command = self.command();
         Ok(archive
-            .map_err(|error| translate("copy files out of the container", &error))
+            .map_err(move |error| translate(command, "copy files out of the container", &error))
             .boxed())
     }
 
@@ -421,11 +424,12 @@ impl Engine for DockerEngine {
             ..EventsOptions::default()
         };
         let events = client.events(Some(options));
+        let command = self.command();
         Ok(events
-            .map(|event| {
+            .map(move |event| {
                 event
                     .map(drop)
-                    .map_err(|error| translate("follow the engine's events", &error))
+                    .map_err(|error| translate(command, "follow the engine's events", &error))
             })
             .boxed())
     }
@@ -450,18 +454,19 @@ impl Engine for DockerEngine {
             };
             client.start_exec(&exec.id, Some(start)).await
         };
+        let command = self.command();
         match run.await {
             Ok(StartExecResults::Attached { output, input }) => Ok(Exec {
                 input,
                 output: output
-                    .map(|piece| match piece {
+                    .map(move |piece| match piece {
                         Ok(LogOutput::StdErr { message }) => Ok(ExecOutput::Err(message)),
                         Ok(
                             LogOutput::StdOut { message }
                             | LogOutput::StdIn { message }
                             | LogOutput::Console { message },
                         ) => Ok(ExecOutput::Out(message)),
-                        Err(error) => Err(translate("read from the container", &error)),
+                        Err(error) => Err(translate(command, "read from the container", &error)),
                     })
                     .boxed(),
             }),
@@ -535,15 +540,11 @@ fn nano_cpus(cpus: f64) -> i64 {
 pub(super) fn pull_message(message: CreateImageInfo) -> Option<PullMessage> {
     let layer = message.id?;
     let detail = message.progress_detail.unwrap_or_default();
-    let count = |bytes: Option<i64>| {
-        bytes
-            .and_then(|bytes| u64::try_from(bytes).ok())
-            .unwrap_or(0)
-    };
+    let count = |bytes: Option<i64>| bytes.and_then(|bytes| u64::try_from(bytes).ok());
     let step = wording::layer_step(
         message.status.as_deref().unwrap_or_default(),
-        count(detail.current),
-        count(detail.total),
+        count(detail.current).unwrap_or_default(),
+        count(detail.total).filter(|total| *total > 0),
     )?;
     Some(PullMessage { layer, step })
 }

@@ -10,7 +10,7 @@ use super::endpoints::{self, Place};
 use super::errors::{connection_problem, translate};
 use super::wording;
 use crate::engine::{EngineProblem, EngineView};
-use crate::error::{EngineReason, Error};
+use crate::error::{EngineCommand, EngineReason, Error};
 use parking_lot::Mutex;
 
 /// How long an engine may take to say its version before it counts as not running.
@@ -32,6 +32,7 @@ pub struct DockerEngine {
 pub(super) struct Connected {
     pub(super) client: Docker,
     pub(super) address: String,
+    pub(super) command: EngineCommand,
 }
 
 /// A place that was looked at.
@@ -92,6 +93,7 @@ impl DockerEngine {
                     let connected = Connected {
                         client: client.clone(),
                         address: place.address,
+                        command: command_of(&version),
                     };
                     self.remember(Some(connected));
                     return Ok((client, version));
@@ -102,9 +104,15 @@ impl DockerEngine {
         Err(unavailable(&problems))
     }
 
+    /// Returns the command line of the connected engine.
+    pub(super) fn command(&self) -> EngineCommand {
+        self.remembered()
+            .map_or_else(EngineCommand::default, |connected| connected.command)
+    }
+
     /// Translates a failed call, and forgets the connection when the engine is gone.
     pub(super) fn failed(&self, operation: &str, error: &ApiError) -> Error {
-        let error = translate(operation, error);
+        let error = translate(self.command(), operation, error);
         if matches!(error, Error::EngineUnavailable { .. }) {
             self.remember(None);
         }
@@ -170,6 +178,14 @@ pub(super) fn version_name(version: &SystemVersion) -> &'static str {
         .into_iter()
         .any(|component| component.name.contains("Podman"));
     if podman { "Podman" } else { "Docker" }
+}
+
+/// Returns the command line that belongs to an engine.
+pub(super) fn command_of(version: &SystemVersion) -> EngineCommand {
+    match version_name(version) {
+        "Podman" => EngineCommand::Podman,
+        _ => EngineCommand::Docker,
+    }
 }
 
 pub(super) fn view(probe: Probe, selected: Option<&str>) -> EngineView {

@@ -4,7 +4,7 @@ use bollard::errors::Error as ApiError;
 
 use super::wording;
 use crate::engine::EngineProblem;
-use crate::error::Error;
+use crate::error::{EngineCommand, Error};
 
 pub(super) fn is_not_found(error: &ApiError) -> bool {
     matches!(
@@ -22,13 +22,13 @@ pub(super) fn connection_problem(error: &ApiError) -> EngineProblem {
     wording::connection_problem(kind, &chain)
 }
 
-pub(super) fn translate(operation: &str, error: &ApiError) -> Error {
+pub(super) fn translate(command: EngineCommand, operation: &str, error: &ApiError) -> Error {
     match error {
         ApiError::DockerResponseServerError {
             status_code,
             message,
-        } => wording::refusal(operation, *status_code, message),
-        ApiError::DockerStreamError { error } => wording::refusal(operation, 0, error),
+        } => wording::refusal(command, operation, Some(*status_code), message),
+        ApiError::DockerStreamError { error } => wording::refusal(command, operation, None, error),
         ApiError::HyperLegacyError { .. }
         | ApiError::HyperResponseError { .. }
         | ApiError::IOError { .. }
@@ -42,28 +42,29 @@ pub(super) fn translate(operation: &str, error: &ApiError) -> Error {
         }
         _ => Error::EngineRefused {
             operation: operation.to_owned(),
-            status: 0,
+            status: None,
             message: cause_chain(error),
         },
     }
 }
 
-pub(super) fn pull_error(image: &str, error: &ApiError) -> Error {
+pub(super) fn pull_error(command: EngineCommand, image: &str, error: &ApiError) -> Error {
     let (status, message) = match error {
         ApiError::DockerResponseServerError {
             status_code,
             message,
-        } => (*status_code, message),
-        ApiError::DockerStreamError { error } => (0, error),
-        _ => return translate("pull the image", error),
+        } => (Some(*status_code), message),
+        ApiError::DockerStreamError { error } => (None, error),
+        _ => return translate(command, "pull the image", error),
     };
     match wording::pull_failure(status, message) {
         Some(reason) => Error::ImageUnavailable {
             image: image.to_owned(),
             reason,
             message: wording::without_echo(message),
+            command,
         },
-        None => wording::refusal("pull the image", status, message),
+        None => wording::refusal(command, "pull the image", status, message),
     }
 }
 

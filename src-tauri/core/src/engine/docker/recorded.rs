@@ -196,7 +196,7 @@ fn check(name: &str) {
             text.as_str()
         });
         if let Some(error) = error {
-            let reason = wording::pull_failure(recording.status, error);
+            let reason = wording::pull_failure(Some(recording.status), error);
             assert!(reason.is_some(), "{error}");
         } else {
             assert!((last.pull.fraction - 1.0).abs() < 1e-9, "{name}");
@@ -281,7 +281,7 @@ fn a_missing_tag_is_told_as_such_by_every_engine() {
         let recording = read(name);
         let (_, message) = recording.messages.last().unwrap();
         let text = message.get("error").or(message.get("message")).unwrap();
-        let reason = wording::pull_failure(recording.status, text.as_str().unwrap());
+        let reason = wording::pull_failure(Some(recording.status), text.as_str().unwrap());
         assert_eq!(reason, Some(ImageReason::NotFound), "{name}");
     }
 }

@@ -6,7 +6,7 @@
 use std::io::ErrorKind;
 
 use crate::engine::{ContainerState, EngineProblem, LayerStep};
-use crate::error::{EngineReason, Error, ImageReason};
+use crate::error::{EngineCommand, EngineReason, Error, ImageReason};
 
 /// The oldest API that Cove speaks: that of Docker 19.03, and of Podman 4.
 pub(super) const OLDEST_API: &str = "1.40";
@@ -51,7 +51,12 @@ pub(super) fn connection_problem(kind: Option<ErrorKind>, message: &str) -> Engi
 }
 
 /// Tells what an engine's refusal of an operation means.
-pub(super) fn refusal(operation: &str, status: u16, message: &str) -> Error {
+pub(super) fn refusal(
+    command: EngineCommand,
+    operation: &str,
+    status: Option<u16>,
+    message: &str,
+) -> Error {
     let lower = message.to_lowercase();
     let full = [
         "no space left on device",
@@ -62,6 +67,7 @@ pub(super) fn refusal(operation: &str, status: u16, message: &str) -> Error {
     if full.iter().any(|words| lower.contains(words)) {
         return Error::DiskFull {
             operation: operation.to_owned(),
+            command: Some(command),
         };
     }
     Error::EngineRefused {
@@ -72,7 +78,7 @@ pub(super) fn refusal(operation: &str, status: u16, message: &str) -> Error {
 }
 
 /// Tells why a pull failed, or `None` when the registry has nothing to do with it.
-pub(super) fn pull_failure(status: u16, message: &str) -> Option<ImageReason> {
+pub(super) fn pull_failure(status: Option<u16>, message: &str) -> Option<ImageReason> {
     /// Phrases in the order in which they are believed: a text may hold several.
     const PHRASES: [(ImageReason, &[&str]); 6] = [
         (
@@ -162,7 +168,7 @@ pub(super) fn pull_failure(status: u16, message: &str) -> Option<ImageReason> {
     }
     phrase
         .or_else(|| registry_status(&lower).and_then(status_reason))
-        .or((status == 404).then_some(ImageReason::NotFound))
+        .or((status == Some(404)).then_some(ImageReason::NotFound))
 }
 
 /// Returns the HTTP status that an engine quotes when the body said nothing that it understands: a page of a proxy, as
@@ -212,7 +218,7 @@ pub(super) fn container_state(status: Option<&str>) -> ContainerState {
 }
 
 /// Tells what a line of a pull says about its layer, or `None` when it is not about a layer.
-pub(super) fn layer_step(status: &str, current: u64, total: u64) -> Option<LayerStep> {
+pub(super) fn layer_step(status: &str, current: u64, total: Option<u64>) -> Option<LayerStep> {
     Some(match status {
         "Pulling fs layer" | "Waiting" => LayerStep::Announced,
         // Moby's transfer service says the second, and means bytes as well.
@@ -295,7 +301,11 @@ mod tests {
             ),
             (500, "something else entirely", None),
         ] {
-            assert_eq!(pull_failure(status, message), expected, "for `{message}`");
+            assert_eq!(
+                pull_failure(Some(status).filter(|it| *it > 0), message),
+                expected,
+                "for `{message}`"
+            );
         }
     }
 
@@ -340,7 +350,11 @@ mod tests {
                 None,
             ),
         ] {
-            assert_eq!(pull_failure(status, message), expected, "for `{message}`");
+            assert_eq!(
+                pull_failure(Some(status).filter(|it| *it > 0), message),
+                expected,
+                "for `{message}`"
+            );
         }
     }
 
@@ -359,19 +373,32 @@ mod tests {
     #[test]
     fn a_full_disk_is_told_apart_from_other_refusals() {
         let full = refusal(
+            EngineCommand::Docker,
             "create the volume",
-            500,
+            Some(500),
             "mkdir /x: no space left on device",
         );
         assert!(matches!(full, Error::DiskFull { .. }));
         let overlay = refusal(
+            EngineCommand::Docker,
             "create the container",
-            500,
+            Some(500),
             "chown /var/lib/docker/overlay2/2556ea80-init/work/work: no such file or directory",
         );
         assert!(matches!(overlay, Error::DiskFull { .. }));
-        let other = refusal("create the volume", 500, "boom");
-        assert!(matches!(other, Error::EngineRefused { status: 500, .. }));
+        let other = refusal(
+            EngineCommand::Docker,
+            "create the volume",
+            Some(500),
+            "boom",
+        );
+        assert!(matches!(
+            other,
+            Error::EngineRefused {
+                status: Some(500),
+                ..
+            }
+        ));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use cove_core::engine::{
     ExecOutput, ExecSpec, ImageFacts, ImageView, Labels, LayerSize, LayerTelling, Owned,
     PullMessage,
 };
-use cove_core::error::{EngineReason, Error};
+use cove_core::error::{EngineCommand, EngineReason, Error};
 use cove_core::image::ImageReference;
 use cove_core::labels;
 use cove_core::session::SessionId;
@@ -333,6 +333,7 @@ impl Engine for FakeEngine {
             name: "Fake 1".to_owned(),
             architecture: "x86_64".to_owned(),
             address: "fake".to_owned(),
+            command: EngineCommand::Docker,
             layer_telling: LayerTelling::AtOnce,
         })
     }
@@ -589,7 +590,7 @@ impl FakeAgent {
 pub(crate) fn refused(operation: &str, message: &str) -> Error {
     Error::EngineRefused {
         operation: operation.to_owned(),
-        status: 409,
+        status: Some(409),
         message: message.to_owned(),
     }
 }

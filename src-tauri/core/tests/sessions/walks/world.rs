@@ -70,7 +70,10 @@ impl World {
     pub(super) fn lose_images(&self) {
         let message = |current| PullMessage {
             layer: "a".to_owned(),
-            step: LayerStep::Downloading { current, total: 4 },
+            step: LayerStep::Downloading {
+                current,
+                total: Some(4),
+            },
         };
         if let Self::MadeUp(engine) = self {
             let second = Duration::from_secs(1);
