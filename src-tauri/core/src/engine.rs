@@ -11,12 +11,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use cove_agent::WORKSPACE;
 use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWrite;
 
 use crate::error::{EngineCommand, EngineReason, Error};
 use crate::image::ImageReference;
+use crate::labels;
 use crate::session::SessionId;
 
 /// How long an engine may take to stop or to remove a session. It kills what does not stop after 3 s.
@@ -109,11 +111,11 @@ pub trait Engine: Send + Sync + 'static {
     /// Holds up the processes of a container.
     async fn pause_container(&self, name: &str) -> Result<(), Error>;
 
-    /// Removes a container, running or not. Succeeds when there is none, and says whether there
-    /// was one.
+    /// Removes a container, running or not, with the volumes that its image declared and that nobody
+    /// gave a name to. Succeeds when there is none, and says whether there was one.
     async fn remove_container(&self, name: &str) -> Result<bool, Error>;
 
-    /// Returns every container and volume that bears the label of a Cove session, or of this one.
+    /// Returns every container and volume that is a Cove session's, or this one's.
     async fn owned(&self, session: Option<SessionId>) -> Result<Owned, Error>;
 
     /// Hears that containers and volumes change, whoever changes them, from now on. What is true then,
@@ -166,6 +168,8 @@ pub struct ImageFacts {
     pub architecture: String,
     /// The user that it runs as, as the image spells it; empty means root.
     pub user: String,
+    /// The paths that it declares as volumes, sorted.
+    pub volumes: Vec<String>,
 }
 
 /// How an engine tells of an image's layers.
@@ -239,6 +243,31 @@ pub struct ContainerFacts {
     pub state: ContainerState,
     /// The exit code of its last run; 0 before it ever ran.
     pub exit_code: i64,
+    /// The volumes that are mounted in it.
+    pub volumes: Vec<MountedVolume>,
+}
+
+/// A volume in a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountedVolume {
+    /// The volume's name.
+    pub name: String,
+    /// Where it is mounted.
+    pub path: String,
+}
+
+impl ContainerFacts {
+    /// Returns whether the container is this session's: its label says so, and the session's volume is
+    /// its `/workspace`. The label alone proves nothing, because a container inherits its image's labels.
+    #[must_use]
+    pub fn belongs_to(&self, id: SessionId) -> bool {
+        let name = id.resource_name();
+        labels::belong_to(&self.labels, id)
+            && self
+                .volumes
+                .iter()
+                .any(|volume| volume.name == name && volume.path == WORKSPACE)
+    }
 }
 
 /// What a container does.
@@ -318,6 +347,27 @@ pub struct Owned {
     pub containers: Vec<ContainerFacts>,
     /// Labels of the volumes, by name.
     pub volumes: Vec<(String, Labels)>,
+}
+
+impl Owned {
+    /// Keeps of what bears a session's label that which is a session's. Anybody can copy labels: a
+    /// container needs the session's volume too, and a volume the session's name.
+    #[must_use]
+    pub fn of_labelled(
+        containers: impl IntoIterator<Item = ContainerFacts>,
+        volumes: impl IntoIterator<Item = (String, Labels)>,
+    ) -> Self {
+        let is_ours = |container: &ContainerFacts| {
+            labels::session(&container.labels).is_some_and(|id| container.belongs_to(id))
+        };
+        let has_its_name = |(name, labels): &(String, Labels)| {
+            labels::session(labels).is_some_and(|id| id.resource_name() == *name)
+        };
+        Self {
+            containers: containers.into_iter().filter(is_ours).collect(),
+            volumes: volumes.into_iter().filter(has_its_name).collect(),
+        }
+    }
 }
 
 /// A place where an engine may be, as the UI shows it.

@@ -5,7 +5,8 @@ use crate::engine::Labels;
 use crate::session::{CreateSession, SessionId};
 use crate::template::TemplateId;
 
-/// The session's id. Whatever bears this label is ours; whatever does not is never touched.
+/// The session's id. Whatever does not bear this label is never touched. Containers inherit the labels of
+/// their images, so that one which bears it is ours only with the session's volume.
 pub const SESSION: &str = "dev.cove.session";
 const WORKSPACE: &str = "dev.cove.workspace";
 const PROJECT: &str = "dev.cove.project";
@@ -77,12 +78,16 @@ pub fn user(labels: &Labels) -> Option<&str> {
     labels.get(USER).map(String::as_str)
 }
 
+/// Returns the session that the labels name.
+#[must_use]
+pub fn session(labels: &Labels) -> Option<SessionId> {
+    labels.get(SESSION)?.parse().ok()
+}
+
 /// Returns whether the labels are those of this session.
 #[must_use]
 pub fn belong_to(labels: &Labels, id: SessionId) -> bool {
-    labels
-        .get(SESSION)
-        .is_some_and(|label| *label == id.to_string())
+    session(labels) == Some(id)
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ pub(crate) use self::unwind::{Attempted, Late, Nothing, take_back};
 use crate::agent::{self, Agent};
 use crate::assets::Assets;
 use crate::engine::{
-    ContainerFacts, ContainerSpec, ContainerState, Engine, EngineFacts, ImageFacts, Labels, in_time,
+    ContainerFacts, ContainerSpec, ContainerState, Engine, EngineFacts, ImageFacts, in_time,
 };
 use crate::error::{Error, ImageReason};
 use crate::estimate::{History, ImageSource, RunKind};
@@ -134,7 +134,7 @@ pub(crate) async fn drop_replaced(engine: &dyn Engine, id: SessionId) {
     let aside = name_aside(id);
     let remove = async {
         match engine.container(&aside).await? {
-            Some(container) if labels::belong_to(&container.labels, id) => {
+            Some(container) if container.belongs_to(id) => {
                 engine.remove_container(&container.id).await
             }
             Some(_) | None => Ok(false),
@@ -266,11 +266,12 @@ impl Run {
             self.engine.container(&name),
             self.engine.owned(Some(self.id)),
         )?;
-        let foreign = |labels: &Labels| !labels::belong_to(labels, self.id);
-        if volume.as_ref().is_some_and(foreign)
+        if volume
+            .as_ref()
+            .is_some_and(|labels| !labels::belong_to(labels, self.id))
             || named
                 .as_ref()
-                .is_some_and(|container| foreign(&container.labels))
+                .is_some_and(|container| !container.belongs_to(self.id))
         {
             return Err(Error::NameConflict(name));
         }
@@ -560,7 +561,7 @@ async fn create_or_take_over(
             created => return created,
         };
         match engine.container(&name).await? {
-            Some(found) if labels::belong_to(&found.labels, owner) => return Ok(found.id),
+            Some(found) if found.belongs_to(owner) => return Ok(found.id),
             // An engine keeps a name before it shows what will bear it.
             None if begin.elapsed() < LATE_CREATE => tokio::time::sleep(HEARTBEAT).await,
             Some(_) | None => return Err(Error::NameConflict(name)),

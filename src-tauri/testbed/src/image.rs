@@ -56,6 +56,8 @@ pub struct ImageConfig {
     pub entrypoint: Vec<String>,
     /// The command.
     pub cmd: Vec<String>,
+    /// The paths that it declares as volumes.
+    pub volumes: Vec<String>,
     /// The labels.
     pub labels: BTreeMap<String, String>,
     /// What the history says about each layer.
@@ -202,6 +204,12 @@ impl Image {
             .map(|_| json!({"created": CREATED, "created_by": config.history}))
             .collect();
         let digests: Vec<&str> = layers.iter().map(|layer| layer.digest.as_str()).collect();
+        let volumes = (!config.volumes.is_empty()).then(|| {
+            let paths = config.volumes.iter();
+            paths
+                .map(|path| (path, json!({})))
+                .collect::<BTreeMap<_, _>>()
+        });
         let document = json!({
             "architecture": architecture,
             "os": "linux",
@@ -213,6 +221,7 @@ impl Image {
                 "Entrypoint": or_null(&config.entrypoint),
                 "Cmd": or_null(&config.cmd),
                 "Labels": config.labels,
+                "Volumes": volumes,
             },
             "history": history,
             "rootfs": {"type": "layers", "diff_ids": digests},

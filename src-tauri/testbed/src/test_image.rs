@@ -30,13 +30,15 @@ pub enum TestImage {
     StaticOnly,
     /// The registry has it for another architecture only.
     WrongArch,
+    /// Declares two folders outside of `/workspace` as volumes.
+    Volumes,
     /// One small layer, under a name with a folder, for the registry that asks for a password.
     Private,
 }
 
 impl TestImage {
     /// All that an open registry holds.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Layers,
         Self::Tiny,
         Self::Exits,
@@ -46,6 +48,7 @@ impl TestImage {
         Self::NamedUser,
         Self::StaticOnly,
         Self::WrongArch,
+        Self::Volumes,
         Self::Private,
     ];
 
@@ -62,6 +65,7 @@ impl TestImage {
             Self::NamedUser => "named-user",
             Self::StaticOnly => "static-only",
             Self::WrongArch => "wrong-arch",
+            Self::Volumes => "volumes",
             Self::Private => "private/app",
         }
     }
@@ -121,6 +125,10 @@ impl TestImage {
                 layers.push(tree.into_layer()?);
                 config.env = Vec::new();
                 config.cmd = words(&["/wait"]);
+            }
+            Self::Volumes => {
+                layers.push(shell()?);
+                config.volumes = words(&["/data/one", "/data/two"]);
             }
             Self::WrongArch => {
                 layers.push(noise(102, 4000)?);

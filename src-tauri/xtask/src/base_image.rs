@@ -145,6 +145,7 @@ fn image(folder: &Path, architecture: Architecture, package: &Package) -> Result
         ],
         entrypoint: Vec::new(),
         cmd: vec!["/bin/sh".to_owned(), "-l".to_owned()],
+        volumes: Vec::new(),
         labels: labels
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .into_iter()

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::engine::{ContainerState, Engine, Labels};
+use crate::engine::{ContainerFacts, ContainerState, Engine};
 use crate::error::Error;
 use crate::journal::{Journal, Record, Undo};
 use crate::labels;
@@ -87,8 +87,8 @@ pub(crate) struct Late {
 /// What came of undos that were attempted after the end of their run.
 #[derive(Debug, Default)]
 pub(crate) struct Attempted {
-    /// Taken back, or there was nothing to take back.
-    pub(crate) done: Vec<Undo>,
+    /// Taken back, or there was nothing to take back; with what is said of it.
+    pub(crate) done: Vec<(Undo, Undone)>,
     /// Still to be taken back, oldest first.
     pub(crate) left: Vec<Undo>,
     /// Why the first of them could not be.
@@ -220,8 +220,8 @@ impl Unwind {
                     ),
                 }),
                 Some(undo) => match undo.attempt(&*self.engine, self.owner).await {
-                    Ok(true) => undone.push(undo.undone()),
-                    Ok(false) => is_left = effect.in_doubt.load(Ordering::SeqCst),
+                    Ok(Some(done)) => undone.push(done),
+                    Ok(None) => is_left = effect.in_doubt.load(Ordering::SeqCst),
                     Err(error) => {
                         log::warn!("{undo} failed: {error}");
                         undone.push(Undone {
@@ -291,8 +291,11 @@ pub(crate) async fn take_back(
     let mut attempted = Attempted::default();
     for undo in record.undos.iter().rev() {
         match undo.attempt(engine, owner).await {
-            Ok(false) if nothing == Nothing::MayCome => attempted.left.insert(0, undo.clone()),
-            Ok(_) => attempted.done.push(undo.clone()),
+            Ok(None) if nothing == Nothing::MayCome => attempted.left.insert(0, undo.clone()),
+            Ok(done) => {
+                let done = done.unwrap_or_else(|| undo.undone());
+                attempted.done.push((undo.clone(), done));
+            }
             Err(error) => {
                 log::warn!("{undo} failed: {error}");
                 attempted.failure.get_or_insert(error);
@@ -311,7 +314,7 @@ pub(crate) async fn take_back(
 
 impl Undo {
     /// Says that the effect was taken back, for people.
-    pub(crate) fn undone(&self) -> Undone {
+    fn undone(&self) -> Undone {
         let what = match self {
             Self::RemoveContainer { name, .. } => format!("Removed container `{name}`"),
             Self::RemoveVolume { name, .. } => format!("Removed volume `{name}`"),
@@ -326,55 +329,86 @@ impl Undo {
         }
     }
 
-    /// Takes the effect back; `false` when there was nothing to take back. What bears the name
-    /// and not the session's label is somebody else's, and stays.
-    async fn attempt(&self, engine: &dyn Engine, owner: SessionId) -> Result<bool, Error> {
-        let is_ours = |labels: &Labels| labels::belong_to(labels, owner);
+    /// Says what went with a container that was removed.
+    fn undone_with(&self, container: &ContainerFacts, owner: SessionId) -> Undone {
+        let own = owner.resource_name();
+        let others = container.volumes.iter().filter(|it| it.name != own);
+        let with = match others.count() {
+            0 => String::new(),
+            1 => ", and a volume that its image declared".to_owned(),
+            count => format!(", and {count} volumes that its image declared"),
+        };
+        let Undone { what, failure } = self.undone();
+        Undone {
+            what: what + &with,
+            failure,
+        }
+    }
+
+    /// Takes the effect back and says so; `None` when there was nothing to take back. What bears the name
+    /// and is not the session's is somebody else's, and stays, whatever the journal says.
+    async fn attempt(
+        &self,
+        engine: &dyn Engine,
+        owner: SessionId,
+    ) -> Result<Option<Undone>, Error> {
         let find = async |name: &str| {
             let found = engine.container(name).await?;
-            Ok::<_, Error>(found.filter(|container| is_ours(&container.labels)))
+            Ok::<_, Error>(found.filter(|container| container.belongs_to(owner)))
         };
         let state_of = async |name: &str| Ok(find(name).await?.map(|container| container.state));
         let attempt = async {
-            match self {
+            let was_there = match self {
                 Self::RemoveContainer { name, spare } => match find(name).await? {
                     Some(container) if spare.as_ref() != Some(&container.id) => {
-                        engine.remove_container(&container.id).await
+                        let existed = engine.remove_container(&container.id).await?;
+                        return Ok(existed.then(|| self.undone_with(&container, owner)));
                     }
-                    Some(_) | None => Ok(false),
+                    Some(_) | None => false,
                 },
+                Self::RemoveVolume { name, .. } if *name != owner.resource_name() => false,
                 Self::RemoveVolume {
                     name,
                     may_lack_labels,
                 } => match engine.volume(name).await? {
-                    Some(labels) if is_ours(&labels) || (*may_lack_labels && labels.is_empty()) => {
-                        engine.remove_volume(name).await
+                    Some(labels)
+                        if labels::belong_to(&labels, owner)
+                            || (*may_lack_labels && labels.is_empty()) =>
+                    {
+                        engine.remove_volume(name).await?
                     }
-                    Some(_) | None => Ok(false),
+                    Some(_) | None => false,
                 },
                 Self::StopContainer { id, .. } => match state_of(id).await? {
                     Some(ContainerState::Running | ContainerState::Paused) => {
-                        engine.stop_container(id).await.map(|()| true)
+                        engine.stop_container(id).await?;
+                        true
                     }
-                    Some(_) | None => Ok(false),
+                    Some(_) | None => false,
                 },
                 Self::StartContainer { id, .. } => match state_of(id).await? {
                     Some(ContainerState::Created | ContainerState::Exited) => {
-                        engine.start_container(id).await.map(|()| true)
+                        engine.start_container(id).await?;
+                        true
                     }
-                    Some(_) | None => Ok(false),
+                    Some(_) | None => false,
                 },
                 Self::PauseContainer { id, .. } => match state_of(id).await? {
                     Some(ContainerState::Running) => {
-                        engine.pause_container(id).await.map(|()| true)
+                        engine.pause_container(id).await?;
+                        true
                     }
-                    Some(_) | None => Ok(false),
+                    Some(_) | None => false,
                 },
                 Self::RestoreContainer { name, aside } => match state_of(aside).await? {
-                    Some(_) => engine.rename_container(aside, name).await.map(|()| true),
-                    None => Ok(false),
+                    Some(_) => {
+                        engine.rename_container(aside, name).await?;
+                        true
+                    }
+                    None => false,
                 },
-            }
+            };
+            Ok(was_there.then(|| self.undone()))
         };
         tokio::time::timeout(UNDO_LIMIT, attempt)
             .await

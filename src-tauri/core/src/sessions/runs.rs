@@ -286,10 +286,10 @@ impl Sessions {
         if let Activity::Failed { undone, .. } | Activity::Cancelled { undone, .. } =
             &mut entry.activity
         {
-            for undo in &attempted.done {
+            for (undo, done) in &attempted.done {
                 let what = undo.to_string();
                 for told in undone.iter_mut().filter(|told| told.what == what) {
-                    *told = undo.undone();
+                    *told = done.clone();
                     is_news = true;
                 }
             }

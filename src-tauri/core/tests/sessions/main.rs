@@ -13,6 +13,7 @@
     expect(dead_code, reason = "some need an engine on a Unix socket")
 )]
 
+mod belongings;
 #[cfg(unix)]
 mod cancelling;
 mod container;

@@ -8,7 +8,8 @@ use bollard::container::LogOutput;
 use bollard::errors::Error as ApiError;
 use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
 use bollard::models::{
-    ContainerCreateBody, CreateImageInfo, HostConfig, HostConfigLogConfig, VolumeCreateRequest,
+    ContainerCreateBody, CreateImageInfo, HostConfig, HostConfigLogConfig, MountPoint,
+    VolumeCreateRequest,
 };
 use bollard::query_parameters::{
     CreateContainerOptions, CreateImageOptions, DownloadFromContainerOptions, EventsOptions,
@@ -26,8 +27,8 @@ use super::errors::{is_not_found, pull_error, translate};
 use super::{registry, wording};
 use crate::engine::{
     Archive, ContainerFacts, ContainerSpec, ContainerState, Engine, EngineFacts, EngineView, Exec,
-    ExecOutput, ExecSpec, ImageFacts, ImageView, Labels, LayerSize, LayerTelling, Owned,
-    PullMessage,
+    ExecOutput, ExecSpec, ImageFacts, ImageView, Labels, LayerSize, LayerTelling, MountedVolume,
+    Owned, PullMessage,
 };
 use crate::error::{Error, ImageReason};
 use crate::image::ImageReference;
@@ -103,13 +104,18 @@ impl Engine for DockerEngine {
 
     async fn image(&self, image: &ImageReference) -> Result<Option<ImageFacts>, Error> {
         match self.client().await?.inspect_image(&image.to_string()).await {
-            Ok(found) => Ok(Some(ImageFacts {
-                architecture: wording::kernel_architecture(&found.architecture.unwrap_or_default()),
-                user: found
-                    .config
-                    .and_then(|config| config.user)
-                    .unwrap_or_default(),
-            })),
+            Ok(found) => {
+                let config = found.config.unwrap_or_default();
+                let mut volumes = config.volumes.unwrap_or_default();
+                volumes.sort();
+                Ok(Some(ImageFacts {
+                    architecture: wording::kernel_architecture(
+                        &found.architecture.unwrap_or_default(),
+                    ),
+                    user: config.user.unwrap_or_default(),
+                    volumes,
+                }))
+            }
             Err(error) if is_not_found(&error) => Ok(None),
             Err(error) => Err(self.failed("inspect the image", &error)),
         }
@@ -250,6 +256,7 @@ impl Engine for DockerEngine {
                         .unwrap_or_default(),
                     state: wording::container_state(state.status.map(|s| s.to_string()).as_deref()),
                     exit_code: state.exit_code.unwrap_or_default(),
+                    volumes: mounted_volumes(found.mounts),
                 }))
             }
             Err(error) if is_not_found(&error) => Ok(None),
@@ -355,8 +362,11 @@ impl Engine for DockerEngine {
 
     async fn remove_container(&self, name: &str) -> Result<bool, Error> {
         let client = self.client().await?;
+        // Of the volumes, these are the nameless ones that the engine made for this container; one that
+        // another container uses too stays.
         let options = RemoveContainerOptions {
             force: true,
+            v: true,
             ..RemoveContainerOptions::default()
         };
         match client.remove_container(name, Some(options)).await {
@@ -383,32 +393,25 @@ impl Engine for DockerEngine {
         }));
         let (containers, volumes) = tokio::try_join!(containers, volumes)
             .map_err(|error| self.failed("list the sessions", &error))?;
-        Ok(Owned {
-            containers: containers
-                .into_iter()
-                .map(|container| ContainerFacts {
-                    id: container.id.unwrap_or_default(),
-                    name: bare_name(
-                        container
-                            .names
-                            .unwrap_or_default()
-                            .first()
-                            .map_or("", |name| name),
-                    ),
-                    labels: container.labels.unwrap_or_default(),
-                    state: wording::container_state(
-                        container.state.map(|s| s.to_string()).as_deref(),
-                    ),
-                    exit_code: 0,
-                })
-                .collect(),
-            volumes: volumes
-                .volumes
-                .unwrap_or_default()
-                .into_iter()
-                .map(|volume| (volume.name, volume.labels))
-                .collect(),
-        })
+        let containers = containers.into_iter().map(|container| ContainerFacts {
+            id: container.id.unwrap_or_default(),
+            name: bare_name(
+                container
+                    .names
+                    .unwrap_or_default()
+                    .first()
+                    .map_or("", |name| name),
+            ),
+            labels: container.labels.unwrap_or_default(),
+            state: wording::container_state(container.state.map(|s| s.to_string()).as_deref()),
+            exit_code: 0,
+            volumes: mounted_volumes(container.mounts),
+        });
+        let volumes = volumes.volumes.unwrap_or_default().into_iter();
+        Ok(Owned::of_labelled(
+            containers,
+            volumes.map(|volume| (volume.name, volume.labels)),
+        ))
     }
 
     async fn changes(&self) -> Result<BoxStream<'static, Result<(), Error>>, Error> {
@@ -480,6 +483,17 @@ impl Engine for DockerEngine {
 
 fn words_of(words: &[&str]) -> Vec<String> {
     words.iter().map(|&word| word.to_owned()).collect()
+}
+
+/// Returns the volumes among what is mounted in a container.
+fn mounted_volumes(mounts: Option<Vec<MountPoint>>) -> Vec<MountedVolume> {
+    let mounts = mounts.unwrap_or_default().into_iter();
+    let volume = |mount: MountPoint| {
+        let is_volume = mount.typ.as_deref() == Some("volume");
+        let (name, path) = (mount.name?, mount.destination?);
+        is_volume.then_some(MountedVolume { name, path })
+    };
+    mounts.filter_map(volume).collect()
 }
 
 /// Takes off the slash that the API writes before a container's name.

@@ -14,8 +14,8 @@ use cove_agent::protocol::{
 use cove_core::assets::{Asset, Assets};
 use cove_core::engine::{
     Archive, ContainerFacts, ContainerSpec, ContainerState, Engine, EngineFacts, EngineView, Exec,
-    ExecOutput, ExecSpec, ImageFacts, ImageView, Labels, LayerSize, LayerTelling, Owned,
-    PullMessage,
+    ExecOutput, ExecSpec, ImageFacts, ImageView, Labels, LayerSize, LayerTelling, MountedVolume,
+    Owned, PullMessage,
 };
 use cove_core::error::{EngineCommand, EngineReason, Error};
 use cove_core::image::ImageReference;
@@ -348,6 +348,7 @@ impl Engine for FakeEngine {
         Ok(has_image.then(|| ImageFacts {
             architecture: "x86_64".to_owned(),
             user: String::new(),
+            volumes: Vec::new(),
         }))
     }
 
@@ -427,6 +428,10 @@ impl Engine for FakeEngine {
             labels: spec.labels.clone(),
             state: ContainerState::Created,
             exit_code: 0,
+            volumes: vec![MountedVolume {
+                name: spec.volume.0.clone(),
+                path: spec.volume.1.clone(),
+            }],
         };
         self.containers.lock().unwrap().push(facts);
         answer.give(id).await
@@ -506,12 +511,10 @@ impl Engine for FakeEngine {
         let containers = containers.iter().filter(|facts| is_wanted(&facts.labels));
         let volumes = self.volumes.lock().unwrap();
         let volumes = volumes.iter().filter(|(_, labels)| is_wanted(labels));
-        Ok(Owned {
-            containers: containers.cloned().collect(),
-            volumes: volumes
-                .map(|(name, labels)| (name.clone(), labels.clone()))
-                .collect(),
-        })
+        Ok(Owned::of_labelled(
+            containers.cloned(),
+            volumes.map(|(name, labels)| (name.clone(), labels.clone())),
+        ))
     }
 
     async fn changes(&self) -> Result<BoxStream<'static, Result<(), Error>>, Error> {
