@@ -51,6 +51,8 @@ pub enum ErrorCode {
     Conflict,
     /// An archive of a session's files could not be written on this machine.
     ExportFailed,
+    /// A session's files could not be read whole, so that no copy of them was made.
+    FilesIncomplete,
     /// No command has this name.
     UnknownCommand,
     /// The run was cancelled by the user.
@@ -222,6 +224,9 @@ pub enum Error {
         /// What this machine said.
         message: String,
     },
+    /// See [`ErrorCode::FilesIncomplete`].
+    #[error("the session's files could not be read whole: {0}")]
+    FilesIncomplete(String),
     /// See [`ErrorCode::UnknownCommand`].
     #[error("there is no command `{0}`")]
     UnknownCommand(String),
@@ -280,6 +285,7 @@ impl Error {
             Self::PathOutsideWorkspace(_) => ErrorCode::PathOutsideWorkspace,
             Self::Conflict { .. } => ErrorCode::Conflict,
             Self::Export { .. } => ErrorCode::ExportFailed,
+            Self::FilesIncomplete(_) => ErrorCode::FilesIncomplete,
             Self::UnknownCommand(_) => ErrorCode::UnknownCommand,
             Self::Cancelled => ErrorCode::Cancelled,
             Self::Internal(_) => ErrorCode::Internal,
@@ -342,6 +348,9 @@ impl Error {
                 "Read the file again, then apply the change to what it holds now."
             }
             Self::Export { .. } => "Choose a place with enough room that you may write to.",
+            Self::FilesIncomplete(_) => {
+                "Stop what changes the files, or stop the session, then try again; nothing was kept of this attempt."
+            }
             Self::UnknownCommand(_) => "Update Cove: its window and its backend do not match.",
             Self::Cancelled => "Retry when you are ready.",
             Self::Internal(_) => "This is a defect in Cove: copy the details and report it.",
@@ -375,6 +384,7 @@ impl Error {
             | Self::FileNotUsable { .. }
             | Self::PathOutsideWorkspace(_)
             | Self::Export { .. }
+            | Self::FilesIncomplete(_)
             | Self::UnknownCommand(_)
             | Self::Cancelled
             | Self::Internal(_) => json!({}),

@@ -4,7 +4,9 @@
 //! [`sessions::Sessions`] and [`event::SessionEvent`]s into what the UI hears.
 
 mod agent;
+mod archive;
 pub mod assets;
+mod crossing;
 pub mod engine;
 pub mod error;
 pub mod estimate;

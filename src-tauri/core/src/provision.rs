@@ -19,7 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub(crate) use self::copying::{WORKSPACE_CONTENT, container_of};
+pub(crate) use self::copying::container_of;
 pub(crate) use self::monitor::Monitor;
 pub(crate) use self::shared_pull::Pulls;
 use self::unwind::Unwind;

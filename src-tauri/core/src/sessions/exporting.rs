@@ -1,24 +1,25 @@
-//! A session's files on their way into a tar archive, and how much there is of them. Both read what the
-//! engine packs; nothing is written but the archive, and that only under its name when it is complete.
+//! A session's files on their way into a tar archive, and how much there is of them. Nothing is written but the
+//! archive, and that only under its name when it is complete.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream::BoxStream;
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::TryStreamExt;
 use tempfile::NamedTempFile;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tokio_util::io::{StreamReader, SyncIoBridge};
 use tokio_util::sync::CancellationToken;
 
 use super::Sessions;
 use super::entry::Export;
+use crate::archive::{self, Event, Modified};
+use crate::crossing::{Files, files_of};
+use crate::engine::in_time;
 use crate::error::Error;
 use crate::event::{ExportEvent, ExportOutcome, SessionEvent};
-use crate::provision::{WORKSPACE_CONTENT, container_of};
+use crate::provision::container_of;
 use crate::session::{ExportProgress, SessionId, Usage};
 
 /// How often the progress of an export is told.
@@ -36,7 +37,8 @@ impl Sessions {
     /// [`Error::SessionNotFound`]; [`Error::SessionNotReady`] for one without a container to read from.
     pub async fn export(&self, id: SessionId, path: PathBuf) -> Result<(), Error> {
         self.know(id).await?;
-        let container = container_of(&*self.shared.engine, id).await?;
+        let look = container_of(&*self.shared.engine, id);
+        let container = in_time("look for the session's container", look).await?;
         let cancel = CancellationToken::new();
         {
             let mut entries = self.shared.entries();
@@ -58,9 +60,9 @@ impl Sessions {
         self.shared.tracker.spawn(async move {
             let (told, name) = (&sessions, file_name(&path));
             let work = async {
-                let pieces = told.shared.engine.download(&container, WORKSPACE_CONTENT);
+                let files = files_of(&*told.shared.engine, &container);
                 let tell = |bytes| told.tell_export(id, &name, bytes, None, None);
-                write(&path, pieces.await?, tell).await
+                write(&path, files.await?, tell).await
             };
             let result = cancel.run_until_cancelled(work).await;
             let (outcome, error) = match result {
@@ -95,13 +97,16 @@ impl Sessions {
     pub async fn usage(&self, id: SessionId) -> Result<Usage, Error> {
         self.know(id).await?;
         let engine = &*self.shared.engine;
-        let container = match container_of(engine, id).await {
+        let look = in_time("look for the session's container", container_of(engine, id));
+        let container = match look.await {
             Ok(container) => container,
             Err(Error::SessionNotReady(_)) => return Ok(Usage::default()),
             Err(error) => return Err(error),
         };
-        let archive = engine.download(&container, WORKSPACE_CONTENT).await?;
-        measure(archive).await
+        match tokio::time::timeout(LOOK_LIMIT, files_of(engine, &container)).await {
+            Ok(files) => Ok(measure(files?).await),
+            Err(_elapsed) => Ok(Usage::default()),
+        }
     }
 
     fn exported(&self, id: SessionId) -> u64 {
@@ -150,25 +155,32 @@ fn file_name(path: &Path) -> String {
     name.to_string_lossy().into_owned()
 }
 
+/// What is done to the file that becomes the archive.
+enum Step {
+    Write(Bytes),
+    Zeros(usize),
+}
+
 /// Writes beside the archive's place, and puts it there when it is complete and on the disk.
-async fn write(
-    path: &Path,
-    mut pieces: BoxStream<'static, Result<Bytes, Error>>,
-    tell: impl Fn(u64),
-) -> Result<(), Error> {
+async fn write(path: &Path, mut files: Files, tell: impl Fn(u64)) -> Result<(), Error> {
     let failed = |error: &io::Error| Error::Export {
         path: path.display().to_string(),
-        message: error.to_string(),
+        message: without_place(error),
     };
-    let (sender, mut queue) = mpsc::channel::<Bytes>(QUEUE);
+    let (sender, mut queue) = mpsc::channel::<Step>(QUEUE);
     let place = path.to_owned();
     let complete = CancellationToken::new();
     let is_complete = complete.clone();
     let writer = tokio::task::spawn_blocking(move || {
         let folder = place.parent().unwrap_or(Path::new("."));
         let mut file = NamedTempFile::new_in(folder)?;
-        while let Some(piece) = queue.blocking_recv() {
-            file.write_all(&piece)?;
+        while let Some(step) = queue.blocking_recv() {
+            match step {
+                Step::Write(bytes) => file.write_all(&bytes)?,
+                Step::Zeros(count) => {
+                    io::copy(&mut io::repeat(0).take(count as u64), &mut file)?;
+                }
+            }
         }
         // The queue also ends when the export does, and then half an archive must not look like one.
         if is_complete.is_cancelled() {
@@ -178,16 +190,35 @@ async fn write(
         Ok::<_, io::Error>(())
     });
     let (mut bytes, mut told) = (0, Instant::now());
-    while let Some(piece) = pieces.try_next().await? {
-        bytes += piece.len() as u64;
-        if sender.send(piece).await.is_err() {
-            // The writer has failed, and says why.
-            break;
+    let mut padding = 0;
+    'files: while let Some(event) = files.try_next().await? {
+        let steps = match event {
+            Event::Member(member) => {
+                let before = Step::Zeros(padding);
+                padding = archive::write::padding(member.kind.stored());
+                [before, Step::Write(archive::write::head(&member).into())]
+            }
+            Event::Data { bytes, .. } => [Step::Write(bytes), Step::Zeros(0)],
+        };
+        for step in steps {
+            bytes += match &step {
+                Step::Write(piece) => piece.len() as u64,
+                Step::Zeros(count) => *count as u64,
+            };
+            if sender.send(step).await.is_err() {
+                // The writer has failed, and says why.
+                break 'files;
+            }
         }
         if told.elapsed() >= TELL {
             tell(bytes);
             told = Instant::now();
         }
+    }
+    let end = [Step::Zeros(padding), Step::Zeros(archive::write::END)];
+    for step in end {
+        // A writer that has failed says why below.
+        let _ = sender.send(step).await;
     }
     complete.cancel();
     drop(sender);
@@ -198,46 +229,80 @@ async fn write(
     }
 }
 
-/// Counts what an archive holds, and forgets it.
-async fn measure(archive: BoxStream<'static, Result<Bytes, Error>>) -> Result<Usage, Error> {
-    let until = Instant::now() + LOOK_LIMIT;
-    let archive = archive.map_err(|error| io::Error::other(error.to_string()));
-    // An archive that is cut off is counted as far as it goes.
-    let archive = archive.take_until(tokio::time::sleep_until(until));
-    let reader = SyncIoBridge::new(StreamReader::new(archive.boxed()));
-    let counted = tokio::task::spawn_blocking(move || {
-        let mut archive = tar::Archive::new(reader);
-        let (mut size, mut newest) = (0, None);
-        let complete = (|| -> io::Result<()> {
-            for file in archive.entries()? {
-                let header = file?.header().clone();
-                size += header.size()?;
-                newest = newest.max(Some(header.mtime()?));
+/// Says what this machine said, without the name of a file that the user has never heard of.
+fn without_place(error: &io::Error) -> String {
+    let text = error.to_string();
+    let cause = text.split_once(" at path ").map(|(cause, _)| cause);
+    cause.map_or_else(|| text.clone(), str::to_owned)
+}
+
+/// Counts what a workspace holds, and forgets it.
+async fn measure(mut files: Files) -> Usage {
+    let mut usage = Usage {
+        size_bytes: Some(0),
+        at_least: true,
+        modified_ms: None,
+    };
+    let count = async {
+        loop {
+            match files.try_next().await {
+                Ok(Some(Event::Member(member))) => {
+                    let size = usage.size_bytes.unwrap_or_default();
+                    usage.size_bytes = Some(size.saturating_add(member.kind.size()));
+                    let Modified {
+                        seconds,
+                        nanoseconds,
+                    } = member.modified;
+                    let modified =
+                        seconds.saturating_mul(1000) + i64::from(nanoseconds / 1_000_000);
+                    usage.modified_ms = usage.modified_ms.max(Some(modified));
+                }
+                Ok(Some(Event::Data { .. })) => {}
+                Ok(None) => {
+                    usage.at_least = false;
+                    break;
+                }
+                // What is cut off is counted as far as it goes.
+                Err(error) => {
+                    log::info!("a workspace could not be measured whole: {error}");
+                    break;
+                }
             }
-            Ok(())
-        })()
-        .is_ok();
-        (size, newest, complete)
-    });
-    let (size, newest, complete) = counted
-        .await
-        .map_err(|error| Error::Internal(format!("failed to look at the files: {error}")))?;
-    Ok(Usage {
-        size_bytes: Some(size),
-        at_least: !complete,
-        modified_ms: newest
-            .and_then(|seconds: u64| i64::try_from(seconds).ok())
-            .map(|seconds| seconds.saturating_mul(1000)),
-    })
+        }
+    };
+    // What takes longer is counted as far as it goes.
+    let _ = tokio::time::timeout(LOOK_LIMIT, count).await;
+    usage
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures_util::stream;
+    use crate::archive::{Kind, Member};
+    use futures_util::{StreamExt, stream};
 
-    fn pieces(parts: Vec<Result<Bytes, Error>>) -> BoxStream<'static, Result<Bytes, Error>> {
-        stream::iter(parts).boxed()
+    fn file(path: &str, size: u64, seconds: i64) -> Event {
+        Event::Member(Member {
+            path: path.as_bytes().to_vec(),
+            kind: Kind::File {
+                size,
+                extents: None,
+            },
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            modified: Modified {
+                seconds,
+                nanoseconds: 0,
+            },
+        })
+    }
+
+    fn data(bytes: &'static [u8]) -> Event {
+        Event::Data {
+            offset: 0,
+            bytes: Bytes::from_static(bytes),
+        }
     }
 
     #[tokio::test]
@@ -245,34 +310,38 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("files.tar");
         let left = || std::fs::read_dir(folder.path()).unwrap().count();
-        let broken = vec![
-            Ok(Bytes::from_static(b"half")),
-            Err(Error::Internal("cut".to_owned())),
-        ];
-        write(&path, pieces(broken), |_| ()).await.unwrap_err();
+        let cut = Err(Error::FilesIncomplete("cut".to_owned()));
+        let broken = stream::iter([Ok(file("a", 4, 0)), Ok(data(b"half")), cut]);
+        write(&path, broken.boxed(), |_| ()).await.unwrap_err();
         while left() > 0 {
             tokio::task::yield_now().await;
         }
-        let whole = vec![Ok(Bytes::from_static(b"ha")), Ok(Bytes::from_static(b"lf"))];
-        write(&path, pieces(whole), |_| ()).await.unwrap();
-        assert_eq!(std::fs::read(&path).unwrap(), b"half");
-        assert_eq!(left(), 1);
+        let whole = stream::iter([file("a", 4, 0), data(b"half")]).map(Ok);
+        write(&path, whole.boxed(), |_| ()).await.unwrap();
+        let mut archive = tar::Archive::new(std::fs::File::open(&path).unwrap());
+        let mut content = String::new();
+        let mut entry = archive.entries().unwrap().next().unwrap().unwrap();
+        entry.read_to_string(&mut content).unwrap();
+        assert_eq!((content.as_str(), left()), ("half", 1));
     }
 
     #[tokio::test]
-    async fn what_an_archive_holds_is_counted() {
-        let mut archive = tar::Builder::new(Vec::new());
-        for (name, size, time) in [("a", 10_u64, 5_u64), ("b", 700, 9), ("c", 1, 7)] {
-            let mut header = tar::Header::new_gnu();
-            header.set_size(size);
-            header.set_mtime(time);
-            let content = vec![b'x'; usize::try_from(size).unwrap()];
-            archive.append_data(&mut header, name, &*content).unwrap();
-        }
-        let archive = Bytes::from(archive.into_inner().unwrap());
-        let usage = measure(pieces(vec![Ok(archive)])).await.unwrap();
+    async fn a_place_that_cannot_be_written_is_named_as_the_user_chose_it() {
+        let folder = tempfile::Builder::new().prefix("chosen").tempdir();
+        let folder = folder.unwrap();
+        let path = folder.path().join("none/files.tar");
+        let error = write(&path, stream::empty().boxed(), |_| ()).await;
+        let message = error.unwrap_err().to_string();
+        assert!(message.contains("none/files.tar"), "{message}");
+        assert!(!message.contains(".tmp"), "{message}");
+    }
+
+    #[tokio::test]
+    async fn what_a_workspace_holds_is_counted_whatever_its_size() {
+        let files = [file("a", 10, 5), file("b", 9 << 30, 9), file("c", 1, 7)];
+        let usage = measure(stream::iter(files).map(Ok).boxed()).await;
         let expected = Usage {
-            size_bytes: Some(711),
+            size_bytes: Some((9 << 30) + 11),
             at_least: false,
             modified_ms: Some(9_000),
         };

@@ -18,6 +18,7 @@ mod belongings;
 mod cancelling;
 mod container;
 mod creating;
+mod crossing;
 #[cfg(unix)]
 mod failing;
 mod files;
