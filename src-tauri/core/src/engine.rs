@@ -157,6 +157,8 @@ pub struct EngineFacts {
     pub address: String,
     /// The command line by which the user may talk to it.
     pub command: EngineCommand,
+    /// What the user's configuration adds to the environment of every container on it, as `NAME=value`: proxies.
+    pub environment: Vec<String>,
     /// How its pulls tell of layers.
     pub layer_telling: LayerTelling,
 }

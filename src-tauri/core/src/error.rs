@@ -95,6 +95,20 @@ pub enum EngineReason {
     TooOld,
     /// The engine runs containers of another system than Linux.
     WrongSystem,
+    /// What is configured is no address of an engine.
+    BadAddress,
+    /// The address that is configured is of a kind that Cove cannot use.
+    UnsupportedAddress,
+    /// The `docker` context that is chosen does not exist.
+    NoContext,
+    /// The configuration of `docker` that names the engine cannot be read.
+    ConfigUnreadable,
+    /// Nobody answers at the address that is configured.
+    Unreachable,
+    /// What answers at the address is no engine.
+    NotAnEngine,
+    /// The encrypted connection does not come about.
+    Tls,
 }
 
 /// The command line that belongs to an engine: what a hint names when it tells the user to run something.
@@ -414,6 +428,23 @@ fn engine_hint(reason: EngineReason) -> &'static str {
         }
         EngineReason::TooOld => "Update the container engine to Docker 20.10, Podman 4 or newer.",
         EngineReason::WrongSystem => "Switch the engine to Linux containers.",
+        EngineReason::BadAddress => {
+            "Correct the address where it is configured, or take it out there; after a change of the environment, start Cove again."
+        }
+        EngineReason::UnsupportedAddress => {
+            "Configure an engine that is reached over a socket or TCP, or start Cove without that variable or context."
+        }
+        EngineReason::NoContext => {
+            "Choose a context that exists with `docker context use`, or unset `DOCKER_CONTEXT` and start Cove again."
+        }
+        EngineReason::ConfigUnreadable => "Correct the file that is named.",
+        EngineReason::Unreachable => {
+            "Check the address where it is configured, and that the engine there is started and listens."
+        }
+        EngineReason::NotAnEngine => "Correct the address: something else answers there.",
+        EngineReason::Tls => {
+            "Check the certificates in `DOCKER_CERT_PATH` or in the context, and that the engine is the one they were made for."
+        }
     }
 }
 

@@ -410,7 +410,10 @@ impl Run {
         let container = if let Some(id) = existing {
             id
         } else {
-            let (engine, spec) = (Arc::clone(&self.engine), self.container_spec(user));
+            let (engine, spec) = (
+                Arc::clone(&self.engine),
+                self.container_spec(user, &found.engine.environment),
+            );
             let undo = Undo::RemoveContainer {
                 name: spec.name.clone(),
                 spare: found.container.as_ref().map(|replaced| replaced.id.clone()),
@@ -521,7 +524,7 @@ impl Run {
         }
     }
 
-    fn container_spec(&self, user: &str) -> ContainerSpec {
+    fn container_spec(&self, user: &str, environment: &[String]) -> ContainerSpec {
         let name = self.id.resource_name();
         let project = self.request.project_name.clone();
         let is_import = matches!(self.source, Some(Source::Archive { .. }));
@@ -536,6 +539,7 @@ impl Run {
             environment: project
                 .map(|name| format!("COVE_PROJECT={name}"))
                 .into_iter()
+                .chain(environment.iter().cloned())
                 .collect(),
             labels: labels::of_container(self.id, &self.request, &self.created, user),
             volume: (name.clone(), WORKSPACE.to_owned()),

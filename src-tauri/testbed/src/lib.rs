@@ -6,6 +6,7 @@
 //! a test that needs to stop or damage one starts its own. Nothing here outlives the process that started it, not
 //! even one that was killed. Nothing here knows the engine's API: the `docker` command line is enough.
 
+mod certificates;
 mod engine;
 #[cfg(unix)]
 mod engine_proxy;
@@ -24,6 +25,7 @@ mod window;
 
 use std::io::Write as _;
 
+pub use certificates::Certificates;
 pub use engine::{Engine, EngineOptions, Firewall, Resources};
 #[cfg(unix)]
 pub use engine_proxy::{EngineFault, EngineProxy, Target};

@@ -3,4 +3,4 @@
 /**
  * Why no engine can be used.
  */
-export type EngineReason = "not_installed" | "not_running" | "no_permission" | "too_old" | "wrong_system";
+export type EngineReason = "not_installed" | "not_running" | "no_permission" | "too_old" | "wrong_system" | "bad_address" | "unsupported_address" | "no_context" | "config_unreadable" | "unreachable" | "not_an_engine" | "tls";

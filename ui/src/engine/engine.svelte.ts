@@ -33,14 +33,28 @@ export const REASON_TITLES: Record<EngineReason, string> = {
   no_permission: "You may not use the container engine",
   too_old: "The container engine is too old",
   wrong_system: "The container engine runs Windows containers",
+  bad_address: "The engine's address cannot be used",
+  unsupported_address: "Cove cannot reach the engine that is configured",
+  no_context: "The Docker context does not exist",
+  config_unreadable: "Docker's configuration cannot be read",
+  unreachable: "The container engine cannot be reached",
+  not_an_engine: "What answers is no container engine",
+  tls: "The encrypted connection to the engine fails",
 };
 
-/** A place where an engine stands tells more than one where none was ever found. */
+/** What is configured wrongly decides; then a place where an engine stands tells more than one where none was ever found. */
 const MOST_TELLING: readonly EngineReason[] = [
+  "bad_address",
+  "unsupported_address",
+  "no_context",
+  "tls",
+  "not_an_engine",
   "no_permission",
   "not_running",
   "too_old",
   "wrong_system",
+  "unreachable",
+  "config_unreadable",
   "not_installed",
 ];
 
@@ -74,6 +88,10 @@ export class Engine {
     const reasons = this.engines.map((engine) => engine.problem?.reason);
     return MOST_TELLING.find((reason) => reasons.includes(reason)) ?? "not_installed";
   });
+  /** The place that has this problem. */
+  readonly place = $derived.by(
+    () => this.engines.find((engine) => engine.problem?.reason === this.reason) ?? null,
+  );
 
   /** Looks again; a probe under way is not doubled. */
   async probe(): Promise<void> {
@@ -118,14 +136,29 @@ export function nextStep(reason: EngineReason, system: System): NextStep {
       return system === "linux"
         ? { kind: "copy", label: "Copy the command", command: 'sudo usermod -aG docker "$USER"' }
         : { kind: "probe", label: "Look again" };
+    case "no_context":
+      return { kind: "copy", label: "Copy the command", command: "docker context use default" };
     case "wrong_system":
+    case "bad_address":
+    case "unsupported_address":
+    case "config_unreadable":
+    case "unreachable":
+    case "not_an_engine":
+    case "tls":
       return { kind: "probe", label: "Look again" };
     default:
       return reason satisfies never;
   }
 }
 
-export function explanation(reason: EngineReason, system: System): string {
+/** Says what is wrong and what helps; `place` is where it is so. */
+export function explanation(reason: EngineReason, system: System, place: EngineView | null): string {
+  const source = place?.source ?? "Docker's configuration";
+  const problem = place?.problem?.message ?? "it cannot be used";
+  const isVariable = source.startsWith("DOCKER_");
+  const mend = isVariable
+    ? `Correct or unset ${source}, then start Cove again.`
+    : `Correct the ${source}, or choose another with "docker context use".`;
   switch (reason) {
     case "not_installed":
       return "Cove runs sessions on a container engine on your machine: Docker, Podman, Colima, OrbStack or Rancher Desktop. Install one of them and start it.";
@@ -141,7 +174,25 @@ export function explanation(reason: EngineReason, system: System): string {
       return "Cove needs Docker 20.10, Podman 4, or newer.";
     case "wrong_system":
       return "Cove's sessions are Linux containers. Switch the engine to Linux containers in its menu.";
+    case "bad_address":
+      return `${capital(source)} says "${place?.address ?? ""}", which is no address of an engine: ${problem}. ${mend}`;
+    case "unsupported_address":
+      return `${capital(source)} says "${place?.address ?? ""}": ${problem}. Cove takes no other engine in its place. ${mend}`;
+    case "no_context":
+      return `${capital(problem)}. Choose one that exists, for example with the command below, or unset DOCKER_CONTEXT and start Cove again.`;
+    case "config_unreadable":
+      return `${capital(problem)}. Correct that file; Cove looks again by itself.`;
+    case "unreachable":
+      return `${capital(source)} says "${place?.address ?? ""}", and no engine answers there: ${problem}. Start that engine, or correct the address.`;
+    case "not_an_engine":
+      return `${capital(source)} says "${place?.address ?? ""}", but ${problem}. ${mend}`;
+    case "tls":
+      return `The engine at "${place?.address ?? ""}" cannot be reached safely: ${problem}. Check the certificates in ${isVariable ? "DOCKER_CERT_PATH" : `the ${source}`}.`;
     default:
       return reason satisfies never;
   }
+}
+
+function capital(text: string): string {
+  return text.charAt(0).toUpperCase() + text.slice(1);
 }

@@ -2,7 +2,7 @@ import { describe, expect, it, vi } from "vitest";
 
 import type { EngineReason } from "../bindings/EngineReason";
 import type { EngineView } from "../bindings/EngineView";
-import { Engine, nextStep } from "./engine.svelte";
+import { Engine, explanation, nextStep, REASON_TITLES } from "./engine.svelte";
 
 function view(reason: EngineReason | null, selected = false): EngineView {
   return {
@@ -35,6 +35,8 @@ describe("which story the page tells", () => {
     [[view("not_installed"), view("not_running")], true, "not_running"],
     [[view("not_running"), view("no_permission")], true, "no_permission"],
     [[view("not_installed"), view(null, true)], false, "not_installed"],
+    [[view("no_context"), view("no_permission"), view("config_unreadable")], true, "no_context"],
+    [[view("not_installed"), view("config_unreadable")], true, "config_unreadable"],
   ])("%#", async (engines, missing, reason) => {
     const engine = new Engine(() => Promise.resolve(engines));
     expect(engine.missing).toBe(false);
@@ -61,4 +63,29 @@ it("every reason has one next step on every system", () => {
     ["guide", "probe", "probe", "guide", "probe"],
     ["guide", "probe", "probe", "guide", "probe"],
   ]);
+});
+
+it("a configuration that is wrong is named with what helps, and nobody is told to start an engine", () => {
+  const place = {
+    ...view("bad_address"),
+    source: "DOCKER_HOST",
+    address: "/run/docker.sock",
+    problem: { reason: "bad_address" as const, message: "a socket is written with its scheme: `unix:///run/docker.sock`" },
+  };
+  expect(explanation("bad_address", "linux", place)).toBe(
+    'DOCKER_HOST says "/run/docker.sock", which is no address of an engine: a socket is written with its scheme: `unix:///run/docker.sock`. Correct or unset DOCKER_HOST, then start Cove again.',
+  );
+  const far = {
+    ...view("unsupported_address"),
+    source: "context far",
+    address: "ssh://me@far",
+    problem: { reason: "unsupported_address" as const, message: "engines over SSH are not supported yet" },
+  };
+  expect(explanation("unsupported_address", "linux", far)).toBe(
+    'Context far says "ssh://me@far": engines over SSH are not supported yet. Cove takes no other engine in its place. Correct the context far, or choose another with "docker context use".',
+  );
+  for (const reason of ["bad_address", "unsupported_address", "no_context", "config_unreadable", "not_an_engine", "tls"] as const) {
+    const text = explanation(reason, "linux", view(reason));
+    expect([REASON_TITLES[reason], text, nextStep(reason, "linux").kind].join(" ")).not.toMatch(/systemctl|is not running/);
+  }
 });

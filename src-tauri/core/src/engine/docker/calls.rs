@@ -24,7 +24,7 @@ use futures_util::{StreamExt, TryStreamExt, future};
 use super::connection::{DockerEngine, command_of, probe, version_name, version_of, view};
 use super::credentials::{credential_for, credentials};
 use super::errors::{is_not_found, pull_error, translate};
-use super::{registry, wording};
+use super::{client_config, registry, wording};
 use crate::engine::{
     Archive, ContainerFacts, ContainerSpec, ContainerState, Engine, EngineFacts, EngineView, Exec,
     ExecOutput, ExecSpec, ImageFacts, ImageView, Labels, LayerSize, LayerTelling, MountedVolume,
@@ -63,6 +63,10 @@ impl Engine for DockerEngine {
             Some(version) => version,
             None => self.connect_first().await?.1,
         };
+        let address = self
+            .remembered()
+            .map(|connected| connected.address)
+            .unwrap_or_default();
         Ok(EngineFacts {
             name: format!(
                 "{} {}",
@@ -70,10 +74,8 @@ impl Engine for DockerEngine {
                 version.version.as_deref().unwrap_or_default()
             ),
             architecture: wording::kernel_architecture(version.arch.as_deref().unwrap_or_default()),
-            address: self
-                .remembered()
-                .map(|connected| connected.address)
-                .unwrap_or_default(),
+            environment: client_config::proxies_for(&address),
+            address,
             command: command_of(&version),
             layer_telling: if version_name(&version) == "Podman" {
                 LayerTelling::AsTheyCome
@@ -93,7 +95,8 @@ impl Engine for DockerEngine {
                     .any(|probe| probe.outcome.is_ok() && probe.place.address == *address)
             })
             .or_else(|| {
-                let first = probes.iter().find(|probe| probe.outcome.is_ok());
+                let mut usable = probes.iter().take_while(|probe| !probe.place.is_unusable());
+                let first = usable.find(|probe| probe.outcome.is_ok());
                 first.map(|probe| probe.place.address.clone())
             });
         probes

@@ -8,6 +8,7 @@ use bollard::models::SystemVersion;
 
 use super::endpoints::{self, Place};
 use super::errors::{connection_problem, translate};
+use super::transport::client_of;
 use super::wording;
 use crate::engine::{EngineProblem, EngineView};
 use crate::error::{EngineCommand, EngineReason, Error};
@@ -15,9 +16,6 @@ use parking_lot::Mutex;
 
 /// How long an engine may take to say its version before it counts as not running.
 const PROBE_LIMIT: Duration = Duration::from_secs(5);
-/// The client's own limit on a single answer, in seconds. It only ends what the run's own limit
-/// does not see; a slow engine is not a broken one.
-const ANSWER_LIMIT_S: u64 = 3_600;
 
 /// An engine that speaks Docker's API. The first place that answers is used, until it stops
 /// answering.
@@ -51,10 +49,7 @@ impl DockerEngine {
     /// Returns the engine at an address like `unix:///run/docker.sock`, and at no other.
     #[must_use]
     pub fn at(address: &str) -> Self {
-        let place = Place {
-            address: address.to_owned(),
-            source: "chosen".to_owned(),
-        };
+        let place = Place::configured(address, "chosen", None);
         Self {
             place: Some(place),
             connected: Mutex::default(),
@@ -98,7 +93,13 @@ impl DockerEngine {
                     self.remember(Some(connected));
                     return Ok((client, version));
                 }
-                Err(problem) => problems.push((place, problem)),
+                Err(problem) => {
+                    let is_last = place.is_unusable();
+                    problems.push((place, problem));
+                    if is_last {
+                        break;
+                    }
+                }
             }
         }
         Err(unavailable(&problems))
@@ -121,7 +122,7 @@ impl DockerEngine {
 }
 
 pub(super) async fn probe(place: Place) -> Probe {
-    let outcome = match connect_to(&place) {
+    let outcome = match client_of(&place) {
         Ok(client) => match tokio::time::timeout(PROBE_LIMIT, client.negotiate_version()).await {
             Ok(Ok(client)) => match version_of(&client).await {
                 Ok(version) => check_version(&version).map(|()| (client, version)),
@@ -130,15 +131,10 @@ pub(super) async fn probe(place: Place) -> Probe {
             Ok(Err(error)) => Err(connection_problem(&error)),
             Err(_elapsed) => Err(silent()),
         },
-        Err(error) => Err(connection_problem(&error)),
+        Err(problem) => Err(problem),
     };
+    let outcome = outcome.map_err(|problem| place.judge(problem));
     Probe { place, outcome }
-}
-
-fn connect_to(place: &Place) -> Result<Docker, ApiError> {
-    let mut client = Docker::connect_with_host(&place.address)?;
-    client.set_timeout(Duration::from_secs(ANSWER_LIMIT_S));
-    Ok(client)
 }
 
 pub(super) async fn version_of(client: &Docker) -> Result<SystemVersion, EngineProblem> {
@@ -214,10 +210,14 @@ pub(super) fn view(probe: Probe, selected: Option<&str>) -> EngineView {
 /// Sums up why no place has an engine: the problem nearest to a working engine is told first.
 fn unavailable(problems: &[(Place, EngineProblem)]) -> Error {
     let nearness = |reason: EngineReason| match reason {
-        EngineReason::TooOld | EngineReason::WrongSystem => 0,
-        EngineReason::NoPermission => 1,
-        EngineReason::NotRunning => 2,
-        EngineReason::NotInstalled => 3,
+        EngineReason::BadAddress
+        | EngineReason::UnsupportedAddress
+        | EngineReason::NoContext
+        | EngineReason::ConfigUnreadable => 0,
+        EngineReason::TooOld | EngineReason::WrongSystem | EngineReason::Tls => 1,
+        EngineReason::NoPermission => 2,
+        EngineReason::NotRunning | EngineReason::Unreachable | EngineReason::NotAnEngine => 3,
+        EngineReason::NotInstalled => 4,
     };
     let nearest = problems
         .iter()

@@ -4,7 +4,7 @@ use bollard::errors::Error as ApiError;
 
 use super::wording;
 use crate::engine::EngineProblem;
-use crate::error::{EngineCommand, Error};
+use crate::error::{EngineCommand, EngineReason, Error};
 
 pub(super) fn is_not_found(error: &ApiError) -> bool {
     matches!(
@@ -16,7 +16,22 @@ pub(super) fn is_not_found(error: &ApiError) -> bool {
     )
 }
 
+/// Tells why an engine that was connected to, or was to be, cannot be used.
 pub(super) fn connection_problem(error: &ApiError) -> EngineProblem {
+    if let Some(failure) = tls_failure(error) {
+        return EngineProblem {
+            reason: EngineReason::Tls,
+            message: tls_words(failure),
+        };
+    }
+    match error {
+        ApiError::DockerResponseServerError {
+            status_code,
+            message,
+        } if *status_code < 500 => return wording::stranger(Some(*status_code), message),
+        ApiError::JsonDataError { message, .. } => return wording::stranger(None, message),
+        _ => {}
+    }
     let chain = cause_chain(error);
     let kind = io_kind(error);
     wording::connection_problem(kind, &chain)
@@ -66,6 +81,45 @@ pub(super) fn pull_error(command: EngineCommand, image: &str, error: &ApiError) 
         },
         None => wording::refusal(command, "pull the image", status, message),
     }
+}
+
+/// Returns what went wrong with encryption, if that is what went wrong.
+fn tls_failure<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    // An error of the system's kind holds another without calling it its cause.
+    let held = error
+        .downcast_ref::<std::io::Error>()
+        .and_then(std::io::Error::get_ref);
+    error
+        .downcast_ref()
+        .or_else(|| held.and_then(|held| tls_failure(held)))
+        .or_else(|| error.source().and_then(tls_failure))
+}
+
+fn tls_words(failure: &rustls::Error) -> String {
+    use rustls::{AlertDescription as Alert, CertificateError as Certificate, Error as Failure};
+    let fixed = match failure {
+        Failure::InvalidCertificate(Certificate::UnknownIssuer) => {
+            "its certificate is not from an authority that is trusted for it"
+        }
+        Failure::InvalidCertificate(Certificate::Expired | Certificate::ExpiredContext { .. }) => {
+            "its certificate has expired"
+        }
+        Failure::InvalidCertificate(
+            Certificate::NotValidForName | Certificate::NotValidForNameContext { .. },
+        ) => "its certificate is for another name than this address",
+        Failure::AlertReceived(
+            Alert::BadCertificate
+            | Alert::CertificateRequired
+            | Alert::CertificateUnknown
+            | Alert::CertificateExpired
+            | Alert::UnknownCA
+            | Alert::AccessDenied
+            | Alert::HandshakeFailure,
+        ) => "it wants a certificate of the user's that it knows, and was shown none or another",
+        Failure::InvalidMessage(_) => "what answers there does not speak TLS",
+        other => return other.to_string(),
+    };
+    fixed.to_owned()
 }
 
 fn io_kind(error: &ApiError) -> Option<std::io::ErrorKind> {

@@ -37,17 +37,30 @@ pub(super) fn connection_problem(kind: Option<ErrorKind>, message: &str) -> Engi
         Some(ErrorKind::PermissionDenied) => EngineReason::NoPermission,
         _ => EngineReason::NotRunning,
     };
-    let message = match reason {
-        EngineReason::NotInstalled => "there is no such socket".to_owned(),
-        EngineReason::NoPermission => "this user may not use it".to_owned(),
-        EngineReason::NotRunning if kind == Some(ErrorKind::ConnectionRefused) => {
-            "nobody answers there".to_owned()
-        }
-        EngineReason::NotRunning | EngineReason::TooOld | EngineReason::WrongSystem => {
-            message.to_owned()
-        }
+    let message = match kind {
+        Some(ErrorKind::NotFound) => "there is no such socket".to_owned(),
+        Some(ErrorKind::PermissionDenied) => "this user may not use it".to_owned(),
+        Some(ErrorKind::ConnectionRefused) => "nobody answers there".to_owned(),
+        _ => message.to_owned(),
     };
     EngineProblem { reason, message }
+}
+
+/// Tells what it means that something answers, and not as an engine does.
+pub(super) fn stranger(status: Option<u16>, message: &str) -> EngineProblem {
+    if message.contains("HTTP request to an HTTPS server") {
+        return EngineProblem {
+            reason: EngineReason::Tls,
+            message: "it wants an encrypted connection, and none is configured".to_owned(),
+        };
+    }
+    EngineProblem {
+        reason: EngineReason::NotAnEngine,
+        message: match status {
+            Some(status) => format!("what answers there refuses to say what it is: HTTP {status}"),
+            None => "what answers there does not speak as an engine does".to_owned(),
+        },
+    }
 }
 
 /// Tells what an engine's refusal of an operation means.

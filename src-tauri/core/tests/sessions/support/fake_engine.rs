@@ -334,6 +334,7 @@ impl Engine for FakeEngine {
             architecture: "x86_64".to_owned(),
             address: "fake".to_owned(),
             command: EngineCommand::Docker,
+            environment: vec!["HTTP_PROXY=http://proxy:3128".to_owned()],
             layer_telling: LayerTelling::AtOnce,
         })
     }
