@@ -3,7 +3,10 @@
 //! The agent owns the TTY (see `cove_agent::terminal`), so bytes arrive exactly as they were
 //! written. A terminal outlives the window that shows it: it keeps its recent output, and a window
 //! that comes back gets that first. A window that is slow is waited for: beyond [`WINDOW`] bytes
-//! that it has not acknowledged, reading stops, and so in the end does the program that writes.
+//! that it has not acknowledged, reading stops, and so in the end does the program that writes. What
+//! could hold the window up does not reach it, see [`filter`].
+
+mod filter;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,6 +24,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use self::filter::OutputFilter;
 use crate::engine::{Engine, Exec, ExecOutput, ExecSpec};
 use crate::error::Error;
 
@@ -36,6 +40,10 @@ const FLOOD: usize = 4 * 1024;
 const GATHER: Duration = Duration::from_millis(4);
 /// Keystrokes and sizes that may wait to be written.
 const QUEUE: usize = 256;
+/// Bytes of the agent's last word that are kept. Others in the container can write to the same place.
+const LAST_WORD: usize = 4 * 1024;
+/// The most characters of the agent's last word that are shown.
+const LONGEST_MESSAGE: usize = 300;
 
 /// Takes what a terminal has to say, in order. Must not block.
 pub type Sink = Box<dyn Fn(Output) + Send + Sync>;
@@ -79,6 +87,7 @@ struct Screen {
 
 struct ScreenState {
     sink: Sink,
+    filter: OutputFilter,
     /// Bytes sent to this window, and how many of them it has acknowledged.
     sent: u64,
     acknowledged: u64,
@@ -190,6 +199,7 @@ impl Screen {
         Self {
             state: Mutex::new(ScreenState {
                 sink,
+                filter: OutputFilter::default(),
                 sent: 0,
                 acknowledged: 0,
                 recent: VecDeque::new(),
@@ -201,7 +211,7 @@ impl Screen {
     }
 
     async fn read(self: Arc<Self>, mut output: BoxStream<'static, Result<ExecOutput, Error>>) {
-        let mut end = Vec::new();
+        let mut end = LastWord::default();
         let mut open = true;
         while open {
             self.wait_for_room().await;
@@ -222,7 +232,7 @@ impl Screen {
                 }
             }
             if !batch.is_empty() {
-                self.show(batch);
+                self.show(&batch);
             }
         }
         self.end(&end);
@@ -241,27 +251,36 @@ impl Screen {
         }
     }
 
-    fn show(&self, bytes: Vec<u8>) {
+    fn show(&self, bytes: &[u8]) {
         let mut state = self.lock();
-        state.recent.extend(&bytes);
-        let excess = state.recent.len().saturating_sub(KEPT);
-        if excess > 0 {
-            state.recent.drain(..excess);
-            state.cut = true;
+        for piece in state.filter.pass(bytes) {
+            state.recent.extend(&piece);
+            let excess = state.recent.len().saturating_sub(KEPT);
+            if excess > 0 {
+                state.recent.drain(..excess);
+                state.cut = true;
+            }
+            state.send(piece);
         }
-        state.sent += bytes.len() as u64;
-        (state.sink)(Output::Bytes(bytes));
     }
 
-    fn end(&self, end: &[u8]) {
-        let exit = match serde_json::from_slice::<End>(end) {
-            Ok(End { code, message }) => Output::Exit { code, message },
-            Err(_) => Output::Exit {
+    fn end(&self, end: &LastWord) {
+        let exit = match end.read() {
+            Some(End { code, message }) => Output::Exit { code, message },
+            None => Output::Exit {
                 code: None,
                 message: "The connection to the container ended.".to_owned(),
             },
         };
         let mut state = self.lock();
+        let left_out = state.filter.left_out();
+        if left_out > 0 || end.dropped > 0 {
+            log::info!(
+                "a terminal showed all but {left_out} bytes of its output, and {} bytes on the agent's \
+                 standard error were dropped",
+                end.dropped
+            );
+        }
         state.ended = Some(exit.clone());
         (state.sink)(exit);
     }
@@ -269,11 +288,11 @@ impl Screen {
     fn attach(&self, sink: Sink) {
         let mut state = self.lock();
         state.sink = sink;
-        let recent = state.replay();
-        state.sent = recent.len() as u64;
+        state.sent = 0;
         state.acknowledged = 0;
-        if !recent.is_empty() {
-            (state.sink)(Output::Bytes(recent));
+        // It has passed before, but not in one piece.
+        for piece in OutputFilter::default().pass(&state.replay()) {
+            state.send(piece);
         }
         if let Some(exit) = state.ended.clone() {
             (state.sink)(exit);
@@ -295,6 +314,11 @@ impl Screen {
 }
 
 impl ScreenState {
+    fn send(&mut self, bytes: Vec<u8>) {
+        self.sent += bytes.len() as u64;
+        (self.sink)(Output::Bytes(bytes));
+    }
+
     /// Returns the recent output. If its beginning is lost, it starts at a line: the middle of a
     /// character or an escape sequence would show as rubbish.
     fn replay(&self) -> Vec<u8> {
@@ -311,11 +335,46 @@ impl ScreenState {
     }
 }
 
+/// The end of what came on the agent's standard error: how the shell ended, if nobody else wrote there.
+#[derive(Default)]
+struct LastWord {
+    kept: VecDeque<u8>,
+    dropped: u64,
+}
+
+impl LastWord {
+    fn add(&mut self, bytes: &[u8]) {
+        let new = bytes.len().saturating_sub(LAST_WORD);
+        self.kept.extend(bytes.get(new..).unwrap_or_default());
+        let old = self.kept.len().saturating_sub(LAST_WORD);
+        self.kept.drain(..old);
+        self.dropped += (new + old) as u64;
+    }
+
+    /// Returns the last [`End`] among what is kept, fit to be shown.
+    fn read(&self) -> Option<End> {
+        let text: Vec<u8> = self.kept.iter().copied().collect();
+        let begins = (0..text.len())
+            .rev()
+            .filter(|at| text.get(*at) == Some(&b'{'));
+        let mut ends = begins.filter_map(|at| {
+            text.get(at..)
+                .and_then(|end| serde_json::from_slice::<End>(end).ok())
+        });
+        let End { code, message } = ends.next()?;
+        let shown = message.chars().filter(|character| !character.is_control());
+        Some(End {
+            code,
+            message: shown.take(LONGEST_MESSAGE).collect(),
+        })
+    }
+}
+
 /// Sorts a piece of output: the screen's bytes, or the agent's last word. `false` at the end.
-fn take(piece: Option<Result<ExecOutput, Error>>, batch: &mut Vec<u8>, end: &mut Vec<u8>) -> bool {
+fn take(piece: Option<Result<ExecOutput, Error>>, batch: &mut Vec<u8>, end: &mut LastWord) -> bool {
     match piece {
         Some(Ok(ExecOutput::Out(bytes))) => batch.extend_from_slice(&bytes),
-        Some(Ok(ExecOutput::Err(bytes))) => end.extend_from_slice(&bytes),
+        Some(Ok(ExecOutput::Err(bytes))) => end.add(&bytes),
         Some(Err(error)) => {
             log::warn!("a terminal ended: {error}");
             return false;
@@ -401,7 +460,7 @@ mod tests {
         let (sink_one, seen_one) = sink();
         let screen = Arc::new(Screen::new(sink_one));
         for _ in 0..100 {
-            screen.show([&[b'x'; 9_999][..], b"\n"].concat());
+            screen.show(&[&[b'x'; 9_999][..], b"\n"].concat());
         }
         let (sink_two, seen) = sink();
         screen.attach(sink_two);
@@ -409,5 +468,48 @@ mod tests {
         assert!(replayed.len() <= KEPT);
         assert_eq!(replayed.len() % 10_000, 0, "whole lines only");
         assert_eq!(bytes_of(&seen_one).len(), 1_000_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_on_standard_error_is_dropped_and_the_last_word_still_heard() {
+        let flood = Bytes::from(vec![0; 1 << 20]);
+        let end = br#"{"code":3,"message":"The shell ended\u001b[31m with code 3."}"#;
+        let (sink, seen) = sink();
+        let screen = Arc::new(Screen::new(sink));
+        let mut pieces = vec![ExecOutput::Err(flood); 169];
+        pieces.push(ExecOutput::Out(Bytes::from_static(b"$ ")));
+        pieces.push(ExecOutput::Err(Bytes::from_static(end)));
+        screen.read(stream(pieces)).await;
+        let message = "The shell ended[31m with code 3.".to_owned();
+        let exit = Output::Exit {
+            code: Some(3),
+            message,
+        };
+        assert_eq!(*seen.lock(), [Output::Bytes(b"$ ".to_vec()), exit]);
+    }
+
+    #[test]
+    fn a_last_word_keeps_its_end_alone() {
+        let mut word = LastWord::default();
+        for _ in 0..100 {
+            word.add(&[b'x'; 1_000]);
+        }
+        assert_eq!(
+            (word.kept.len(), word.dropped),
+            (LAST_WORD, 100_000 - LAST_WORD as u64)
+        );
+        assert_eq!(word.read(), None);
+    }
+
+    #[test]
+    fn a_window_that_comes_back_gets_the_recent_output_in_small_pieces() {
+        let (first, _) = sink();
+        let screen = Screen::new(first);
+        screen.show("\x1b[40S".repeat(1_000).as_bytes());
+        let (second, seen) = sink();
+        screen.attach(second);
+        assert!(seen.lock().len() > 30, "{}", seen.lock().len());
+        assert_eq!(bytes_of(&seen).len(), 5_000);
+        assert_eq!(screen.lock().sent, 5_000);
     }
 }
