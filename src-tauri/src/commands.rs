@@ -379,9 +379,9 @@ async fn list_dir(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer
 #[tauri::command]
 async fn read_file(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<FileContent> {
     let arguments = Arguments::of(request.body());
-    ok(sessions
-        .read_file(arguments.id()?, &arguments.get::<String>("path")?)
-        .await?)
+    let (id, path) = (arguments.id()?, arguments.get::<String>("path")?);
+    let charset = arguments.get::<Option<String>>("charset")?;
+    ok(sessions.read_file_as(id, &path, charset.as_deref()).await?)
 }
 
 #[derive(Serialize)]

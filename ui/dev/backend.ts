@@ -17,7 +17,7 @@ import type { SessionStatus } from "../src/bindings/SessionStatus";
 import type { TimingReport } from "../src/bindings/TimingReport";
 import type { Undone } from "../src/bindings/Undone";
 import type { Usage } from "../src/bindings/Usage";
-import type { FileContent } from "../src/lib/ipc/commands";
+import type { FileContent } from "../src/bindings/FileContent";
 import { AS_USUAL, cutShort, SLOW_PULL } from "./timings";
 
 type Args = Record<string, unknown>;
@@ -345,11 +345,11 @@ async def read_item(item_id: int) -> Item:
 const CONTENT: Record<string, FileContent & { ok: true }> = {
   "/workspace/src/app.py": text(APP_PY),
   "/workspace/README.md": text("# api-server\n\nServes *items* over HTTP.\n\n- `GET /items/{id}`\n"),
-  "/workspace/logo.bin": { ok: true, content: "AAEC", encoding: "base64", size: 48_211, truncated: false, revision: "1" },
+  "/workspace/logo.bin": { ok: true, content: "AAEC", encoding: "base64", charset: null, picture: null, size: 48_211, truncated: false, revision: "1" },
 };
 
 function text(content: string): FileContent & { ok: true } {
-  return { ok: true, content, encoding: "utf-8", size: content.length, truncated: false, revision: "1" };
+  return { ok: true, content, encoding: "utf-8", charset: null, picture: null, size: content.length, truncated: false, revision: "1" };
 }
 
 const TERMINAL =

@@ -10,6 +10,9 @@ use serde_json::{Map, Value, json};
 
 use crate::progress::Phase;
 
+/// The most characters of a message that leave the crate.
+const LONGEST_MESSAGE: usize = 2_000;
+
 /// What went wrong, as data: the UI acts on the code and never reads the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(test, derive(ts_rs::TS), ts(export))]
@@ -410,11 +413,20 @@ impl Error {
         ErrorReport {
             ok: false,
             error: self.code(),
-            message: self.to_string(),
+            message: cut(self.to_string()),
             hint: self.hint(),
             details,
         }
     }
+}
+
+/// Returns what was said, or its beginning: engines, registries and containers say what they like.
+fn cut(mut words: String) -> String {
+    if let Some((end, _)) = words.char_indices().nth(LONGEST_MESSAGE) {
+        words.truncate(end);
+        words.push('…');
+    }
+    words
 }
 
 fn engine_hint(reason: EngineReason) -> &'static str {
@@ -545,5 +557,14 @@ mod tests {
         let hint = full(Some(EngineCommand::Podman)).hint();
         assert!(hint.contains("`podman system prune`"), "{hint}");
         assert!(!full(None).hint().contains('`'));
+    }
+
+    #[test]
+    fn what_others_say_is_cut_before_it_is_shown() {
+        let report = Error::AgentUnavailable("é".repeat(10_000_000)).report();
+        assert_eq!(report.message.chars().count(), LONGEST_MESSAGE + 1);
+        assert!(report.message.ends_with("é…"));
+        let short = Error::Cancelled.report().message;
+        assert_eq!(short, "the run was cancelled");
     }
 }

@@ -1,5 +1,15 @@
 //! Files of a session's workspace, as the agent in the container sees them. Paths are opaque: what
 //! the agent gave is passed back, and whether it stays inside `/workspace` is the agent's to decide.
+//!
+//! What answers may be anything that runs in the container. Every answer is held against what was asked
+//! before it leaves here: see [`listing`], [`text`] and [`picture`].
+
+mod listing;
+mod picture;
+mod text;
+
+pub use self::picture::Picture;
+pub use self::text::Charset;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -9,11 +19,14 @@ use cove_agent::protocol::{
 };
 use serde::{Deserialize, Serialize};
 
+use self::text::Text;
 use crate::agent::{Agent, CallFailure};
 use crate::error::Error;
 
 /// Bytes of a file that are read for the viewer; the rest is left out, and said so.
 const READ_LIMIT: u32 = 2 * 1024 * 1024;
+/// The most bytes of a revision; the agent's own have less than a hundred.
+const LONGEST_REVISION: usize = 1_024;
 
 /// What a directory entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +73,10 @@ pub enum Encoding {
     /// The content is binary.
     #[serde(rename = "base64")]
     Base64,
+    /// The content is a text that the file has in another encoding. It is for reading alone: writing it
+    /// back would change every other byte of the file.
+    #[serde(rename = "decoded")]
+    Decoded,
 }
 
 /// A directory.
@@ -80,6 +97,10 @@ pub struct FileContent {
     pub content: String,
     /// How the content is written.
     pub encoding: Encoding,
+    /// What the content was decoded from; `null` unless `encoding` says so.
+    pub charset: Option<Charset>,
+    /// What the content is a picture of; `null` when it is none.
+    pub picture: Option<Picture>,
     /// Bytes of the whole file.
     pub size: u64,
     /// Whether the file goes on.
@@ -98,19 +119,34 @@ pub async fn list_dir(agent: &Agent, path: &str) -> Result<DirContent, Error> {
         limit: LIST_LIMIT,
     };
     match ask(agent, path, call, &[]).await? {
-        (Reply::List { entries, truncated }, _) => Ok(DirContent {
-            entries: entries.into_iter().map(FileEntry::from).collect(),
-            truncated,
-        }),
+        (Reply::List { entries, truncated }, _) if listing::answers(path, &entries) => {
+            Ok(DirContent {
+                entries: entries.into_iter().map(FileEntry::from).collect(),
+                truncated,
+            })
+        }
         _ => Err(nonsense()),
     }
 }
 
-/// Reads a regular file, up to 2 MiB of it.
+/// Reads a regular file, up to 2 MiB of it. With a `charset`, by any of its names in the Encoding
+/// Standard, the content is that text; without, it is what it looks like.
 ///
 /// # Errors
-/// [`Error::FileNotFound`], [`Error::FileNotUsable`], [`Error::PathOutsideWorkspace`].
-pub async fn read_file(agent: &Agent, path: &str) -> Result<FileContent, Error> {
+/// [`Error::FileNotFound`], [`Error::FileNotUsable`], [`Error::PathOutsideWorkspace`];
+/// [`Error::Validation`] when there is no such `charset`.
+pub async fn read_file(
+    agent: &Agent,
+    path: &str,
+    charset: Option<&str>,
+) -> Result<FileContent, Error> {
+    let chosen = match charset {
+        None => None,
+        Some(label) => Some(
+            text::charset(label)
+                .ok_or_else(|| Error::field("charset", "is not the name of an encoding"))?,
+        ),
+    };
     let call = Call::Read {
         path: path.to_owned(),
         offset: 0,
@@ -124,11 +160,23 @@ pub async fn read_file(agent: &Agent, path: &str) -> Result<FileContent, Error> 
                 revision,
             },
             body,
-        ) => {
-            let (content, encoding) = as_text(body, truncated);
+        ) if body.len() <= READ_LIMIT as usize && revision.0.len() <= LONGEST_REVISION => {
+            let picture = picture::picture(&body);
+            let read = match (chosen, &picture) {
+                (Some(encoding), _) => text::decode(&body, encoding, truncated),
+                (None, Some(_)) => Text::Binary(body),
+                (None, None) => text::recognise(body, truncated),
+            };
+            let (content, encoding, charset) = match read {
+                Text::Plain(text) => (text, Encoding::Utf8, None),
+                Text::Decoded(text, charset) => (text, Encoding::Decoded, Some(charset)),
+                Text::Binary(bytes) => (BASE64.encode(bytes), Encoding::Base64, None),
+            };
             Ok(FileContent {
                 content,
                 encoding,
+                charset,
+                picture,
                 size,
                 truncated,
                 revision: revision.0,
@@ -156,6 +204,11 @@ pub async fn write_file(
         Encoding::Base64 => BASE64
             .decode(content)
             .map_err(|_| Error::field("content", "must be base64, as `encoding` says"))?,
+        Encoding::Decoded => {
+            let problem =
+                "must be `utf-8` or `base64`: a text in another encoding is for reading alone";
+            return Err(Error::field("encoding", problem));
+        }
     };
     if body.len() > MAX_BODY {
         return Err(Error::field("content", "must be at most 16 MiB"));
@@ -226,21 +279,6 @@ fn nonsense() -> Error {
     Error::AgentUnavailable("it answered something else than was asked".to_owned())
 }
 
-/// Writes content as text. The beginning of a UTF-8 file may end within a character: that is cut off
-/// rather than called binary.
-fn as_text(mut body: Vec<u8>, truncated: bool) -> (String, Encoding) {
-    if truncated
-        && let Err(error) = std::str::from_utf8(&body)
-        && error.error_len().is_none()
-    {
-        body.truncate(error.valid_up_to());
-    }
-    match String::from_utf8(body) {
-        Ok(text) => (text, Encoding::Utf8),
-        Err(error) => (BASE64.encode(error.as_bytes()), Encoding::Base64),
-    }
-}
-
 impl From<Entry> for FileEntry {
     fn from(entry: Entry) -> Self {
         Self {
@@ -263,21 +301,5 @@ impl From<EntryKind> for FileKind {
             EntryKind::Symlink => Self::Symlink,
             EntryKind::Other => Self::Other,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_text_cut_within_a_character_is_still_a_text() {
-        let euro = "1 €".as_bytes();
-        assert_eq!(
-            as_text(euro[..4].to_vec(), true),
-            ("1 ".to_owned(), Encoding::Utf8)
-        );
-        assert_eq!(as_text(euro[..4].to_vec(), false).1, Encoding::Base64);
-        assert_eq!(as_text(vec![b'a', 0xff, b'b'], true).1, Encoding::Base64);
     }
 }

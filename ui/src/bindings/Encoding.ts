@@ -3,4 +3,4 @@
 /**
  * How file content is written as text.
  */
-export type Encoding = "utf-8" | "base64";
+export type Encoding = "utf-8" | "base64" | "decoded";

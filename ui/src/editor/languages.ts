@@ -30,7 +30,8 @@ const diff = stream(async () => (await import("@codemirror/legacy-modes/mode/dif
 const properties = stream(async () => (await import("@codemirror/legacy-modes/mode/properties")).properties);
 const cmake = stream(async () => (await import("@codemirror/legacy-modes/mode/cmake")).cmake);
 
-const BY_EXTENSION: Record<string, Load> = {
+// Maps, because a name is a stranger's: `constructor` is one too.
+const BY_EXTENSION = new Map<string, Load>(Object.entries({
   js: javascript({ jsx: true }),
   mjs: javascript({}),
   cjs: javascript({}),
@@ -83,19 +84,19 @@ const BY_EXTENSION: Record<string, Load> = {
   env: properties,
   properties,
   cmake,
-};
+}));
 
-const BY_NAME: Record<string, Load> = {
+const BY_NAME = new Map<string, Load>(Object.entries({
   dockerfile: docker,
   containerfile: docker,
   gemfile: ruby,
   rakefile: ruby,
   "cmakelists.txt": cmake,
-};
+}));
 
 /** Returns how to load the language of a file, or null for plain text. */
 export function languageOf(name: string): Load | null {
-  return BY_NAME[name.toLowerCase()] ?? BY_EXTENSION[extensionOf(name)] ?? null;
+  return BY_NAME.get(name.toLowerCase()) ?? BY_EXTENSION.get(extensionOf(name)) ?? null;
 }
 
 function stream(load: () => Promise<StreamParser<unknown>>): Load {

@@ -1,14 +1,19 @@
 // The files that are open in the viewer of one session.
 
-import type { FileEntry } from "../bindings/FileEntry";
+import type { Charset } from "../bindings/Charset";
 import type { ErrorReport } from "../bindings/ErrorReport";
-import type { FileContent } from "../lib/ipc/commands";
+import type { FileContent } from "../bindings/FileContent";
+import type { FileEntry } from "../bindings/FileEntry";
+import type { Picture } from "../bindings/Picture";
 import { reportOf } from "../lib/ipc/error";
 
 export type Content =
   | { kind: "loading" }
-  | { kind: "text"; text: string; size: number; truncated: boolean }
-  | { kind: "image"; source: string; size: number }
+  /** `charset` is null where the file is plain UTF-8. */
+  | { kind: "text"; text: string; size: number; truncated: boolean; charset: Charset | null }
+  | { kind: "image"; source: string; picture: Picture; size: number }
+  /** One that is not drawn: it is too large, or only its beginning was read. */
+  | { kind: "picture"; picture: Picture; size: number }
   | { kind: "binary"; size: number }
   | { kind: "failed"; failure: ErrorReport };
 
@@ -16,6 +21,8 @@ export class OpenFile {
   readonly path: string;
   readonly name: string;
   content = $state.raw<Content>({ kind: "loading" });
+  /** The encoding that the user chose for it; null for what it looks like. */
+  charset = $state<string | null>(null);
 
   constructor(path: string, name: string) {
     this.path = path;
@@ -23,22 +30,13 @@ export class OpenFile {
   }
 }
 
-const IMAGE_TYPES: Record<string, string> = {
-  png: "image/png",
-  jpg: "image/jpeg",
-  jpeg: "image/jpeg",
-  gif: "image/gif",
-  webp: "image/webp",
-  ico: "image/x-icon",
-};
-
 export class OpenFiles {
   files = $state.raw<OpenFile[]>([]);
   activePath = $state<string | null>(null);
 
-  readonly #read: (path: string) => Promise<FileContent>;
+  readonly #read: (path: string, charset: string | null) => Promise<FileContent>;
 
-  constructor(read: (path: string) => Promise<FileContent>) {
+  constructor(read: (path: string, charset: string | null) => Promise<FileContent>) {
     this.#read = read;
   }
 
@@ -52,11 +50,25 @@ export class OpenFiles {
       this.files = [...this.files, file];
     }
     this.activePath = file.path;
+    await this.#load(file);
+  }
+
+  /** Shows a file as a text in this encoding; with null as what it looks like. */
+  async choose(file: OpenFile, charset: string | null): Promise<void> {
+    file.charset = charset;
+    await this.#load(file);
+  }
+
+  async #load(file: OpenFile): Promise<void> {
+    const { charset } = file;
+    let content: Content;
     try {
-      file.content = contentOf(file.name, await this.#read(file.path));
+      content = contentOf(await this.#read(file.path, charset));
     } catch (thrown) {
-      file.content = { kind: "failed", failure: reportOf(thrown) };
+      content = { kind: "failed", failure: reportOf(thrown) };
     }
+    // Another encoding may have been chosen meanwhile.
+    if (file.charset === charset) file.content = content;
   }
 
   /** Returns what is open, as text that `restore` takes. */
@@ -101,15 +113,16 @@ function parse(text: string | null): Remembered {
   }
 }
 
-export function contentOf(name: string, read: FileContent): Content {
-  const { content, size, truncated } = read;
+export function contentOf(read: FileContent): Content {
+  const { content, size, truncated, charset, picture } = read;
   switch (read.encoding) {
     case "utf-8":
-      return { kind: "text", text: content, size, truncated };
+    case "decoded":
+      return { kind: "text", text: content, size, truncated, charset };
     case "base64": {
-      const type = IMAGE_TYPES[extensionOf(name)];
-      if (type === undefined || truncated) return { kind: "binary", size };
-      return { kind: "image", source: `data:${type};base64,${content}`, size };
+      if (picture === null) return { kind: "binary", size };
+      if (truncated || !picture.drawable) return { kind: "picture", picture, size };
+      return { kind: "image", source: `data:${picture.media_type};base64,${content}`, picture, size };
     }
     default:
       return read.encoding satisfies never;

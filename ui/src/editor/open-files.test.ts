@@ -1,25 +1,55 @@
 import { describe, expect, it } from "vitest";
 
-import type { FileContent } from "../lib/ipc/commands";
+import type { FileContent } from "../bindings/FileContent";
 import { contentOf, OpenFiles } from "./open-files.svelte";
 
 const read = (more: Partial<FileContent>): FileContent => ({
   content: "text",
   encoding: "utf-8",
+  charset: null,
+  picture: null,
   size: 4,
   truncated: false,
   revision: "1",
   ...more,
 });
 
+const picture = { media_type: "image/png", width: 2, height: 3, drawable: true };
+const bomb = { ...picture, width: 23_000, height: 23_000, drawable: false };
+const latin = { name: "windows-1252", lossy: false };
+
 describe("what a file shows as", () => {
   it.each([
-    ["a.txt", read({}), { kind: "text", text: "text", size: 4, truncated: false }],
-    ["a.txt", read({ truncated: true, size: 9 }), { kind: "text", text: "text", size: 9, truncated: true }],
-    ["a.bin", read({ encoding: "base64", size: 3 }), { kind: "binary", size: 3 }],
-    ["A.PNG", read({ encoding: "base64", content: "QQ==" }), { kind: "image", source: "data:image/png;base64,QQ==", size: 4 }],
-    ["a.png", read({ encoding: "base64", truncated: true, size: 7 }), { kind: "binary", size: 7 }],
-  ])("%s %#", (name, file, content) => expect(contentOf(name, file)).toEqual(content));
+    [read({}), { kind: "text", text: "text", size: 4, truncated: false, charset: null }],
+    [read({ truncated: true, size: 9 }), { kind: "text", text: "text", size: 9, truncated: true, charset: null }],
+    [read({ encoding: "decoded", charset: latin }), { kind: "text", text: "text", size: 4, truncated: false, charset: latin }],
+    [read({ encoding: "base64", size: 3 }), { kind: "binary", size: 3 }],
+    [
+      read({ encoding: "base64", content: "QQ==", picture }),
+      { kind: "image", source: "data:image/png;base64,QQ==", picture, size: 4 },
+    ],
+    [read({ encoding: "base64", truncated: true, size: 7, picture }), { kind: "picture", picture, size: 7 }],
+    [read({ encoding: "base64", picture: bomb }), { kind: "picture", picture: bomb, size: 4 }],
+  ])("%#", (file, content) => expect(contentOf(file)).toEqual(content));
+});
+
+describe("an encoding", () => {
+  it("is chosen for one file, and the last choice is what is shown", async () => {
+    const answers: Array<(content: FileContent) => void> = [];
+    const asked: Array<string | null> = [];
+    const open = new OpenFiles((_, charset) => {
+      asked.push(charset);
+      return new Promise((resolve) => answers.push(resolve));
+    });
+    const opening = open.open({ name: "a", path: "opaque:a" });
+    const file = open.files[0];
+    if (!file) throw new Error("nothing is open");
+    const choosing = open.choose(file, "gbk");
+    answers[1]?.(read({ content: "chosen" }));
+    answers[0]?.(read({ content: "recognised" }));
+    await Promise.all([opening, choosing]);
+    expect([asked, file.content]).toMatchObject([[null, "gbk"], { text: "chosen" }]);
+  });
 });
 
 describe("tabs", () => {

@@ -26,8 +26,21 @@ impl Sessions {
     /// # Errors
     /// Those, and [`Error::SessionNotReady`].
     pub async fn read_file(&self, id: SessionId, path: &str) -> Result<FileContent, Error> {
+        self.read_file_as(id, path, None).await
+    }
+
+    /// Reads a file as text in a chosen encoding, see [`files::read_file`].
+    ///
+    /// # Errors
+    /// Those, and [`Error::SessionNotReady`].
+    pub async fn read_file_as(
+        &self,
+        id: SessionId,
+        path: &str,
+        charset: Option<&str>,
+    ) -> Result<FileContent, Error> {
         let open = self.ready(id).await?;
-        open.unless_paused(files::read_file(&open.agent, path))
+        open.unless_paused(files::read_file(&open.agent, path, charset))
             .await
     }
 

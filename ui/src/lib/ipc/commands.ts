@@ -5,6 +5,7 @@ import { Channel, invoke } from "@tauri-apps/api/core";
 import type { ChosenArchive } from "../../bindings/ChosenArchive";
 import type { Encoding } from "../../bindings/Encoding";
 import type { EngineView } from "../../bindings/EngineView";
+import type { FileContent } from "../../bindings/FileContent";
 import type { FileEntry } from "../../bindings/FileEntry";
 import type { ImageView } from "../../bindings/ImageView";
 import type { Phase } from "../../bindings/Phase";
@@ -50,14 +51,6 @@ export type LeaveChoice = "background" | "cancel" | "stay";
 export interface Directory {
   entries: FileEntry[];
   truncated: boolean;
-}
-
-export interface FileContent {
-  content: string;
-  encoding: Encoding;
-  size: number;
-  truncated: boolean;
-  revision: string;
 }
 
 /** How a terminal's process ended; `code` is null when a signal or a lost connection ended it. */
@@ -180,8 +173,9 @@ export function listDir(id: MaybeId, path: string): Promise<Directory> {
   return callWithId("list_dir", id, { path });
 }
 
-export function readFile(id: MaybeId, path: string): Promise<FileContent> {
-  return callWithId("read_file", id, { path });
+/** Reads a file; with a `charset` as a text in that encoding, whatever it looks like. */
+export function readFile(id: MaybeId, path: string, charset: string | null = null): Promise<FileContent> {
+  return callWithId("read_file", id, charset === null ? { path } : { path, charset });
 }
 
 export async function writeFile(
