@@ -1,6 +1,8 @@
 // The file tree of one session: what is open, what is known of it, where the keyboard stands.
 // Paths are opaque: they come from the Rust side and go back as they came.
 
+import { SvelteMap } from "svelte/reactivity";
+
 import type { FileEntry } from "../bindings/FileEntry";
 import type { FileKind } from "../bindings/FileKind";
 import { WORKSPACE, type Directory } from "../lib/ipc/commands";
@@ -41,7 +43,8 @@ export class FileTree {
   cursor = $state<string | null>(null);
 
   readonly root = new Branch();
-  readonly #branches = $state<Record<string, Branch>>({});
+  /** The directories that are known, by path. A map, because a path is a stranger's word: `__proto__` is one too. */
+  readonly #branches = new SvelteMap<string, Branch>();
   readonly #read: ReadDirectory;
   #typed = "";
   #typedAt = 0;
@@ -73,7 +76,7 @@ export class FileTree {
   }
 
   async toggle(path: string): Promise<void> {
-    const branch = this.#branches[path];
+    const branch = this.#branches.get(path);
     if (!branch) return;
     branch.open = !branch.open;
     if (branch.open && !branch.loading) await this.#load(path, branch);
@@ -153,7 +156,9 @@ export class FileTree {
     try {
       const { entries, truncated } = await this.#read(path);
       for (const entry of entries) {
-        if (leadsTo(entry) === "dir") this.#branches[entry.path] ??= new Branch();
+        if (leadsTo(entry) === "dir" && !this.#branches.has(entry.path)) {
+          this.#branches.set(entry.path, new Branch());
+        }
       }
       branch.entries = entries;
       branch.truncated = truncated;
@@ -172,7 +177,7 @@ export class FileTree {
       rows.push({ kind: "note", key: `${what} ${path}`, depth, text, bad });
     const entries = branch.entries ?? [];
     for (const [index, entry] of entries.entries()) {
-      const child = leadsTo(entry) === "dir" ? (this.#branches[entry.path] ?? null) : null;
+      const child = leadsTo(entry) === "dir" ? (this.#branches.get(entry.path) ?? null) : null;
       rows.push({
         kind: "entry",
         key: entry.path,

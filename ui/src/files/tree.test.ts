@@ -77,6 +77,15 @@ describe("lazy reading", () => {
   });
 });
 
+it("whatever a path is called, nothing but the tree knows it", async () => {
+  const named = ["__proto__", "constructor", "toString"].map((path) => entry(path, "dir", { path }));
+  const tree = new FileTree((path) => Promise.resolve({ entries: path === "/workspace" ? named : [], truncated: false }));
+  await tree.load();
+  for (const { path } of named) await tree.toggle(path);
+  expect(Object.keys(Object.prototype)).toEqual([]);
+  expect({}).not.toHaveProperty("open");
+});
+
 describe("the keyboard", () => {
   it("goes up and down and stops at the ends", async () => {
     const { tree } = await loaded();
