@@ -5,7 +5,6 @@
 
 pub mod docker;
 
-use std::collections::HashMap;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -20,6 +19,9 @@ use crate::error::{EngineCommand, EngineReason, Error};
 use crate::image::ImageReference;
 use crate::labels;
 use crate::session::SessionId;
+
+pub use crate::labels::Labels;
+pub use crate::layer::{LayerSize, LayerStep, PullDialect, PullMessage};
 
 /// How long an engine may take to stop or to remove a session. It kills what does not stop after 3 s.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
@@ -143,9 +145,6 @@ pub(crate) async fn in_time<T>(
 /// A tar archive on its way to an engine.
 pub type Archive = BoxStream<'static, std::io::Result<Bytes>>;
 
-/// Labels of a container or volume.
-pub type Labels = HashMap<String, String>;
-
 /// The engine that answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineFacts {
@@ -159,8 +158,8 @@ pub struct EngineFacts {
     pub command: EngineCommand,
     /// What the user's configuration adds to the environment of every container on it, as `NAME=value`: proxies.
     pub environment: Vec<String>,
-    /// How its pulls tell of layers.
-    pub layer_telling: LayerTelling,
+    /// How its pulls describe layers.
+    pub pull_dialect: PullDialect,
 }
 
 /// An image on the engine.
@@ -172,64 +171,6 @@ pub struct ImageFacts {
     pub user: String,
     /// The paths that it declares as volumes, sorted.
     pub volumes: Vec<String>,
-}
-
-/// How an engine tells of an image's layers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum LayerTelling {
-    /// Docker: of all of them at the start, then of each step of each.
-    #[default]
-    AtOnce,
-    /// Podman: of each as its download begins, then once a second; nothing of extraction, and of the
-    /// image's configuration as if it were a layer.
-    AsTheyCome,
-}
-
-/// A step that a layer took in a pull.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PullMessage {
-    /// Names the layer within this pull.
-    pub layer: String,
-    /// What happened to it.
-    pub step: LayerStep,
-}
-
-/// How large a layer is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LayerSize {
-    /// Its digest, or the beginning of it.
-    pub digest: String,
-    /// Bytes to download.
-    pub bytes: u64,
-}
-
-/// What a pull does with a layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LayerStep {
-    /// It is part of the image and has to be fetched.
-    Announced,
-    /// Bytes of it arrived.
-    Downloading {
-        /// Bytes so far.
-        current: u64,
-        /// Bytes in all; `None` while the engine has not said.
-        total: Option<u64>,
-    },
-    /// The connection broke and the download starts again.
-    Retrying,
-    /// All its bytes arrived.
-    Downloaded,
-    /// It is being unpacked; engines that count seconds rather than bytes give no total.
-    Extracting {
-        /// Bytes so far.
-        current: u64,
-        /// Bytes in all; `None` where the engine does not say.
-        total: Option<u64>,
-    },
-    /// It is on the engine now.
-    Done,
-    /// It was on the engine before, or at least its bytes were.
-    Existing,
 }
 
 /// A container on the engine.

@@ -2,7 +2,11 @@
 //! its time went. Pure: messages and times come in, numbers go out; there is no clock and no I/O.
 //!
 //! [`PullTracker`] adds up the layers of a pull, which several runs may share. [`Estimator`] follows
-//! one run through its phases. [`History`] is what earlier runs taught.
+//! one run through its phases. [`History`] keeps samples of earlier runs.
+//!
+//! Words of statistics: a *quantile* P90 is what nine in ten stay below; a duration is *log-logistic* and a
+//! speed *log-normal*, which both are always positive and now and then very large; *jitter* is the variance of
+//! a line's speed around its own trend.
 
 mod display;
 mod forecast;
@@ -15,7 +19,7 @@ mod spread;
 
 pub use self::forecast::Forecast;
 pub use self::history::{
-    History, ImageSource, LayerMemory, Lesson, PullLesson, PullUsual, RunKind, Shape, Usual,
+    History, ImageSource, LayerMemory, PullSample, PullUsual, RunKind, RunSample, Shape, Usual,
 };
 pub use self::pull::PullTracker;
 pub use self::spread::Spread;
@@ -51,7 +55,7 @@ pub struct Estimator {
     phase_began: Duration,
     last_evidence: Duration,
     finished: Vec<FinishedPhase>,
-    /// Known when the run has looked around.
+    /// Known when the run has inspected the engine.
     usual: Option<Usual>,
     /// The bar never falls.
     percent: f64,
@@ -155,11 +159,11 @@ impl Estimator {
     }
 
     /// Returns the time left to ready, before any rule of display; `None` where there is no honest
-    /// answer: before the run has looked around, when a pull has nothing to be judged by, and when
+    /// answer: before the run has inspected the engine, when a pull has nothing to be judged by, and when
     /// a phase is overdue that shows no evidence of its own.
     #[must_use]
     pub fn forecast(&self, at: Duration, pull: Option<PullView<'_>>) -> Option<Forecast> {
-        // What lies ahead is not known before the run has looked around.
+        // What lies ahead is not known before the run has inspected the engine.
         let usual = self.usual.as_ref()?;
         let elapsed = at.saturating_sub(self.phase_began).as_secs_f64();
         let mut all = Forecast::default();
@@ -198,10 +202,10 @@ impl Estimator {
         report::report(outcome, at, &phases, self.usual.as_ref(), pull)
     }
 
-    /// Returns what the run teaches, now that it has succeeded. A pull that another run had begun
-    /// is that run's to teach.
+    /// Returns the sample that the run adds to the history, now that it has succeeded. A pull that another
+    /// run had begun is in that run's sample.
     #[must_use]
-    pub fn lesson(&self, pull: Option<PullView<'_>>) -> Lesson {
+    pub fn sample(&self, pull: Option<PullView<'_>>) -> RunSample {
         let phases = Phase::WORKING.map(|phase| {
             let says_something = phase != Phase::PullingImage || pull.is_none();
             let finished = self
@@ -211,11 +215,11 @@ impl Estimator {
             let elapsed = finished.filter(|_| says_something)?.elapsed_ms;
             Some(Duration::from_millis(elapsed).as_secs_f64())
         });
-        Lesson {
+        RunSample {
             phases,
             pull: pull
                 .filter(|pull| !pull.joined)
-                .map(|pull| pull.tracker.lesson()),
+                .map(|pull| pull.tracker.sample()),
         }
     }
 
@@ -279,11 +283,11 @@ mod tests {
         };
         let mut history = History::default();
         for _ in 0..3 {
-            let lesson = Lesson {
+            let sample = RunSample {
                 phases: seconds.map(Some),
                 pull: None,
             };
-            history.learn(&kind, lesson);
+            history.learn(&kind, sample);
         }
         history.usual(&kind)
     }
@@ -339,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pull_of_somebody_else_teaches_nothing_twice() {
+    fn a_pull_that_another_run_began_is_not_counted_twice() {
         let tracker = PullTracker::default();
         let view = |joined| PullView {
             tracker: &tracker,
@@ -347,7 +351,7 @@ mod tests {
             joined,
         };
         let run = Estimator::default();
-        assert!(run.lesson(Some(view(false))).pull.is_some());
-        assert!(run.lesson(Some(view(true))).pull.is_none());
+        assert!(run.sample(Some(view(false))).pull.is_some());
+        assert!(run.sample(Some(view(true))).pull.is_none());
     }
 }

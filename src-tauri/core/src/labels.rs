@@ -1,7 +1,8 @@
 //! The labels on every container and volume of a session. They are the truth about sessions: what
 //! is not written here is forgotten when the app ends.
 
-use crate::engine::Labels;
+use std::collections::HashMap;
+
 use crate::session::{CreateSession, SessionId};
 use crate::template::TemplateId;
 
@@ -17,6 +18,9 @@ const VERSION: &str = "dev.cove.version";
 const CREATED: &str = "dev.cove.created";
 /// On containers only: the user that the image runs as, as the image spells it.
 const USER: &str = "dev.cove.user";
+
+/// Labels of a container or volume.
+pub type Labels = HashMap<String, String>;
 
 /// Writes a session's labels. `created` is RFC 3339, UTC.
 #[must_use]

@@ -15,6 +15,7 @@ pub mod files;
 pub mod image;
 pub mod journal;
 pub mod labels;
+pub mod layer;
 pub mod own_file;
 pub mod progress;
 mod provision;

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use cove_core::engine::{LayerSize, LayerTelling};
+use cove_core::engine::{LayerSize, PullDialect};
 use cove_core::estimate::{
-    Estimator, History, ImageSource, Lesson, PullTracker, PullView, RunKind,
+    Estimator, History, ImageSource, PullTracker, PullView, RunKind, RunSample,
 };
 use cove_core::event::Phase;
 use serde_json::{Map, Value};
@@ -22,15 +22,15 @@ enum Happening<'a> {
 
 /// Adds to the history what a run teaches.
 pub(crate) fn learn(history: &mut History, trace: &Trace) {
-    let (_, lesson) = retell(trace, &History::default());
-    history.learn(&kind(trace), lesson);
+    let (_, sample) = retell(trace, &History::default());
+    history.learn(&kind(trace), sample);
 }
 
 /// Returns the events of a run with the figures that the present estimator gives at their times, and what the run
 /// teaches.
-pub(crate) fn retell(trace: &Trace, history: &History) -> (Vec<Told>, Lesson) {
+pub(crate) fn retell(trace: &Trace, history: &History) -> (Vec<Told>, RunSample) {
     let usual = history.usual(&kind(trace));
-    let mut tracker = PullTracker::new(LayerTelling::AtOnce);
+    let mut tracker = PullTracker::new(PullDialect::AtOnce);
     if let Some(pull) = &usual.pull {
         tracker.remember(pull.sizes());
     }
@@ -81,8 +81,8 @@ pub(crate) fn retell(trace: &Trace, history: &History) -> (Vec<Told>, Lesson) {
         at: milliseconds(trace.total_ms - pull_began),
         joined: false,
     };
-    let lesson = run.lesson(Some(view));
-    (told, lesson)
+    let sample = run.sample(Some(view));
+    (told, sample)
 }
 
 /// Returns all that happened, in order of time.

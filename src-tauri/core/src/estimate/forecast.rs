@@ -15,14 +15,14 @@ pub struct Forecast {
 }
 
 impl Forecast {
-    /// Returns the forecast of something whose seconds are known at a pace: 1 is as slow as it gets
-    /// nine times in ten, −1 as quick.
+    /// Returns the forecast of something whose seconds are a function of a normal deviate: how many standard
+    /// deviations slower than the median it goes.
     #[must_use]
-    pub(super) fn at_paces(seconds: impl Fn(f64) -> f64) -> Self {
+    pub(super) fn by_quantile(seconds: impl Fn(f64) -> f64) -> Self {
         Self {
-            low: seconds(-1.0),
+            low: seconds(-Z_P90),
             mid: seconds(0.0),
-            high: seconds(1.0),
+            high: seconds(Z_P90),
         }
     }
 
@@ -50,9 +50,50 @@ impl Forecast {
     }
 }
 
+/// A positive quantity that varies log-normally: the mean and the variance of its natural logarithm.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct LogNormal {
+    pub mean: f64,
+    pub variance: f64,
+}
+
+impl LogNormal {
+    /// Returns the quantile that is `z` standard deviations above the median.
+    #[must_use]
+    pub(super) fn quantile(self, z: f64) -> f64 {
+        (self.mean + z * self.variance.sqrt()).exp()
+    }
+
+    /// Returns what two independent judgements of the same quantity say together, by inverse-variance
+    /// weighting: each counts as much as it is sure.
+    #[must_use]
+    pub(super) fn combined_with(self, other: Self) -> Self {
+        let (one, two) = (1.0 / self.variance, 1.0 / other.variance);
+        Self {
+            mean: (self.mean * one + other.mean * two) / (one + two),
+            variance: 1.0 / (one + two),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_two_judgements_the_surer_one_counts_more_and_both_are_surer_than_one() {
+        let sure = LogNormal {
+            mean: 1.0,
+            variance: 0.1,
+        };
+        let vague = LogNormal {
+            mean: 2.0,
+            variance: 0.4,
+        };
+        let both = sure.combined_with(vague);
+        assert!((both.mean - 1.2).abs() < 1e-9, "{both:?}");
+        assert!((both.variance - 0.08).abs() < 1e-9, "{both:?}");
+    }
 
     #[test]
     fn independent_errors_add_up_to_less_than_their_sum() {

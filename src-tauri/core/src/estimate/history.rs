@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use super::as_f64;
+use super::forecast::LogNormal;
 use super::spread::Spread;
-use crate::engine::LayerSize;
+use crate::layer::LayerSize;
 use crate::progress::Phase;
 use crate::timing::TimingReport;
 
@@ -32,6 +33,8 @@ const FIRST_GUESS_WAITING_S: f64 = 0.5;
 const GUESS_FACTOR: f64 = 3.0;
 /// P90 of what has been seen once.
 const ONCE_FACTOR: f64 = 2.0;
+/// P90 of a normal distribution, as a multiple of its median absolute deviation.
+const P90_OF_MEDIAN_DEVIATION: f64 = 1.9;
 /// P90 of what has always been the same: no work is more regular.
 const LEAST_FACTOR: f64 = 1.5;
 
@@ -71,18 +74,18 @@ pub enum ImageSource {
     Registry,
 }
 
-/// What a successful run teaches.
+/// The figures of one successful run, from which history learns.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Lesson {
+pub struct RunSample {
     /// Seconds that the phases took, in order; `None` for one that says nothing about others.
     pub phases: [Option<f64>; 5],
-    /// What its pull teaches.
-    pub pull: Option<PullLesson>,
+    /// Those of its pull.
+    pub pull: Option<PullSample>,
 }
 
-/// What a pull teaches.
+/// The figures of one successful pull.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct PullLesson {
+pub struct PullSample {
     /// Bytes per second while bytes were awaited, stalls left out.
     pub rate: Option<f64>,
     /// How its bytes were spread over that time.
@@ -148,7 +151,7 @@ pub struct LayerMemory {
     pub extraction_s: Option<f64>,
 }
 
-/// Durations of earlier runs. Serialises as what is kept across restarts.
+/// Durations of earlier runs, some samples of each. Serialises as what is kept across restarts.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct History {
@@ -201,10 +204,8 @@ pub struct PullUsual {
 /// What is usual for a line.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct LineUsual {
-    /// The natural logarithm of its bytes per second.
-    pub level: f64,
-    /// How that varies between pulls.
-    pub variance: f64,
+    /// Its bytes per second, and how they vary between pulls.
+    pub speed: LogNormal,
     /// How its bytes are usually spread over the time of a pull.
     pub shape: Shape,
     /// How far that is from what a pull turns out to be: the variance of a quarter's time.
@@ -215,15 +216,15 @@ pub(super) struct LineUsual {
 
 impl History {
     /// Adds a successful run.
-    pub fn learn(&mut self, kind: &RunKind, lesson: Lesson) {
+    pub fn learn(&mut self, kind: &RunKind, sample: RunSample) {
         self.runs += 1;
         let now = self.runs;
-        for (phase, seconds) in Phase::WORKING.into_iter().zip(lesson.phases) {
+        for (phase, seconds) in Phase::WORKING.into_iter().zip(sample.phases) {
             if let Some(seconds) = seconds {
                 remember(self.phases.at(phase_key(kind, phase), now), seconds);
             }
         }
-        if let Some(pull) = lesson.pull {
+        if let Some(pull) = sample.pull {
             self.learn_pull(kind, pull);
         }
         self.phases.trim(MAX_KINDS);
@@ -233,7 +234,7 @@ impl History {
         self.layers.trim(MAX_LAYERS);
     }
 
-    fn learn_pull(&mut self, kind: &RunKind, pull: PullLesson) {
+    fn learn_pull(&mut self, kind: &RunKind, pull: PullSample) {
         let now = self.runs;
         if let Some(rate) = pull.rate.filter(|rate| *rate > 0.0) {
             let sample = LineSample {
@@ -467,17 +468,18 @@ fn spread_of(samples: &VecDeque<f64>) -> Option<Spread> {
     if samples.len() == 1 {
         return Some(Spread::new(middle, ONCE_FACTOR));
     }
-    // The median distance from the median says more of a few samples than their extremes do; times
-    // 1.9 it is the P90 of a distribution with the shape of a normal one.
+    // The median absolute deviation says more of a few samples than their extremes do.
     let distances = samples
         .iter()
         .map(|sample| (sample.max(0.001) / middle.max(0.001)).ln().abs());
-    let factor = (1.9 * middle_of(distances)?).exp().max(LEAST_FACTOR);
+    let factor = (P90_OF_MEDIAN_DEVIATION * middle_of(distances)?)
+        .exp()
+        .max(LEAST_FACTOR);
     Some(Spread::new(middle, factor))
 }
 
 fn line_of(samples: &VecDeque<LineSample>) -> Option<LineUsual> {
-    let level = middle_of(samples.iter().map(|sample| sample.rate.ln()))?;
+    let log_mean = middle_of(samples.iter().map(|sample| sample.rate.ln()))?;
     let mean_of = |of: &dyn Fn(&LineSample) -> f64| {
         let (mut sum, mut weights) = (0.0, 0.0);
         for (weight, sample) in weights_of(samples.len()).zip(samples) {
@@ -486,16 +488,16 @@ fn line_of(samples: &VecDeque<LineSample>) -> Option<LineUsual> {
         }
         sum / weights
     };
-    let between = mean_of(&|sample| (sample.rate.ln() - level).powi(2));
+    let between = mean_of(&|sample| (sample.rate.ln() - log_mean).powi(2));
     let count = as_f64(samples.len() as u64);
     // What was seen once or twice varies by more than it shows, and may be chance: an even line that
     // was never seen counts as one sample.
-    let trust = count / (count + 1.0);
+    let weight = count / (count + 1.0);
     let mut shape = Shape::EVEN;
     for (place, quarter) in shape.quarters.iter_mut().enumerate() {
         let of = |shape: Shape| shape.quarters.get(place).copied().unwrap_or_default();
         let usual = mean_of(&|sample| of(sample.shape));
-        *quarter = trust * usual + (1.0 - trust) * of(Shape::EVEN);
+        *quarter = weight * usual + (1.0 - weight) * of(Shape::EVEN);
     }
     let distance = |sample: &LineSample| {
         let quarters = sample.shape.quarters.iter().zip(shape.quarters);
@@ -505,8 +507,10 @@ fn line_of(samples: &VecDeque<LineSample>) -> Option<LineUsual> {
             / 3.0
     };
     Some(LineUsual {
-        level,
-        variance: ((between * (count - 1.0) + LINE_SEEN_ONCE) / count).max(LINE_LEAST),
+        speed: LogNormal {
+            mean: log_mean,
+            variance: ((between * (count - 1.0) + LINE_SEEN_ONCE) / count).max(LINE_LEAST),
+        },
         shape,
         shape_variance: mean_of(&distance).max(SHAPE_LEAST),
         stalled: mean_of(&|sample| sample.stalled),
@@ -552,22 +556,22 @@ mod tests {
         }
     }
 
-    fn started_in(seconds: f64) -> Lesson {
-        Lesson {
+    fn started_in(seconds: f64) -> RunSample {
+        RunSample {
             phases: [None, None, None, None, Some(seconds)],
             pull: None,
         }
     }
 
-    fn pulled_at(rate: f64, layers: &[(&str, u64)]) -> Lesson {
+    fn pulled_at(rate: f64, layers: &[(&str, u64)]) -> RunSample {
         let layers = layers.iter().map(|&(id, bytes)| LayerMemory {
             id: id.to_owned(),
             bytes,
             extraction_s: Some(1.0),
         });
-        Lesson {
+        RunSample {
             phases: [None; 5],
-            pull: Some(PullLesson {
+            pull: Some(PullSample {
                 rate: Some(rate),
                 shape: None,
                 stalled: 0.0,
@@ -628,7 +632,7 @@ mod tests {
             .usual(&kind("node", ImageSource::Registry))
             .pull
             .unwrap();
-        assert!((node.line.unwrap().level - 2e6_f64.ln()).abs() < 1e-9);
+        assert!((node.line.unwrap().speed.mean - 2e6_f64.ln()).abs() < 1e-9);
         assert_eq!(node.image, []);
         assert!((node.extraction_of("base", 0) - 1.0).abs() < 1e-9);
         let elsewhere = RunKind {
@@ -654,7 +658,14 @@ mod tests {
             for rate in rates {
                 history.learn(&python, pulled_at(*rate, &[]));
             }
-            history.usual(&python).pull.unwrap().line.unwrap().variance
+            history
+                .usual(&python)
+                .pull
+                .unwrap()
+                .line
+                .unwrap()
+                .speed
+                .variance
         };
         assert!(line(&[1e6, 1e6, 1e6, 1e6]) < line(&[1e6]));
         assert!(line(&[1e6]) < line(&[1e6, 4e6, 1e6, 4e6]));

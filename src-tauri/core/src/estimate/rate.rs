@@ -1,9 +1,9 @@
-//! The speed of a line, from the bytes that arrived over it so far: on the whole, of late, and how
-//! restless it is. What that says of the speed to come is worked out in `pull`.
+//! The speed of a line, from the bytes that arrived over it so far: on the whole, of late, and its
+//! jitter. What that says of the speed to come is worked out in `pull/time_left`.
 //!
-//! Unrest is measured between neighbours, after von Neumann's mean square successive difference
-//! (Annals of Mathematical Statistics 12, 1941), so that a line that speeds up steadily does not
-//! pass for a restless one.
+//! Jitter, the variance of the speed around its own trend, is measured between neighbours, after von
+//! Neumann's mean square successive difference (Annals of Mathematical Statistics 12, 1941), so that a
+//! line that speeds up steadily does not pass for one with much jitter.
 
 use std::time::Duration;
 
@@ -16,13 +16,13 @@ pub(super) const STALL: Duration = Duration::from_secs(3);
 /// Buckets that are kept; when there are more, neighbours are put together.
 const MAX_BUCKETS: usize = 240;
 const FIRST_WIDTH_S: f64 = 0.25;
-/// Unrest is looked for between blocks of at least this length: in less time an engine's messages
+/// Jitter is looked for between blocks of at least this length: in less time an engine's messages
 /// say more about its buffers than about the line.
 const MIN_BLOCK_S: f64 = 0.5;
 /// Blocks that a line's past is divided into, when it is long.
 const BLOCKS: f64 = 30.0;
-/// Unrest that is assumed before it can be measured: as a share of the speed, between blocks.
-const ASSUMED_UNREST: f64 = 0.25;
+/// Jitter that is assumed before it can be measured: as a share of the speed, between blocks.
+const ASSUMED_JITTER: f64 = 0.25;
 /// No line is steadier than this, as a share of the speed.
 const STEADIEST: f64 = 0.02;
 /// Below this span there is no speed to speak of.
@@ -75,7 +75,7 @@ pub(super) struct Evidence {
     /// The seconds that the recent past rests on.
     pub window: f64,
     /// The variance of the logarithm of a mean over one second; over `n` seconds it is an `n`th.
-    pub unrest: f64,
+    pub jitter: f64,
 }
 
 impl RateMeter {
@@ -132,7 +132,7 @@ impl RateMeter {
         let mean = self.mean()?;
         let block = MIN_BLOCK_S.max(self.span / BLOCKS);
         let blocks = self.blocks(block);
-        let unrest = unrest(&blocks, mean);
+        let jitter = jitter(&blocks, mean);
         let memory = MIN_MEMORY_S.max(self.span / 5.0);
         let recent = weighted_mean(&blocks, block, memory).unwrap_or(mean);
         Some(Evidence {
@@ -141,7 +141,7 @@ impl RateMeter {
             recent: recent.max(1.0),
             // A mean whose weights fade rests on about twice its memory.
             window: (2.0 * memory).min(self.span),
-            unrest: unrest.max(STEADIEST * STEADIEST) * block,
+            jitter: jitter.max(STEADIEST * STEADIEST) * block,
         })
     }
 
@@ -227,7 +227,7 @@ impl RateMeter {
 
 /// Returns the variance of a block's speed as a share of the mean's square, by second differences:
 /// `E (x₁ − 2x₂ + x₃)² = 6σ²`, whatever straight line the speeds follow.
-fn unrest(blocks: &[f64], mean: f64) -> f64 {
+fn jitter(blocks: &[f64], mean: f64) -> f64 {
     let (mut squares, mut count) = (0.0, 0.0);
     for window in blocks.windows(3) {
         if let [first, second, third] = window {
@@ -237,7 +237,7 @@ fn unrest(blocks: &[f64], mean: f64) -> f64 {
     }
     // Few differences say little: what is assumed counts as one of them.
     let measured = squares / (6.0 * mean * mean);
-    (measured + ASSUMED_UNREST * ASSUMED_UNREST) / (count + 1.0)
+    (measured + ASSUMED_JITTER * ASSUMED_JITTER) / (count + 1.0)
 }
 
 /// Returns the mean of the blocks, newest last, in which weight fades over `memory` seconds.
@@ -298,26 +298,26 @@ mod tests {
         let evidence = meter.evidence().unwrap();
         check(evidence.mean, 999.0..1_001.0);
         check(evidence.recent, 999.0..1_001.0);
-        check(evidence.unrest.sqrt(), 0.0..0.1);
+        check(evidence.jitter.sqrt(), 0.0..0.1);
         assert_eq!(meter.recent(Duration::from_secs(8)), Some(1_000.0));
     }
 
     #[test]
-    fn a_restless_line_is_known_for_one() {
+    fn a_line_with_much_jitter_is_known_for_one() {
         let evidence = meter(&[200, 1_800, 200, 1_800, 200, 1_800, 200, 1_800])
             .evidence()
             .unwrap();
         check(evidence.mean, 999.0..1_001.0);
-        check(evidence.unrest.sqrt(), 0.4..1.2);
+        check(evidence.jitter.sqrt(), 0.4..1.2);
     }
 
     #[test]
-    fn a_line_that_speeds_up_steadily_is_faster_of_late_and_not_restless() {
+    fn a_line_that_speeds_up_steadily_is_faster_of_late_and_has_no_jitter() {
         let evidence = meter(&[500, 700, 900, 1_100, 1_300, 1_500, 1_700, 1_900])
             .evidence()
             .unwrap();
         check(evidence.recent / evidence.mean, 1.2..1.6);
-        check(evidence.unrest.sqrt(), 0.0..0.2);
+        check(evidence.jitter.sqrt(), 0.0..0.2);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::shared_pull::Joined;
-use crate::estimate::{Estimator, Lesson, PullUsual, PullView, RunKind, Usual};
+use crate::estimate::{Estimator, PullUsual, PullView, RunKind, RunSample, Usual};
 use crate::progress::{Phase, Progress};
 use crate::timing::{RunOutcome, TimingReport};
 
@@ -23,8 +23,9 @@ struct Watched {
     estimator: Estimator,
     message: String,
     pull: Option<Joined>,
-    /// Known for a run that makes everything new. Only such a run teaches how long a run takes.
-    teaches: Option<RunKind>,
+    /// The kind of run that this one is a sample of: known for a run that makes everything new, because only
+    /// such a run tells how long a run takes.
+    sampled_kind: Option<RunKind>,
 }
 
 impl Default for Monitor {
@@ -43,7 +44,7 @@ impl Monitor {
                 estimator: Estimator::default(),
                 message: "Starting".to_owned(),
                 pull: None,
-                teaches: None,
+                sampled_kind: None,
             }),
         }
     }
@@ -62,14 +63,14 @@ impl Monitor {
         self.enter(Phase::Ready, "Ready".to_owned());
     }
 
-    /// Returns what the run teaches, once it is finished, if anything.
+    /// Returns the sample that the run adds to the history, once it is finished, if it is one.
     #[must_use]
-    pub(crate) fn lesson(&self) -> Option<(RunKind, Lesson)> {
+    pub(crate) fn sample(&self) -> Option<(RunKind, RunSample)> {
         let watched = &mut *self.lock();
-        let kind = watched.teaches.clone()?;
+        let kind = watched.sampled_kind.clone()?;
         Some((
             kind,
-            watched.with_pull(|estimator, pull| estimator.lesson(pull)),
+            watched.with_pull(|estimator, pull| estimator.sample(pull)),
         ))
     }
 
@@ -109,11 +110,11 @@ impl Monitor {
         watched.estimator.note(self.began.elapsed());
     }
 
-    /// Takes in what is usual for the run, and for which kind of run it will teach the next.
-    pub(super) fn expect(&self, usual: Usual, teaches: Option<RunKind>) {
+    /// Takes in what is usual for the run, and of which kind of run it is a sample.
+    pub(super) fn expect(&self, usual: Usual, sampled_kind: Option<RunKind>) {
         let mut watched = self.lock();
         watched.estimator.expect(usual);
-        watched.teaches = teaches;
+        watched.sampled_kind = sampled_kind;
     }
 
     /// Returns what is usual for the run's pull.
@@ -188,12 +189,12 @@ mod tests {
             image: "x".to_owned(),
             source: ImageSource::Engine,
         };
-        let lesson = || Lesson {
+        let sample = || RunSample {
             phases: [0.0, 0.0, 1.0, 2.0, 3.0].map(Some),
             pull: None,
         };
         for _ in 0..3 {
-            history.learn(&kind, lesson());
+            history.learn(&kind, sample());
         }
         monitor.expect(history.usual(&kind), None);
         monitor.enter(Phase::PullingImage, String::new());

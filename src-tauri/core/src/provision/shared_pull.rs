@@ -62,7 +62,7 @@ impl Pulls {
         if let Some(pull) = known.filter(|pull| !pull.progress.has_ended()) {
             return Joined { pull, joined: true };
         }
-        let mut tracker = PullTracker::new(facts.layer_telling);
+        let mut tracker = PullTracker::new(facts.pull_dialect);
         if let Some(usual) = usual {
             tracker.remember(usual.sizes());
         }

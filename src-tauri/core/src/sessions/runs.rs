@@ -12,7 +12,7 @@ use super::entry::{Activity, Entry, OpenSession};
 use super::registry::lasting;
 use super::{Sessions, Shared};
 use crate::error::Error;
-use crate::estimate::{Lesson, RunKind};
+use crate::estimate::{RunKind, RunSample};
 use crate::event::{CancelledEvent, FailedEvent, ProgressEvent, ReadyEvent, SessionEvent};
 use crate::progress::{Phase, Progress};
 use crate::provision::{Answered, Attempted, Monitor, Outcome, Run, drop_replaced};
@@ -187,7 +187,7 @@ impl Sessions {
         };
         let (phase, progress, _message) = monitor.snapshot();
         let timing = monitor.report(ended);
-        let lesson = monitor.lesson();
+        let sample = monitor.sample();
         monitor.leave_pull();
         let mut entries = self.shared.entries();
         let Some(entry) = entries.get_mut(&id) else {
@@ -196,7 +196,7 @@ impl Sessions {
         entry.seq += 1;
         let (session_id, seq) = (id, entry.seq);
         entry.timing = Some(timing.clone());
-        self.learn(id, &timing, lesson);
+        self.learn(id, &timing, sample);
         let event = match outcome {
             Outcome::Ready(Answered {
                 agent,
@@ -254,11 +254,11 @@ impl Sessions {
         self.shared.reporter.report(&event);
     }
 
-    /// Keeps what a run has taught, if it was one that teaches, and where its time went.
-    fn learn(&self, id: SessionId, timing: &TimingReport, lesson: Option<(RunKind, Lesson)>) {
+    /// Keeps the sample of a run, if it was one that is counted, and where its time went.
+    fn learn(&self, id: SessionId, timing: &TimingReport, sample: Option<(RunKind, RunSample)>) {
         let mut history = self.shared.history();
-        if let Some((kind, lesson)) = lesson.filter(|_| timing.outcome == RunOutcome::Ready) {
-            history.learn(&kind, lesson);
+        if let Some((kind, sample)) = sample.filter(|_| timing.outcome == RunOutcome::Ready) {
+            history.learn(&kind, sample);
         }
         history.keep_report(id.to_string(), timing.clone());
         self.shared.keep.history(&history);

@@ -27,8 +27,8 @@ use super::errors::{is_not_found, pull_error, translate};
 use super::{client_config, registry, wording};
 use crate::engine::{
     Archive, ContainerFacts, ContainerSpec, ContainerState, Engine, EngineFacts, EngineView, Exec,
-    ExecOutput, ExecSpec, ImageFacts, ImageView, Labels, LayerSize, LayerTelling, MountedVolume,
-    Owned, PullMessage,
+    ExecOutput, ExecSpec, ImageFacts, ImageView, Labels, LayerSize, MountedVolume, Owned,
+    PullDialect, PullMessage,
 };
 use crate::error::{Error, ImageReason};
 use crate::image::ImageReference;
@@ -77,10 +77,10 @@ impl Engine for DockerEngine {
             environment: client_config::proxies_for(&address),
             address,
             command: command_of(&version),
-            layer_telling: if version_name(&version) == "Podman" {
-                LayerTelling::AsTheyCome
+            pull_dialect: if version_name(&version) == "Podman" {
+                PullDialect::AsTheyCome
             } else {
-                LayerTelling::AtOnce
+                PullDialect::AtOnce
             },
         })
     }

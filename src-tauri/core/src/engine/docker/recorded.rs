@@ -8,14 +8,14 @@ use serde_json::Value;
 
 use super::calls::pull_message;
 use super::wording;
-use crate::engine::{LayerSize, LayerTelling};
+use crate::engine::{LayerSize, PullDialect};
 use crate::error::ImageReason;
 use crate::estimate::{Estimator, History, ImageSource, PullTracker, PullView, RunKind};
 use crate::progress::{Eta, Phase, PullProgress};
 
 /// A recorded answer to a pull.
 struct Recording {
-    telling: LayerTelling,
+    dialect: PullDialect,
     status: u16,
     sizes: Vec<LayerSize>,
     messages: Vec<(Duration, Value)>,
@@ -60,10 +60,10 @@ fn read(name: &str) -> Recording {
         )
     });
     Recording {
-        telling: if header("engine:").starts_with("Podman") {
-            LayerTelling::AsTheyCome
+        dialect: if header("engine:").starts_with("Podman") {
+            PullDialect::AsTheyCome
         } else {
-            LayerTelling::AtOnce
+            PullDialect::AtOnce
         },
         status: header("answer:").parse().unwrap(),
         sizes: sizes.collect(),
@@ -83,7 +83,7 @@ fn replay(recording: &Recording, with_manifest: bool) -> (Vec<Moment>, PullTrack
     let mut run = Estimator::default();
     run.expect(History::default().usual(&kind));
     run.enter(Phase::PullingImage, Duration::ZERO);
-    let mut tracker = PullTracker::new(recording.telling);
+    let mut tracker = PullTracker::new(recording.dialect);
     let mut moments = Vec::new();
     let mut manifest_at = None;
     let mut tick = Duration::ZERO;

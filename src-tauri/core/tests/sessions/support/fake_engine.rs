@@ -14,8 +14,8 @@ use cove_agent::protocol::{
 use cove_core::assets::{Asset, Assets};
 use cove_core::engine::{
     Archive, ContainerFacts, ContainerSpec, ContainerState, Engine, EngineFacts, EngineView, Exec,
-    ExecOutput, ExecSpec, ImageFacts, ImageView, Labels, LayerSize, LayerTelling, MountedVolume,
-    Owned, PullMessage,
+    ExecOutput, ExecSpec, ImageFacts, ImageView, Labels, LayerSize, MountedVolume, Owned,
+    PullDialect, PullMessage,
 };
 use cove_core::error::{EngineCommand, EngineReason, Error};
 use cove_core::image::ImageReference;
@@ -335,7 +335,7 @@ impl Engine for FakeEngine {
             address: "fake".to_owned(),
             command: EngineCommand::Docker,
             environment: vec!["HTTP_PROXY=http://proxy:3128".to_owned()],
-            layer_telling: LayerTelling::AtOnce,
+            pull_dialect: PullDialect::AtOnce,
         })
     }
 
