@@ -1,31 +1,39 @@
-//! Settings, history and names, kept by `tauri-plugin-store`. Its files hold only what may be lost: one
-//! that is missing means defaults, and so does one that is damaged, which is set aside.
+//! What is kept between runs: settings by `tauri-plugin-store`, which holds only what may be lost; names,
+//! history and the journal in the app's own folder ([`Home`]). What is missing or damaged means defaults,
+//! and a damaged file is set aside.
 
+use std::io;
 use std::sync::Arc;
 
 use cove_core::error::Error;
 use cove_core::estimate::History;
-use cove_core::journal::{Journal, Record};
+use cove_core::home::Home;
 use cove_core::own_file;
 use cove_core::sessions::{Keep, Names};
 use cove_core::settings::Settings;
 use parking_lot::Mutex;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tauri::{AppHandle, Manager};
 use tauri_plugin_store::{StoreExt, resolve_store_path};
 
-const SETTINGS: (&str, &str) = ("settings.json", "settings");
-const HISTORY: (&str, &str) = ("history.json", "history");
-const NAMES: (&str, &str) = ("names.json", "names");
+const FILE: &str = "settings.json";
+const KEY: &str = "settings";
 
-/// Bytes that none of our files comes near; what is larger is somebody else's or damaged.
-const MOST_BYTES: u64 = 4_000_000;
+/// Bytes that the file comes nowhere near; what is larger is somebody else's or damaged.
+const MOST_BYTES: u64 = 1_000_000;
 
-/// Returns the settings, or the defaults.
+/// Returns the settings, or the defaults. The plugin would take a damaged file for an empty one, and
+/// overwrite it with the next save.
 pub(crate) fn load(app: &AppHandle) -> Settings {
-    read::<Settings>(app, SETTINGS)
+    let path = match resolve_store_path(app, FILE) {
+        Ok(path) => path,
+        Err(error) => {
+            log::warn!("failed to find the place of the settings: {error}");
+            return Settings::default();
+        }
+    };
+    own_file::read(&path, MOST_BYTES, understand)
+        .flatten()
         .and_then(|settings| settings.check().ok())
         .unwrap_or_default()
 }
@@ -35,43 +43,38 @@ pub(crate) fn load(app: &AppHandle) -> Settings {
 /// # Errors
 /// [`Error::Internal`] when they cannot be written.
 pub(crate) fn save(app: &AppHandle, settings: Settings) -> Result<(), Error> {
-    write(app, SETTINGS, &settings)
+    write(app, settings)
         .map_err(|error| Error::Internal(format!("failed to save the settings: {error}")))
 }
 
-/// Returns what earlier runs took, or nothing.
-pub(crate) fn load_history(app: &AppHandle) -> History {
-    read(app, HISTORY).unwrap_or_default()
-}
-
-/// Returns the names that sessions were given.
-pub(crate) fn load_names(app: &AppHandle) -> Names {
-    read(app, NAMES).unwrap_or_default()
-}
-
-/// Opens the journal in the app's own folder.
-pub(crate) fn open_journal(app: &AppHandle) -> (Journal, Vec<Record>) {
-    match app.path().app_data_dir() {
-        Ok(folder) => Journal::open(&folder.join("journal")),
-        Err(error) => {
-            log::warn!("failed to find the place of the journal: {error}");
-            (Journal::none(), Vec::new())
-        }
-    }
+/// Returns the app's own folder.
+pub(crate) fn home(app: &AppHandle) -> Home {
+    let folder = app
+        .path()
+        .app_data_dir()
+        .inspect_err(|error| log::warn!("failed to find the app's own folder: {error}"));
+    Home::new(folder.ok())
 }
 
 /// Keeps history and names in their files, on a thread of its own: the caller must not wait for a disk.
+#[derive(Clone)]
 pub(crate) struct Keeper {
     history: Newest<History>,
     names: Newest<Names>,
 }
 
 impl Keeper {
-    pub(crate) fn new(app: &AppHandle) -> Self {
+    pub(crate) fn new(home: &Home) -> Self {
         Self {
-            history: Newest::new(app, HISTORY),
-            names: Newest::new(app, NAMES),
+            history: Newest::new(home, |home, history| home.keep_history(history)),
+            names: Newest::new(home, |home, names| home.keep_names(names)),
         }
+    }
+
+    /// Waits until everything is on the disk that was to be kept. Blocks.
+    pub(crate) fn finish(&self) {
+        self.history.write();
+        self.names.write();
     }
 }
 
@@ -87,64 +90,65 @@ impl Keep for Keeper {
 
 /// The newest value of a file. Whichever thread writes last, it writes the newest.
 struct Newest<T> {
-    app: AppHandle,
-    place: (&'static str, &'static str),
+    home: Home,
+    write: fn(&Home, &T) -> io::Result<()>,
     value: Arc<Mutex<Option<T>>>,
-    turn: Arc<Mutex<()>>,
+    /// Held while the file is written.
+    writing: Arc<Mutex<()>>,
 }
 
-impl<T: Serialize + Send + 'static> Newest<T> {
-    fn new(app: &AppHandle, place: (&'static str, &'static str)) -> Self {
+impl<T> Clone for Newest<T> {
+    fn clone(&self) -> Self {
         Self {
-            app: app.clone(),
-            place,
+            home: self.home.clone(),
+            write: self.write,
+            value: Arc::clone(&self.value),
+            writing: Arc::clone(&self.writing),
+        }
+    }
+}
+
+impl<T: Send + 'static> Newest<T> {
+    fn new(home: &Home, write: fn(&Home, &T) -> io::Result<()>) -> Self {
+        Self {
+            home: home.clone(),
+            write,
             value: Arc::default(),
-            turn: Arc::default(),
+            writing: Arc::default(),
         }
     }
 
     fn keep(&self, value: T) {
         *self.value.lock() = Some(value);
-        let (app, place) = (self.app.clone(), self.place);
-        let (newest, turn) = (Arc::clone(&self.value), Arc::clone(&self.turn));
-        tauri::async_runtime::spawn_blocking(move || {
-            let _turn = turn.lock();
-            let value = newest.lock().take();
-            if let Some(value) = value
-                && let Err(error) = write(&app, place, &value)
-            {
-                log::warn!("failed to keep {}: {error}", place.0);
-            }
-        });
+        let newest = self.clone();
+        tauri::async_runtime::spawn_blocking(move || newest.write());
+    }
+
+    /// Writes the newest value, unless that has happened.
+    fn write(&self) {
+        let _writing = self.writing.lock();
+        let value = self.value.lock().take();
+        if let Some(value) = value
+            && let Err(error) = (self.write)(&self.home, &value)
+        {
+            log::warn!("failed to write into the app's own folder: {error}");
+        }
     }
 }
 
-/// Reads a value from its file, where a save has left it; one that is damaged is set aside. The plugin
-/// would take a damaged file for an empty one, and overwrite it with the next save.
-fn read<T: DeserializeOwned>(app: &AppHandle, (file, key): (&str, &str)) -> Option<T> {
-    let path = resolve_store_path(app, file)
-        .map_err(|error| log::warn!("failed to find the place of {file}: {error}"))
-        .ok()?;
-    own_file::read(&path, MOST_BYTES, |bytes| understand(bytes, key)).flatten()
-}
-
-/// Returns the value, if there is one, or what is wrong with the file.
-fn understand<T: DeserializeOwned>(bytes: &[u8], key: &str) -> Result<Option<T>, String> {
+/// Returns the settings, if there are any, or what is wrong with the file.
+fn understand(bytes: &[u8]) -> Result<Option<Settings>, String> {
     let values = serde_json::from_slice(bytes);
     let value = values.and_then(|mut values: Map<String, Value>| {
-        let value = values.remove(key).map(serde_json::from_value);
+        let value = values.remove(KEY).map(serde_json::from_value);
         value.transpose()
     });
     value.map_err(|error| error.to_string())
 }
 
-fn write<T: Serialize>(
-    app: &AppHandle,
-    (file, key): (&str, &str),
-    value: &T,
-) -> Result<(), Box<dyn std::error::Error>> {
-    let store = app.store(file)?;
-    store.set(key, serde_json::to_value(value)?);
+fn write(app: &AppHandle, settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
+    let store = app.store(FILE)?;
+    store.set(KEY, serde_json::to_value(settings)?);
     store.save()?;
     Ok(())
 }
@@ -154,20 +158,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_a_history_is_not_taken_for_one() {
-        let history = serde_json::json!({ HISTORY.1: History::default() }).to_string();
-        let understood = |bytes: &[u8]| understand::<History>(bytes, HISTORY.1);
-        assert_eq!(understood(history.as_bytes()), Ok(Some(History::default())));
-        assert_eq!(understood(b"{}"), Ok(None));
-        for damaged in [
-            history.get(..history.len() / 2).unwrap().as_bytes(),
-            b"",
-            &[0, 159, 146, 150],
-            br#"{"history": 7}"#,
-            br#"{"history": {"lines": [1, 2]}}"#,
-        ] {
-            let text = String::from_utf8_lossy(damaged);
-            assert!(understood(damaged).is_err(), "{text:?}");
+    fn what_is_kept_last_is_on_the_disk_when_the_app_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::new(Some(folder.path().to_owned()));
+        let keeper = Keeper::new(&home);
+        let id = cove_core::session::SessionId::random();
+        for name in ["one", "two", "three"] {
+            keeper.names(&Names::from([(id, name.to_owned())]));
         }
+        keeper.finish();
+        assert_eq!(home.names(), Names::from([(id, "three".to_owned())]));
     }
 }

@@ -1,19 +1,18 @@
 //! The journal: what runs are about to do on the engine, written down before it happens, so that a
 //! process that is killed at any instant leaves a record of what may have to be undone.
 //!
-//! One file a session, replaced as a whole: a temporary file is written, flushed to the disk and renamed.
+//! One file a session, replaced as a whole.
 //! It says nothing about sessions that no run is changing: that is what labels on the engine are for.
 //! How effects are undone is `provision/unwind.rs`.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use tempfile::NamedTempFile;
 
 use crate::labels;
 use crate::own_file;
@@ -41,24 +40,14 @@ pub(crate) enum Undo {
         /// without labels; nothing had that name before, and nobody else would choose it.
         may_lack_labels: bool,
     },
-    /// These know the container by its id, whatever its name is meanwhile.
-    StopContainer {
-        name: String,
-        id: String,
-    },
-    StartContainer {
-        name: String,
-        id: String,
-    },
-    PauseContainer {
-        name: String,
-        id: String,
-    },
+    /// Stops a container that was started. It is known by its id, whatever its name is meanwhile.
+    StopContainer { name: String, id: String },
+    /// Starts a container that was stopped; known by its id as well.
+    StartContainer { name: String, id: String },
+    /// Pauses a container that was let go on; known by its id as well.
+    PauseContainer { name: String, id: String },
     /// Gives a container that was set aside its name back.
-    RestoreContainer {
-        name: String,
-        aside: String,
-    },
+    RestoreContainer { name: String, aside: String },
 }
 
 /// What is known of a run, or of what a run has left.
@@ -116,7 +105,7 @@ impl Journal {
     /// Writes a record down, in place of the session's last one. It is on the disk when this returns.
     /// One that cannot be written is logged: the effect goes on, and labels tell of it.
     pub(crate) async fn write(self: &Arc<Self>, id: SessionId, record: Record) {
-        self.on_disk(id, move |path, folder| replace(path, folder, &record))
+        self.on_disk(id, move |path, _| replace(path, &record))
             .await;
     }
 
@@ -124,7 +113,7 @@ impl Journal {
     pub(crate) async fn forget(self: &Arc<Self>, id: SessionId) {
         self.on_disk(id, |path, folder| {
             match fs::remove_file(path) {
-                Ok(()) => sync_folder(folder),
+                Ok(()) => own_file::sync_folder(folder),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
@@ -202,7 +191,7 @@ impl fmt::Display for Undo {
 /// Makes sure that this is the only process that writes here; the lock goes with the process.
 fn lock(folder: &Path) -> io::Result<File> {
     fs::create_dir_all(folder)?;
-    let file = File::create(folder.join(LOCK))?;
+    let file = own_file::open_lock(&folder.join(LOCK))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(io::Error::other("another Cove uses it")),
@@ -242,28 +231,15 @@ fn understand(bytes: &[u8], id: &str) -> Result<Record, String> {
     }
 }
 
-fn replace(path: &Path, folder: &Path, record: &Record) -> io::Result<()> {
-    let mut file = NamedTempFile::new_in(folder)?;
-    file.write_all(&serde_json::to_vec(record)?)?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    sync_folder(folder);
-    Ok(())
-}
-
-/// Makes a rename or removal last through a power cut. Not every system lets a folder be opened, and
-/// those that do not keep such changes in order by themselves.
-fn sync_folder(folder: &Path) {
-    let synced = File::open(folder).and_then(|folder| folder.sync_all());
-    if let Err(error) = synced {
-        log::debug!("the journal's folder was not flushed: {error}");
-    }
+fn replace(path: &Path, record: &Record) -> io::Result<()> {
+    own_file::replace(path, &serde_json::to_vec(record)?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+    use tempfile::NamedTempFile;
 
     fn record(id: SessionId) -> Record {
         let request = CreateSession::from_json(&json!({ "workspace_id": "shop" })).unwrap();

@@ -12,6 +12,7 @@ pub mod error;
 pub mod estimate;
 pub mod event;
 pub mod files;
+pub mod home;
 pub mod image;
 pub mod journal;
 pub mod labels;
