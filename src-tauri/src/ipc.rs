@@ -1,26 +1,78 @@
 //! What crosses between Rust and the window: events out, arguments in, and the one error shape.
 
+use std::collections::HashMap;
+
 use cove_core::engine::EngineView;
 use cove_core::error::{Error, ErrorReport};
-use cove_core::event::{Reporter, SessionEvent};
+use cove_core::event::{Eta, Phase, Reporter, SessionEvent};
 use cove_core::session::SessionId;
+use log::Level;
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use tauri::ipc::InvokeBody;
 use tauri::{AppHandle, Emitter};
 
-/// Every event is also logged, under this target, so that a support request can show what happened.
+/// What events change is also logged, under this target, so that a support request can show what happened.
 pub(crate) const EVENT_LOG: &str = "cove::event";
 
 /// Emits the events of all sessions to the window.
 pub(crate) struct EventReporter {
     app: AppHandle,
+    milestones: Mutex<Milestones>,
+}
+
+/// The last thing that was logged of each run that is under way.
+#[derive(Debug, Default)]
+struct Milestones(HashMap<SessionId, Milestone>);
+
+/// What of a run's progress is worth a line in the log, when it is another than before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Milestone {
+    phase: Phase,
+    is_stalled: bool,
+}
+
+impl Milestones {
+    /// Returns whether an event says something new, other than that the run goes on.
+    fn is_new(&mut self, event: &SessionEvent) -> bool {
+        match event {
+            SessionEvent::Progress(event) => {
+                let milestone = Milestone {
+                    phase: event.phase,
+                    is_stalled: matches!(event.progress.eta, Eta::Stalled { .. }),
+                };
+                self.0.insert(event.session_id, milestone) != Some(milestone)
+            }
+            SessionEvent::Ready(_) | SessionEvent::Failed(_) | SessionEvent::Cancelled(_) => {
+                self.0.remove(&event.session_id());
+                true
+            }
+            SessionEvent::Export(event) => event.outcome.is_some(),
+        }
+    }
 }
 
 impl EventReporter {
     pub(crate) fn new(app: AppHandle) -> Self {
-        Self { app }
+        Self {
+            app,
+            milestones: Mutex::default(),
+        }
+    }
+
+    /// Logs an event that says something new; with `COVE_LOG=debug` also the heartbeats between.
+    fn log(&self, event: &SessionEvent) {
+        let level = if self.milestones.lock().is_new(event) {
+            Level::Info
+        } else {
+            Level::Debug
+        };
+        if log::log_enabled!(target: EVENT_LOG, level) {
+            let text = serde_json::to_string(event).unwrap_or_default();
+            log::log!(target: EVENT_LOG, level, "{} {text}", event.name());
+        }
     }
 
     fn emit<T: Serialize + Clone>(&self, name: &str, payload: &T) {
@@ -32,10 +84,7 @@ impl EventReporter {
 
 impl Reporter for EventReporter {
     fn report(&self, event: &SessionEvent) {
-        if log::log_enabled!(target: EVENT_LOG, log::Level::Info) {
-            let text = serde_json::to_string(event).unwrap_or_default();
-            log::info!(target: EVENT_LOG, "{} {text}", event.name());
-        }
+        self.log(event);
         self.emit(event.name(), event);
     }
 
@@ -133,6 +182,66 @@ impl<'a> Arguments<'a> {
 mod tests {
     use super::*;
     use cove_core::error::ErrorCode;
+    use cove_core::event::{CancelledEvent, Progress, ProgressEvent};
+    use cove_core::timing::{RunOutcome, TimingReport};
+
+    /// An event of a run, as far as the log cares.
+    fn progress(session_id: SessionId, phase: Phase, eta: Eta) -> SessionEvent {
+        SessionEvent::Progress(ProgressEvent {
+            session_id,
+            seq: 1,
+            phase,
+            progress: Progress {
+                eta,
+                ..Progress::none()
+            },
+            message: String::new(),
+        })
+    }
+
+    #[test]
+    fn of_an_hour_of_pulling_the_log_tells_what_changed_and_no_heartbeat() {
+        let mut milestones = Milestones::default();
+        let (one, two) = (SessionId::random(), SessionId::random());
+        let mut news = 0;
+        for quarter in 0..4 * 3_600_u64 {
+            // Every ten minutes the line stands still for a minute.
+            let eta = if quarter % 2_400 < 240 {
+                Eta::Stalled {
+                    idle_ms: quarter,
+                    layer: None,
+                }
+            } else {
+                Eta::Point { ms: quarter }
+            };
+            news += usize::from(milestones.is_new(&progress(one, Phase::PullingImage, eta)));
+        }
+        assert_eq!(news, 12, "six stalls, and six times that it went on");
+        assert!(milestones.is_new(&progress(two, Phase::PullingImage, Eta::Calculating)));
+        assert!(milestones.is_new(&progress(one, Phase::CreatingVolume, Eta::Calculating)));
+
+        let timing = TimingReport {
+            outcome: RunOutcome::Cancelled,
+            total_ms: 0,
+            usual_ms: None,
+            verdict: String::new(),
+            phases: Vec::new(),
+            pull: None,
+        };
+        let end = SessionEvent::Cancelled(CancelledEvent {
+            session_id: one,
+            seq: 2,
+            phase: Phase::CreatingVolume,
+            undone: Vec::new(),
+            timing,
+        });
+        assert!(milestones.is_new(&end));
+        assert_eq!(
+            milestones.0.len(),
+            1,
+            "nothing is kept of a run that has ended"
+        );
+    }
 
     #[track_caller]
     fn check_id(arguments: Value, expected: ErrorCode) {
