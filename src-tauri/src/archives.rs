@@ -108,7 +108,6 @@ mod tests {
         archives
             .0
             .lock()
-            .unwrap()
             .insert("archive-0".to_owned(), path.clone());
         let mut request = json!({ "workspace_id": "shop", "archive": "archive-0" });
         assert_eq!(

@@ -1,10 +1,49 @@
 //! Closing the window while a session is made, and starting the app a second time.
 
+use std::fs;
 use std::time::Duration;
 
 use cove_testbed::{Proxy, TestImage};
 
 use crate::app::{App, READY, SOON};
+
+/// What a desktop with a tray has on its session bus. On its own bus each test has none.
+struct Tray;
+
+#[zbus::interface(name = "org.kde.StatusNotifierWatcher")]
+impl Tray {
+    fn register_status_notifier_item(&self, _service: &str) {}
+
+    #[zbus(property)]
+    fn is_status_notifier_host_registered(&self) -> bool {
+        true
+    }
+}
+
+impl Tray {
+    /// Puts a tray on the app's session bus, for as long as the connection lives.
+    fn beside(app: &App) -> zbus::blocking::Connection {
+        let environment = format!("/proc/{}/environ", app.window.app_process().unwrap());
+        let environment = String::from_utf8(fs::read(environment).unwrap()).unwrap();
+        let address = environment
+            .split('\0')
+            .find_map(|variable| variable.strip_prefix("DBUS_SESSION_BUS_ADDRESS="));
+        let builder = zbus::blocking::connection::Builder::address(address.unwrap()).unwrap();
+        let builder = builder.serve_at("/StatusNotifierWatcher", Self).unwrap();
+        let builder = builder.name("org.kde.StatusNotifierWatcher").unwrap();
+        builder.build().unwrap()
+    }
+}
+
+/// Waits for a line in the app's log.
+fn wait_for_line(app: &App, text: &str) {
+    app.window
+        .wait(text, SOON, |window| {
+            let lines = window.log_lines();
+            Ok(lines.iter().any(|line| line.contains(text)).then_some(()))
+        })
+        .unwrap();
+}
 
 /// Opens a window in which a slow pull is under way, and closes it.
 fn closing(name: &str) -> Option<(App, Proxy, String)> {
@@ -18,12 +57,7 @@ fn closing(name: &str) -> Option<(App, Proxy, String)> {
         .wait_for("[data-testid=progress-pull]", SOON)
         .unwrap();
     app.window.close().unwrap();
-    app.window
-        .wait("the app to hear of it", SOON, |window| {
-            let is_it = |line: &String| line.contains("the window is to be closed");
-            Ok(window.log_lines().iter().any(is_it).then_some(()))
-        })
-        .unwrap();
+    wait_for_line(&app, "the window is to be closed");
     app.window
         .wait_for("[data-testid=leaving-dialog]", SOON)
         .unwrap();
@@ -50,6 +84,7 @@ fn closing_while_a_session_is_made_asks_and_it_can_go_on_without_the_window() {
     let Some((app, line, id)) = closing("background") else {
         return;
     };
+    let _tray = Tray::beside(&app);
     app.picture("leaving");
     app.press("[data-choice=background]");
     app.window
@@ -66,6 +101,25 @@ fn closing_while_a_session_is_made_asks_and_it_can_go_on_without_the_window() {
             Ok(window.is_on_screen()?.then_some(()))
         })
         .unwrap();
+    app.wait_for_terminal();
+    app.window.close().unwrap();
+    wait_for_end(&app);
+}
+
+#[test]
+fn going_on_in_the_background_where_there_is_no_tray_minimises_the_window_and_never_ends_the_app() {
+    let Some((app, line, id)) = closing("without-tray") else {
+        return;
+    };
+    app.press("[data-choice=background]");
+    wait_for_line(&app, "there is no tray");
+    line.unlimited();
+    app.expect_ready(&id);
+    let process = app.window.app_process().unwrap();
+    // A system without the library has none to load: neither may be needed.
+    let loaded = fs::read_to_string(format!("/proc/{process}/maps")).unwrap();
+    assert!(!loaded.contains("appindicator"), "it was loaded");
+    assert!(app.window.start_again().unwrap().success());
     app.wait_for_terminal();
     app.window.close().unwrap();
     wait_for_end(&app);

@@ -22,7 +22,7 @@ mod gate;
 mod hostile;
 mod images;
 mod interrupted;
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 mod leaving;
 mod lifecycle;
 mod many;
@@ -32,4 +32,6 @@ mod outside;
 mod own_files;
 mod pull;
 mod reload;
+#[cfg(target_os = "linux")]
+mod starting;
 mod terminal;

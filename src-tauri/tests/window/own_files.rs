@@ -49,6 +49,34 @@ fn damaged_files_are_set_aside_and_the_app_works() {
 }
 
 #[test]
+fn a_pipe_and_an_endless_file_among_the_own_ones_do_not_stop_the_start() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = folder(home.path());
+    fs::create_dir_all(folder.join("journal")).unwrap();
+    fs::create_dir_all(folder.join("logs")).unwrap();
+    let record = "journal/11111111-1111-4111-8111-111111111111.json";
+    for name in ["settings.json", record, "journal/lock", "logs/Cove.log"] {
+        let made = std::process::Command::new("mkfifo")
+            .arg(folder.join(name))
+            .status();
+        assert!(made.unwrap().success());
+    }
+    for name in ["history.json", "names.json"] {
+        std::os::unix::fs::symlink("/dev/zero", folder.join(name)).unwrap();
+    }
+
+    let Some(app) = open(home.path()) else { return };
+    let answer = app.invoke("read_settings", &json!({}));
+    assert_eq!(answer["settings"]["time_limit_s"], 300, "{answer}");
+    for name in ["settings.json", "history.json", "names.json", "logs/Cove.log", record, "journal/lock"] {
+        let aside = folder.join(format!("{name}.damaged"));
+        assert!(fs::symlink_metadata(aside).is_ok(), "{name} was not set aside");
+    }
+    let log = fs::metadata(folder.join("logs/Cove.log")).unwrap();
+    assert!(log.is_file(), "there is no log");
+}
+
+#[test]
 fn an_app_that_cannot_write_its_files_says_so_where_it_matters_and_works() {
     if let Some(reason) = SmallDisk::cannot_mount() {
         return skip(reason);

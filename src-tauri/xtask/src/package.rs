@@ -126,6 +126,7 @@ fn check_deb(package: &Path) -> Result<()> {
         " usr/bin/cove",
         ".desktop",
         "icons/hicolor/128x128/apps/cove.png",
+        "usr/share/doc/cove/copyright",
     ] {
         if !files.contains(file) {
             bail!("`{}` lacks `{file}`:\n{files}", package.display());
