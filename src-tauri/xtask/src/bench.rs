@@ -1,6 +1,7 @@
-//! `cargo xtask bench`: arranges for the measurements, which are `cove-core`'s examples `bench_create` and `bench_eta`.
+//! `cargo xtask bench`: arranges for the measurements, which are the programs `bench-create` and `bench-eta` of
+//! `cove-bench`.
 //!
-//! They are examples of that crate so that this command stays quick to compile.
+//! They are a crate of their own so that this command stays quick to compile.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -16,12 +17,12 @@ use crate::workspace::{Workspace, run, say};
 
 /// Measures creating a session against the bare engine and its command line, on an engine of its own.
 pub(crate) fn create(workspace: &Workspace) -> Result<()> {
-    on_an_engine(workspace, &mut example(workspace, "bench_create"))
+    on_an_engine(workspace, &mut program(workspace, "bench-create"))
 }
 
 /// Measures how good the told remaining time is, on an engine of its own or from what an earlier run has recorded.
 pub(crate) fn eta(workspace: &Workspace, options: &[&str]) -> Result<()> {
-    let mut cargo = example(workspace, "bench_eta");
+    let mut cargo = program(workspace, "bench-eta");
     cargo.arg("--");
     cargo.arg("--out").arg(workspace.target().join("bench"));
     let mut makes_runs = true;
@@ -47,22 +48,22 @@ pub(crate) fn eta(workspace: &Workspace, options: &[&str]) -> Result<()> {
     }
 }
 
-/// Returns a folder as it is called from where the user is: the example runs in the clone.
+/// Returns a folder as it is called from where the user is: the program runs in the clone.
 fn absolute(folder: &str) -> Result<OsString> {
     let path = std::path::absolute(Path::new(folder))
         .with_context(|| format!("failed to find `{folder}`"))?;
     Ok(path.into_os_string())
 }
 
-fn example(workspace: &Workspace, name: &str) -> Command {
+fn program(workspace: &Workspace, name: &str) -> Command {
     let mut cargo = workspace.cargo();
     cargo.args([
         "run",
         "--quiet",
         "--release",
         "--package",
-        "cove-core",
-        "--example",
+        "cove-bench",
+        "--bin",
         name,
     ]);
     cargo

@@ -1,6 +1,6 @@
 //! Records what an engine says during a pull, with times, for the tests to replay: `tests/pulls`.
 //!
-//! `cargo run --release -p cove-core --example record_pull -- <scenario|all> <out folder>`
+//! `cargo run --release -p cove-bench --bin record-pull -- <scenario|all> <out folder>`
 //!
 //! Every scenario gets an engine of its own, images built from seeds in a registry of its own, and a line to it
 //! that follows a script. It talks to the engine's socket itself: what is recorded is what was sent, not what a
@@ -426,7 +426,7 @@ mod recorder {
     pub(super) fn main() -> Result<()> {
         let arguments: Vec<String> = env::args().skip(1).collect();
         let [wanted, folder] = arguments.as_slice() else {
-            bail!("usage: record_pull <scenario|all> <out folder>");
+            bail!("usage: record-pull <scenario|all> <out folder>");
         };
         let chosen: Vec<&Scenario> = SCENARIOS
             .iter()
