@@ -17,6 +17,7 @@ mod package;
 mod run;
 mod setup;
 mod summary;
+mod supply;
 mod system;
 mod test;
 mod testbed;

@@ -13,6 +13,7 @@ use cove_testbed::{BINARY, Engine, FAULT_RECORDS, FaultTable, SKIPS, Window};
 use crate::assets;
 use crate::setup;
 use crate::summary::{Tally, from_nextest, from_vitest};
+use crate::supply;
 use crate::system::Need;
 use crate::testbed::Testbed;
 use crate::workspace::{Workspace, run, say};
@@ -73,6 +74,7 @@ pub(crate) fn test(workspace: &Workspace, filter: Option<&str>) -> Result<ExitCo
             workspace.npm().args(["run", "--silent", "check"]),
         ));
         tally.add(run.check("eslint", workspace.npm().args(["run", "--silent", "lint"])));
+        tally.add(supply::check(workspace));
     }
     tally.add(run.ui_tests());
     // Also with a filter: the app carries the built UI.
