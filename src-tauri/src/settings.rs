@@ -66,8 +66,8 @@ pub(crate) struct Keeper {
 impl Keeper {
     pub(crate) fn new(home: &Home) -> Self {
         Self {
-            history: Newest::new(home, |home, history| home.keep_history(history)),
-            names: Newest::new(home, |home, names| home.keep_names(names)),
+            history: Newest::new(home, Home::keep_history),
+            names: Newest::new(home, Home::keep_names),
         }
     }
 

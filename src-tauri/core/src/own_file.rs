@@ -67,11 +67,14 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens a file that only serves to be locked; it is made if need be.
+/// Opens a file that only serves to be locked; it is made if need be, and what is no file is set aside.
 ///
 /// # Errors
-/// When it cannot be opened, and when it is no regular file.
+/// When it cannot be opened.
 pub fn open_lock(path: &Path) -> io::Result<File> {
+    if fs::metadata(path).is_ok_and(|facts| !facts.is_file()) {
+        set_aside(path, "it is no regular file");
+    }
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false);
     let file = without_waiting(&mut options).open(path)?;
@@ -199,7 +202,8 @@ mod tests {
         }
         for name in ["pipe.damaged", "zero.damaged", "folder.damaged"] {
             let file = path(name);
-            at_once(move || open_lock(&file)).expect_err(name);
+            let lock = at_once(move || open_lock(&file)).unwrap();
+            assert!(lock.metadata().unwrap().is_file(), "{name}");
         }
     }
 }

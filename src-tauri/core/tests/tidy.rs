@@ -115,3 +115,141 @@ fn no_file_is_called_by_a_name_that_says_nothing() {
         assert!(!says_nothing, "{file}: what is it for?");
     }
 }
+
+/// The modules of the core from the ground up: each depends only on those above it in this list. A new module
+/// takes its place here.
+const FROM_THE_GROUND_UP: [&str; 22] = [
+    "progress",
+    "timing",
+    "error",
+    "image",
+    "template",
+    "session",
+    "settings",
+    "assets",
+    "layer",
+    "labels",
+    "own_file",
+    "estimate",
+    "engine",
+    "event",
+    "agent",
+    "files",
+    "terminal",
+    "journal",
+    "home",
+    "provision",
+    "sessions",
+    "lib",
+];
+
+#[test]
+fn modules_of_the_core_depend_only_on_those_below_them() {
+    let height_of = |module: &str| {
+        let height = FROM_THE_GROUND_UP.iter().position(|known| *known == module);
+        height.unwrap_or_else(|| panic!("`{module}` has no place in the order of the modules"))
+    };
+    let mut arrows = 0;
+    for (file, text) in sources("src-tauri/core/src", &[".rs"]) {
+        let inside = file.strip_prefix("src-tauri/core/src/").unwrap();
+        let module = inside.split('/').next().unwrap().trim_end_matches(".rs");
+        let height = height_of(module);
+        let code = text
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"));
+        for line in code {
+            // Written so that each line names one module, and this test sees all.
+            assert!(!line.contains("crate::{"), "{file}: one module a line");
+            let names = line.split("crate::").skip(1).map(|rest| {
+                let end = rest.find(|c: char| !c.is_ascii_lowercase() && c != '_');
+                rest.get(..end.unwrap_or(rest.len())).unwrap()
+            });
+            for other in names.filter(|other| *other != module) {
+                arrows += 1;
+                assert!(
+                    height_of(other) < height,
+                    "{file}: `{module}` depends on `{other}`, which lies above it"
+                );
+            }
+        }
+    }
+    assert!(
+        arrows > 50,
+        "only {arrows} arrows: the rule has lost its object"
+    );
+}
+
+#[test]
+fn every_invariant_names_a_test_that_there_is() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let page = fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap();
+    let (_, rest) = page.split_once("\n## Invariants\n").unwrap();
+    let section = rest.split("\n## ").next().unwrap();
+    let code: String = ["src-tauri", "ui/src"]
+        .iter()
+        .flat_map(|folder| sources(folder, &[".rs", ".ts"]))
+        .map(|(_, text)| text)
+        .collect();
+    let rows: Vec<&str> = section
+        .lines()
+        .filter(|line| line.starts_with("| **"))
+        .collect();
+    assert!(rows.len() >= 10, "{} invariants", rows.len());
+    for row in rows {
+        let tests: Vec<&str> = row
+            .rsplit('|')
+            .nth(1)
+            .unwrap()
+            .split('`')
+            .skip(1)
+            .step_by(2)
+            .collect();
+        assert!(!tests.is_empty(), "nothing holds this: {row}");
+        for test in tests {
+            let exists =
+                code.contains(&format!("fn {test}(")) || code.contains(&format!("\"{test}\""));
+            assert!(exists, "there is no test `{test}`");
+        }
+    }
+}
+
+#[test]
+fn what_builds_a_release_is_pinned_and_takes_no_cache() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let toolchain = fs::read_to_string(root.join("rust-toolchain.toml")).unwrap();
+    let (_, version) = toolchain.split_once("channel = \"").unwrap();
+    let version = version.split('"').next().unwrap();
+    let is_hash = |text: &str, digits: usize| {
+        text.len() == digits && text.chars().all(|c| c.is_ascii_hexdigit())
+    };
+    let (mut actions, mut containers) = (0, 0);
+    for (file, text) in sources(".github/workflows", &[".yml"]) {
+        for line in text.lines().map(str::trim_start) {
+            let line = line.trim_start_matches("- ");
+            if let Some(action) = line.strip_prefix("uses: ")
+                && !action.starts_with("./")
+            {
+                actions += 1;
+                let pin = action.split_whitespace().next().unwrap();
+                let pin = pin.split_once('@').map(|(_, pin)| pin);
+                assert!(pin.is_some_and(|pin| is_hash(pin, 40)), "{file}: {action}");
+            }
+            if let Some(image) = line.strip_prefix("container: ") {
+                containers += 1;
+                let (name, digest) = image.split_once("@sha256:").unwrap();
+                assert!(is_hash(digest, 64), "{file}: {image}");
+                assert!(name.contains(version), "{file}: {name} is not {version}");
+            }
+            let is_piped = line.contains("curl") && line.contains('|');
+            assert!(!is_piped, "{file} runs what it downloads: {line}");
+        }
+        if file.ends_with("/bundle.yml") || file.ends_with("/release.yml") {
+            assert!(!text.contains("cache: "), "{file} takes what others made");
+            assert!(!text.contains("-cache@"), "{file} takes what others made");
+        }
+    }
+    assert!(
+        actions > 10 && containers > 0,
+        "the rule has lost its object"
+    );
+}

@@ -8,15 +8,19 @@ use cove_testbed::{Proxy, TestImage};
 use crate::app::{App, READY, SOON};
 
 /// What a desktop with a tray has on its session bus. On its own bus each test has none.
-struct Tray;
+struct Tray {
+    is_shown: bool,
+}
 
 #[zbus::interface(name = "org.kde.StatusNotifierWatcher")]
 impl Tray {
-    fn register_status_notifier_item(&self, _service: &str) {}
+    fn register_status_notifier_item(&mut self, service: &str) {
+        self.is_shown &= !service.is_empty();
+    }
 
     #[zbus(property)]
     fn is_status_notifier_host_registered(&self) -> bool {
-        true
+        self.is_shown
     }
 }
 
@@ -29,7 +33,8 @@ impl Tray {
             .split('\0')
             .find_map(|variable| variable.strip_prefix("DBUS_SESSION_BUS_ADDRESS="));
         let builder = zbus::blocking::connection::Builder::address(address.unwrap()).unwrap();
-        let builder = builder.serve_at("/StatusNotifierWatcher", Self).unwrap();
+        let tray = Self { is_shown: true };
+        let builder = builder.serve_at("/StatusNotifierWatcher", tray).unwrap();
         let builder = builder.name("org.kde.StatusNotifierWatcher").unwrap();
         builder.build().unwrap()
     }

@@ -68,9 +68,19 @@ fn a_pipe_and_an_endless_file_among_the_own_ones_do_not_stop_the_start() {
     let Some(app) = open(home.path()) else { return };
     let answer = app.invoke("read_settings", &json!({}));
     assert_eq!(answer["settings"]["time_limit_s"], 300, "{answer}");
-    for name in ["settings.json", "history.json", "names.json", "logs/Cove.log", record, "journal/lock"] {
+    for name in [
+        "settings.json",
+        "history.json",
+        "names.json",
+        "logs/Cove.log",
+        record,
+        "journal/lock",
+    ] {
         let aside = folder.join(format!("{name}.damaged"));
-        assert!(fs::symlink_metadata(aside).is_ok(), "{name} was not set aside");
+        assert!(
+            fs::symlink_metadata(aside).is_ok(),
+            "{name} was not set aside"
+        );
     }
     let log = fs::metadata(folder.join("logs/Cove.log")).unwrap();
     assert!(log.is_file(), "there is no log");
