@@ -118,7 +118,7 @@ fn no_file_is_called_by_a_name_that_says_nothing() {
 
 /// The modules of the core from the ground up: each depends only on those above it in this list. A new module
 /// takes its place here.
-const FROM_THE_GROUND_UP: [&str; 22] = [
+const FROM_THE_GROUND_UP: [&str; 24] = [
     "progress",
     "timing",
     "error",
@@ -127,6 +127,7 @@ const FROM_THE_GROUND_UP: [&str; 22] = [
     "session",
     "settings",
     "assets",
+    "archive",
     "layer",
     "labels",
     "own_file",
@@ -136,6 +137,7 @@ const FROM_THE_GROUND_UP: [&str; 22] = [
     "agent",
     "files",
     "terminal",
+    "crossing",
     "journal",
     "home",
     "provision",
