@@ -423,7 +423,12 @@ async fn open_terminal(
         .channel_on(webview);
     let sink = sink(channel);
     let terminal_id = match arguments.get::<Option<String>>("terminal_id")? {
-        None => sessions.open_terminal(id, size, sink).await?,
+        None => {
+            let ended = arguments.get::<Option<String>>("replaces")?;
+            sessions
+                .open_terminal_instead(id, ended.as_deref(), size, sink)
+                .await?
+        }
         Some(terminal_id) => {
             sessions
                 .attach_terminal(id, &terminal_id, size, sink)

@@ -59,6 +59,7 @@ export class Backend {
       state,
       created: new Date(Date.UTC(2025, 5, 1, 9, this.#made)).toISOString(),
       has_container: true,
+      reconnecting: false,
       leftovers: [],
       export: null,
       ...of,

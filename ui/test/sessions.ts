@@ -23,6 +23,7 @@ export function session(id: string, more: Partial<Session> = {}): Session {
     state: "provisioning",
     created: "2025-06-01T09:00:00Z",
     has_container: true,
+    reconnecting: false,
     leftovers: [],
     export: null,
     ...more,

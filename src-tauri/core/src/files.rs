@@ -20,7 +20,7 @@ use cove_agent::protocol::{
 use serde::{Deserialize, Serialize};
 
 use self::text::Text;
-use crate::agent::{Agent, CallFailure};
+use crate::connection::{CallFailure, Connection};
 use crate::error::Error;
 
 /// Bytes of a file that are read for the viewer; the rest is left out, and said so.
@@ -113,7 +113,7 @@ pub struct FileContent {
 ///
 /// # Errors
 /// [`Error::FileNotFound`], [`Error::FileNotUsable`], [`Error::PathOutsideWorkspace`].
-pub async fn list_dir(agent: &Agent, path: &str) -> Result<DirContent, Error> {
+pub async fn list_dir(agent: &Connection, path: &str) -> Result<DirContent, Error> {
     let call = Call::List {
         path: path.to_owned(),
         limit: LIST_LIMIT,
@@ -136,7 +136,7 @@ pub async fn list_dir(agent: &Agent, path: &str) -> Result<DirContent, Error> {
 /// [`Error::FileNotFound`], [`Error::FileNotUsable`], [`Error::PathOutsideWorkspace`];
 /// [`Error::Validation`] when there is no such `charset`.
 pub async fn read_file(
-    agent: &Agent,
+    agent: &Connection,
     path: &str,
     charset: Option<&str>,
 ) -> Result<FileContent, Error> {
@@ -193,7 +193,7 @@ pub async fn read_file(
 /// [`Error::Conflict`] when the revision no longer holds; [`Error::Validation`] when the content is
 /// not what `encoding` says or is over 16 MiB; [`Error::DiskFull`]; and those of [`read_file`].
 pub async fn write_file(
-    agent: &Agent,
+    agent: &Connection,
     path: &str,
     content: String,
     encoding: Encoding,
@@ -230,7 +230,7 @@ pub async fn write_file(
 }
 
 async fn ask(
-    agent: &Agent,
+    agent: &Connection,
     path: &str,
     call: Call,
     body: &[u8],
@@ -240,8 +240,11 @@ async fn ask(
         .await
         .map_err(|failure| match failure {
             CallFailure::Refused(error) => refused(path, error),
-            CallFailure::Disconnected => {
-                Error::AgentUnavailable("the connection to the container ended".to_owned())
+            CallFailure::Broken => Error::AgentUnavailable(
+                "the connection to the container broke; it may be done or not".to_owned(),
+            ),
+            CallFailure::NoAnswer(limit) => {
+                Error::AgentUnavailable(format!("no answer within {} s", limit.as_secs()))
             }
         })
 }

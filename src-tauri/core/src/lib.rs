@@ -3,9 +3,9 @@
 //! This crate knows no Tauri and draws nothing. The shell around it turns commands into calls on
 //! [`sessions::Sessions`] and [`event::SessionEvent`]s into what the UI hears.
 
-mod agent;
 mod archive;
 pub mod assets;
+mod connection;
 mod crossing;
 pub mod engine;
 pub mod error;

@@ -24,8 +24,8 @@ pub(crate) use self::monitor::Monitor;
 pub(crate) use self::shared_pull::Pulls;
 use self::unwind::Unwind;
 pub(crate) use self::unwind::{Attempted, Late, Nothing, take_back};
-use crate::agent::{self, Agent};
 use crate::assets::Assets;
+use crate::connection::{self, Connection};
 use crate::engine::{
     ContainerFacts, ContainerSpec, ContainerState, Engine, EngineFacts, ImageFacts, in_time,
 };
@@ -106,7 +106,7 @@ pub(crate) enum Outcome {
 #[derive(Debug)]
 pub(crate) struct Answered {
     /// The connection to it.
-    pub agent: Agent,
+    pub connection: Connection,
     /// The user that the image runs as.
     pub user: String,
     /// The container's id or name; it is good for as long as the container lives.
@@ -231,9 +231,9 @@ impl Run {
         let container = self.ensure_container(&found, &user, unwind).await?;
 
         self.enter(Phase::StartingContainer, "Starting the container");
-        let agent = self.ensure_ready(&found, &container, &user, unwind).await?;
+        let connection = self.ensure_ready(&found, &container, &user, unwind).await?;
         Ok(Answered {
-            agent,
+            connection,
             user,
             container,
         })
@@ -468,7 +468,7 @@ impl Run {
         container: &str,
         user: &str,
         unwind: &Unwind,
-    ) -> Result<Agent, Error> {
+    ) -> Result<Connection, Error> {
         let name = self.id.resource_name();
         let was = found.container.as_ref().filter(|_| !self.rebuild);
         let (engine, id) = (Arc::clone(&self.engine), container.to_owned());
@@ -503,10 +503,10 @@ impl Run {
                 self.monitor.say("Waiting for the agent in the container");
             }
         }
-        let connected = agent::connect(&*self.engine, container, user, &self.tracker);
+        let connected = connection::connect(&self.engine, container, user, &self.tracker);
         let answer = tokio::time::timeout(AGENT_LIMIT, connected).await;
         let error = match answer {
-            Ok(Ok((agent, _hello))) => return Ok(agent),
+            Ok(Ok((connection, _hello))) => return Ok(connection),
             Ok(Err(error)) => error,
             Err(_elapsed) => {
                 Error::AgentUnavailable(format!("no answer within {} s", AGENT_LIMIT.as_secs()))

@@ -223,7 +223,9 @@ pub enum SessionState {
     Provisioning,
     /// The agent has answered from inside the container.
     Ready,
-    /// The container is there and this app is not connected to it.
+    /// Somebody holds up the container's processes; its terminals go on with them.
+    Paused,
+    /// The container is there and does not run, or this app has not connected to it.
     Stopped,
     /// The last run failed and was unwound.
     Failed,
@@ -240,6 +242,7 @@ impl SessionState {
         match self {
             Self::Provisioning => "provisioning",
             Self::Ready => "ready",
+            Self::Paused => "paused",
             Self::Stopped => "stopped",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
@@ -272,6 +275,8 @@ pub struct Session {
     pub state: SessionState,
     /// When it was created: RFC 3339, UTC.
     pub created: String,
+    /// Whether the connection to it broke and is being made again. Its programs go on meanwhile.
+    pub reconnecting: bool,
     /// Whether it has a container, or is about to get one. A session that was deleted but for its files,
     /// or whose container somebody removed, is a volume alone; opening it makes a container again.
     pub has_container: bool,

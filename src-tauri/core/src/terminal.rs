@@ -21,6 +21,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
@@ -44,6 +45,10 @@ const QUEUE: usize = 256;
 const LAST_WORD: usize = 4 * 1024;
 /// The most characters of the agent's last word that are shown.
 const LONGEST_MESSAGE: usize = 300;
+/// How long the engine may take to start a shell.
+const OPEN_LIMIT: Duration = Duration::from_secs(10);
+/// How long what was typed before a terminal was closed may take on its way to the shell.
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Takes what a terminal has to say, in order. Must not block.
 pub type Sink = Box<dyn Fn(Output) + Send + Sync>;
@@ -71,11 +76,13 @@ pub struct Size {
     pub rows: u16,
 }
 
-/// A shell in a container. Dropping the last handle hangs it up.
+/// A shell in a container. Closing it or dropping the last handle hangs it up.
 pub struct Terminal {
     id: String,
     input: mpsc::Sender<Vec<u8>>,
     screen: Arc<Screen>,
+    /// Ends what reads and writes, whoever waits for whom.
+    closed: CancellationToken,
 }
 
 /// What is between the reader and the window.
@@ -125,24 +132,53 @@ impl Terminal {
             directory: WORKSPACE.to_owned(),
             environment: Vec::new(),
         };
-        let Exec { mut input, output } = engine.exec(container, &spec).await?;
+        let starting = tokio::time::timeout(OPEN_LIMIT, engine.exec(container, &spec));
+        let Exec { mut input, output } = starting.await.unwrap_or_else(|_elapsed| {
+            Err(Error::EngineSilent {
+                operation: "start a shell".to_owned(),
+                limit: OPEN_LIMIT,
+            })
+        })?;
         let screen = Arc::new(Screen::new(sink));
         let (sender, mut queue) = mpsc::channel::<Vec<u8>>(QUEUE);
-        // When the terminal is dropped the queue ends, the input with it, and the agent hangs up.
+        let closed = CancellationToken::new();
+        // With the end of the input the agent hangs up.
+        let until = closed.clone();
         tracker.spawn(async move {
-            while let Some(frame) = queue.recv().await {
-                if input.write_all(&frame).await.is_err() || input.flush().await.is_err() {
-                    return;
+            let writing = async {
+                while let Some(frame) = queue.recv().await {
+                    if input.write_all(&frame).await.is_err() || input.flush().await.is_err() {
+                        return;
+                    }
                 }
+                // The agent takes a lost connection for the same.
+                let _ = input.shutdown().await;
+            };
+            let overdue = async {
+                until.cancelled().await;
+                tokio::time::sleep(CLOSE_LIMIT).await;
+            };
+            tokio::select! {
+                () = writing => {}
+                () = overdue => {}
             }
-            // The agent takes a lost connection for the same.
-            let _ = input.shutdown().await;
         });
-        tracker.spawn(Arc::clone(&screen).read(output));
+        let (reading, until) = (Arc::clone(&screen).read(output), closed.clone());
+        // A window that never catches up must not keep the reader, and the engine with it.
+        let shown = Arc::clone(&screen);
+        tracker.spawn(async move {
+            if until.run_until_cancelled(reading).await.is_none() {
+                shown.tell_end(Output::Exit {
+                    code: None,
+                    message: "The terminal was closed.".to_owned(),
+                });
+            }
+        });
         Ok(Self {
             id: Uuid::new_v4().to_string(),
             input: sender,
             screen,
+            closed,
         })
     }
 
@@ -189,8 +225,25 @@ impl Terminal {
     async fn send(&self, header: &Input, body: &[u8]) -> Result<(), Error> {
         let frame = encode(header, body)
             .map_err(|error| Error::field("data", format!("cannot be sent: {error}")))?;
-        let sent = self.input.send(frame).await;
-        sent.map_err(|_| Error::TerminalNotFound(self.id.clone()))
+        let sent = self
+            .closed
+            .run_until_cancelled(self.input.send(frame))
+            .await;
+        match sent {
+            Some(Ok(())) => Ok(()),
+            Some(Err(_)) | None => Err(Error::TerminalNotFound(self.id.clone())),
+        }
+    }
+
+    /// Hangs up.
+    pub fn close(&self) {
+        self.closed.cancel();
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
@@ -272,8 +325,7 @@ impl Screen {
                 message: "The connection to the container ended.".to_owned(),
             },
         };
-        let mut state = self.lock();
-        let left_out = state.filter.left_out();
+        let left_out = self.lock().filter.left_out();
         if left_out > 0 || end.dropped > 0 {
             log::info!(
                 "a terminal showed all but {left_out} bytes of its output, and {} bytes on the agent's \
@@ -281,6 +333,11 @@ impl Screen {
                 end.dropped
             );
         }
+        self.tell_end(exit);
+    }
+
+    fn tell_end(&self, exit: Output) {
+        let mut state = self.lock();
         state.ended = Some(exit.clone());
         (state.sink)(exit);
     }

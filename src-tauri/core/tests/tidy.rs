@@ -134,7 +134,7 @@ const FROM_THE_GROUND_UP: [&str; 24] = [
     "estimate",
     "engine",
     "event",
-    "agent",
+    "connection",
     "files",
     "terminal",
     "crossing",

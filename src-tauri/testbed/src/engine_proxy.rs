@@ -112,13 +112,21 @@ struct Line {
     changed: Condvar,
 }
 
+/// The two ends of a connection, and what it carries.
+#[derive(Debug)]
+struct Ends {
+    ends: [UnixStream; 2],
+    /// The request that was last made over it.
+    request: String,
+}
+
 #[derive(Debug, Default)]
 struct State {
     refusing: bool,
     plan: Option<(Target, EngineFault)>,
     struck: Option<String>,
     requests: Vec<String>,
-    connections: BTreeMap<u64, [UnixStream; 2]>,
+    connections: BTreeMap<u64, Ends>,
     count: u64,
 }
 
@@ -180,6 +188,19 @@ impl EngineProxy {
         self.line.cut();
     }
 
+    /// Cuts the open connections whose last request had this text in its path, and returns how many there were.
+    pub fn cut_only(&self, path: &str) -> usize {
+        let state = self.line.state();
+        let mut count = 0;
+        for connection in state.connections.values() {
+            if connection.request.contains(path) {
+                connection.cut();
+                count += 1;
+            }
+        }
+        count
+    }
+
     /// Cuts the open connections and refuses new ones: the socket is there, and nobody answers.
     pub fn refuse(&self) {
         self.line.state().refusing = true;
@@ -224,6 +245,15 @@ impl EngineProxy {
     }
 }
 
+impl Ends {
+    fn cut(&self) {
+        for end in &self.ends {
+            // A connection that its peer has closed needs no cutting.
+            let _ = end.shutdown(Shutdown::Both);
+        }
+    }
+}
+
 impl Drop for EngineProxy {
     fn drop(&mut self) {
         self.refuse();
@@ -236,11 +266,8 @@ impl Line {
     }
 
     fn cut(&self) {
-        for ends in self.state().connections.values() {
-            for end in ends {
-                // A connection that its peer has closed needs no cutting.
-                let _ = end.shutdown(Shutdown::Both);
-            }
+        for connection in self.state().connections.values() {
+            connection.cut();
         }
         self.changed.notify_all();
     }
@@ -268,22 +295,24 @@ impl Line {
             }
             state.count += 1;
             let number = state.count;
-            state.connections.insert(number, ends);
+            let request = String::new();
+            state.connections.insert(number, Ends { ends, request });
             number
         };
-        let served = Connection::open(self, client, engine).and_then(Connection::serve);
-        if let Some(ends) = self.state().connections.remove(&number) {
-            for end in ends {
-                // The other threads of this connection hold the ends open otherwise.
-                let _ = end.shutdown(Shutdown::Both);
-            }
+        let served = Connection::open(self, number, client, engine).and_then(Connection::serve);
+        if let Some(connection) = self.state().connections.remove(&number) {
+            // The other threads of this connection hold the ends open otherwise.
+            connection.cut();
         }
         served
     }
 
     /// Notes a request, and returns what is planned for it.
-    fn fault_for(&self, request: &str) -> Option<EngineFault> {
+    fn fault_for(&self, connection: u64, request: &str) -> Option<EngineFault> {
         let mut state = self.state();
+        if let Some(connection) = state.connections.get_mut(&connection) {
+            request.clone_into(&mut connection.request);
+        }
         state.requests.push(request.to_owned());
         let (target, fault) = state.plan.as_mut()?;
         if !target.matches(request) {
@@ -320,6 +349,7 @@ impl Line {
 /// One connection of a client, with one of its own to the engine.
 struct Connection<'a> {
     line: &'a Line,
+    number: u64,
     client: UnixStream,
     engine: UnixStream,
     from_client: Incoming,
@@ -338,7 +368,12 @@ struct Watch {
 }
 
 impl<'a> Connection<'a> {
-    fn open(line: &'a Line, client: UnixStream, engine: UnixStream) -> io::Result<Self> {
+    fn open(
+        line: &'a Line,
+        number: u64,
+        client: UnixStream,
+        engine: UnixStream,
+    ) -> io::Result<Self> {
         let (sender, pieces) = mpsc::sync_channel(64);
         let watch = Arc::new(Watch::default());
         let (mut reader, to_engine, seen) =
@@ -360,6 +395,7 @@ impl<'a> Connection<'a> {
         });
         Ok(Self {
             line,
+            number,
             from_client: Incoming {
                 pieces,
                 piece: Vec::new(),
@@ -374,7 +410,7 @@ impl<'a> Connection<'a> {
 
     fn serve(mut self) -> io::Result<()> {
         while let Some(head) = Head::read(&mut self.from_client)? {
-            let fault = self.line.fault_for(&head.request());
+            let fault = self.line.fault_for(self.number, &head.request());
             if head.has("expect", "100-continue") {
                 self.client.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
             }

@@ -49,6 +49,10 @@ state: SessionState,
  */
 created: string, 
 /**
+ * Whether the connection to it broke and is being made again. Its programs go on meanwhile.
+ */
+reconnecting: boolean, 
+/**
  * Whether it has a container, or is about to get one. A session that was deleted but for its files,
  * or whose container somebody removed, is a volume alone; opening it makes a container again.
  */

@@ -44,6 +44,7 @@ export interface SessionActions {
 export const WAY_ON: Record<SessionState, { label: string; by: "open" | "retry" } | null> = {
   provisioning: null,
   ready: null,
+  paused: { label: "Continue", by: "open" },
   stopped: { label: "Open", by: "open" },
   interrupted: { label: "Resume", by: "open" },
   failed: { label: "Retry", by: "retry" },
@@ -112,8 +113,10 @@ function stateEntries(run: Run, actions: SessionActions): MenuAction[] {
     entries.push({ name: "progress", label: "Show progress", icon: Gauge, run: () => actions.progress(id) });
     entries.push({ name: "cancel", label: "Cancel", icon: Square, run: () => actions.cancel(id) });
   }
-  if (state === "ready") {
+  if (state === "ready" || state === "paused") {
     entries.push({ name: "stop", label: "Stop", icon: Square, disabled, run: () => actions.stop(id) });
+  }
+  if (state === "ready") {
     entries.push({ name: "restart", label: "Restart", icon: RotateCcw, disabled, run: () => actions.restart(id) });
   }
   return entries;
@@ -121,7 +124,7 @@ function stateEntries(run: Run, actions: SessionActions): MenuAction[] {
 
 /** Whether there are files of which it is known that they are whole. */
 function hasFiles(run: Run): boolean {
-  return run.state === "ready" || (run.state === "stopped" && !run.kept);
+  return run.state === "ready" || run.state === "paused" || (run.state === "stopped" && !run.kept);
 }
 
 /** A container that cannot be made ready may be better made anew. */

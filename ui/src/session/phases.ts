@@ -30,6 +30,7 @@ export const KEPT_NAME = "Files kept";
 export const STATE_NAMES: Record<SessionState, string> = {
   provisioning: "Setting up",
   ready: "Ready",
+  paused: "Paused",
   stopped: "Stopped",
   failed: "Failed",
   cancelled: "Cancelled",

@@ -31,6 +31,7 @@ export type Doing = "Creating" | "Opening" | "Resuming" | "Restarting" | "Rebuil
 
 /** What a run that begins in this state is for, if nothing else was asked for. */
 export const DOING: Record<SessionState, Doing> = {
+  paused: "Opening",
   stopped: "Opening",
   interrupted: "Resuming",
   failed: "Creating",
@@ -101,6 +102,8 @@ export class Run {
   readonly running = $derived.by(() => this.state === "provisioning");
   /** Whether there is nothing but its files. */
   readonly kept = $derived.by(() => this.state === "stopped" && this.session?.has_container === false);
+  /** Whether the way to its files is being made again; its programs go on meanwhile. */
+  readonly reconnecting = $derived.by(() => this.state === "ready" && this.session?.reconnecting === true);
   readonly leftovers = $derived.by(() => this.session?.leftovers ?? []);
   /** Of a session that the window has only in its list, the snapshot tells. */
   readonly mayTellTiming = $derived.by(() => !this.running && (this.timing !== null || !this.seeded));

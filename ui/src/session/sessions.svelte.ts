@@ -186,7 +186,17 @@ export class Sessions {
 
   /** Opens a stopped session, resumes an interrupted one, or makes a container around kept files. */
   open(id: string): Promise<void> {
+    if (this.runs.get(id)?.state === "paused") return this.#letGoOn(id);
     return this.#begin(id, (commands) => commands.openSession(id));
+  }
+
+  /** Lets the programs of a paused session go on; nothing is set up for that. */
+  async #letGoOn(id: string): Promise<void> {
+    try {
+      await this.#act(id, (commands) => commands.openSession(id));
+    } finally {
+      void this.load();
+    }
   }
 
   restart(id: string): Promise<void> {
@@ -431,6 +441,7 @@ function provisional(id: string, request: commands.CreateRequest, imageName: str
     state: "provisioning",
     created: new Date().toISOString(),
     has_container: true,
+    reconnecting: false,
     leftovers: [],
     export: null,
   };

@@ -42,7 +42,7 @@ export class Terminals {
     return tab;
   }
 
-  /** Takes a tab away and returns the terminal to close, if one is open. */
+  /** Takes a tab away and returns the terminal to close: one that has ended is there until it is closed. */
   close(key: string): string | null {
     const index = this.tabs.findIndex((tab) => tab.key === key);
     const tab = this.tabs[index];
@@ -50,7 +50,7 @@ export class Terminals {
     if (this.activeKey === key) {
       this.activeKey = (this.tabs[index] ?? this.tabs[index - 1])?.key ?? null;
     }
-    return tab && tab.exit === null ? tab.terminalId : null;
+    return tab?.terminalId ?? null;
   }
 
   #add(terminalId: string | null): TerminalTab {

@@ -17,7 +17,7 @@ it("takes over the terminals of before a reload, and opens one where there is no
   expect(fresh.tabs.map((tab) => tab.terminalId)).toEqual([null]);
 });
 
-it("closing goes on to the neighbour and names the terminal that still runs", () => {
+it("closing goes on to the neighbour and names the terminal to close, also one that has ended", () => {
   const terminals = new Terminals();
   terminals.begin(["t1", "t2", "t3"]);
   terminals.activeKey = terminals.tabs[1]?.key ?? null;
@@ -25,7 +25,7 @@ it("closing goes on to the neighbour and names the terminal that still runs", ()
   expect(terminals.active?.terminalId).toBe("t3");
   const last = terminals.tabs[1];
   if (last) last.exit = { code: 0, message: "" };
-  expect(terminals.close(last?.key ?? "")).toBeNull();
+  expect(terminals.close(last?.key ?? "")).toBe("t3");
   expect(terminals.active?.terminalId).toBe("t1");
 });
 

@@ -215,7 +215,7 @@ impl Unwind {
                 Some(undo) if is_late => undone.push(Undone {
                     what: undo.to_string(),
                     failure: Some(
-                        "the engine has not answered yet; it is removed as soon as it does"
+                        "the engine has not answered yet; it is taken back as soon as it does"
                             .to_owned(),
                     ),
                 }),

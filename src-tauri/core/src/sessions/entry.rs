@@ -1,7 +1,6 @@
 //! What this process knows of one session: what it is doing, what the engine has of it, and the views of
 //! it that leave the crate.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -9,7 +8,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::Agent;
+use crate::connection::Connection;
 use crate::engine::ContainerState;
 use crate::error::{Error, ErrorReport};
 use crate::journal::{Record, Undo};
@@ -80,16 +79,30 @@ pub(super) enum Activity {
     },
 }
 
-/// A ready session: the way to its files and terminals.
+/// A ready session: its terminals, and the way to its files. It lasts as long as its container runs, and
+/// the connection may break and heal meanwhile.
 pub(super) struct OpenSession {
-    pub(super) agent: Agent,
+    /// The connection that files are reached through; terminals have their own way until it carries them.
+    pub(super) connection: Connection,
     pub(super) user: String,
     /// The container's id: it stays when somebody gives the container another name.
     pub(super) container: String,
-    terminals: Mutex<BTreeMap<String, Arc<Terminal>>>,
+    /// In the order in which they were opened.
+    terminals: Mutex<Vec<Arc<Terminal>>>,
     used: Mutex<Instant>,
-    /// Whether somebody holds its processes up.
-    paused: watch::Sender<bool>,
+    /// Changed only while the lock of the entries is held, because it is part of what a session is.
+    reach: watch::Sender<Reach>,
+}
+
+/// How a ready session can be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// The agent answers.
+    Connected,
+    /// The connection broke, and is being made again.
+    Reconnecting,
+    /// Somebody holds up the container's processes.
+    Paused,
 }
 
 /// An export that is under way.
@@ -99,23 +112,47 @@ pub(super) struct Export {
 }
 
 impl OpenSession {
-    pub(super) fn new(agent: Agent, user: String, container: String) -> Self {
+    pub(super) fn new(connection: Connection, user: String, container: String) -> Self {
         Self {
-            agent,
+            connection,
             user,
             container,
             terminals: Mutex::default(),
             used: Mutex::new(Instant::now()),
-            paused: watch::Sender::new(false),
+            reach: watch::Sender::new(Reach::Connected),
         }
     }
 
-    pub(super) fn set_paused(&self, paused: bool) {
-        self.paused.send_replace(paused);
+    pub(super) fn reach(&self) -> Reach {
+        *self.reach.borrow()
+    }
+
+    /// Takes note of how it can be reached. Whoever calls holds the lock of the entries.
+    pub(super) fn set_reach(&self, reach: Reach) {
+        self.connection.set_held_up(reach == Reach::Paused);
+        self.reach
+            .send_if_modified(|now| std::mem::replace(now, reach) != reach);
+    }
+
+    /// Takes note that the container's processes go on after a pause, in which the connection may have broken.
+    pub(super) fn go_on(&self) {
+        self.set_reach(if self.connection.is_linked() {
+            Reach::Connected
+        } else {
+            Reach::Reconnecting
+        });
     }
 
     pub(super) fn is_paused(&self) -> bool {
-        *self.paused.borrow()
+        self.reach() == Reach::Paused
+    }
+
+    /// Ends the terminals and the connection.
+    pub(super) fn close(&self) {
+        for terminal in self.terminals.lock().drain(..) {
+            terminal.close();
+        }
+        self.connection.close();
     }
 
     /// Does what needs the session's processes, unless they are held up meanwhile: nobody answers then.
@@ -123,15 +160,42 @@ impl OpenSession {
         &self,
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
-        let mut paused = self.paused.subscribe();
+        let mut reach = self.reach.subscribe();
         tokio::select! {
             result = work => result,
-            _ = paused.wait_for(|paused| *paused) => Err(Error::SessionNotReady("paused")),
+            _ = reach.wait_for(|reach| *reach == Reach::Paused) => {
+                Err(Error::SessionNotReady(SessionState::Paused.as_str()))
+            }
         }
     }
 
-    pub(super) fn terminals(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Terminal>>> {
+    pub(super) fn terminals(&self) -> MutexGuard<'_, Vec<Arc<Terminal>>> {
         self.terminals.lock()
+    }
+
+    /// Adds a terminal: in the place of one that has ended, or behind all others.
+    pub(super) fn add_terminal(&self, terminal: Arc<Terminal>, replaced: Option<&str>) {
+        let mut terminals = self.terminals();
+        let place = replaced.and_then(|id| terminals.iter().position(|other| other.id() == id));
+        match place.and_then(|place| terminals.get_mut(place)) {
+            Some(place) => std::mem::replace(place, terminal).close(),
+            None => terminals.push(terminal),
+        }
+    }
+
+    pub(super) fn terminal(&self, id: &str) -> Option<Arc<Terminal>> {
+        let terminals = self.terminals();
+        terminals
+            .iter()
+            .find(|terminal| terminal.id() == id)
+            .cloned()
+    }
+
+    pub(super) fn remove_terminal(&self, id: &str) {
+        let mut terminals = self.terminals();
+        if let Some(place) = terminals.iter().position(|terminal| terminal.id() == id) {
+            terminals.remove(place).close();
+        }
     }
 
     /// Takes note that somebody or something uses the session now.
@@ -162,15 +226,15 @@ impl Activity {
         }
     }
 
-    /// Returns the connection if it can be used now.
-    pub(super) fn ready(&self) -> Option<&Arc<OpenSession>> {
-        self.connected().filter(|open| !open.is_paused())
+    fn is_reconnecting(&self) -> bool {
+        self.connected()
+            .is_some_and(|open| open.reach() == Reach::Reconnecting)
     }
 
     fn state(&self) -> SessionState {
         match self {
             Self::Provisioning { .. } => SessionState::Provisioning,
-            Self::Ready { open, .. } if open.is_paused() => SessionState::Stopped,
+            Self::Ready { open, .. } if open.is_paused() => SessionState::Paused,
             Self::Ready { .. } => SessionState::Ready,
             Self::Stopped { .. } => SessionState::Stopped,
             Self::Interrupted => SessionState::Interrupted,
@@ -222,7 +286,13 @@ impl Entry {
     }
 
     pub(super) fn state(&self) -> SessionState {
-        self.activity.state()
+        match self.activity.state() {
+            // A container may have been paused before this app came.
+            SessionState::Stopped if self.on_engine.container == Some(ContainerState::Paused) => {
+                SessionState::Paused
+            }
+            state => state,
+        }
     }
 
     pub(super) fn session(&self, id: SessionId) -> Session {
@@ -249,6 +319,7 @@ impl Entry {
             image_name: request.image.familiar(),
             state: self.state(),
             created: self.created.clone(),
+            reconnecting: self.activity.is_reconnecting(),
             has_container: about_to || self.on_engine.container.is_some(),
             leftovers: leftovers.map(ToString::to_string).collect(),
             export: self.export.as_ref().map(|export| export.progress),
@@ -266,11 +337,7 @@ impl Entry {
         };
         let (phase, progress, message) = match &self.activity {
             Activity::Provisioning { monitor, .. } => monitor.snapshot(),
-            Activity::Ready { open, .. } if open.is_paused() => (
-                Phase::Starting,
-                Progress::none(),
-                "The session's container is paused".to_owned(),
-            ),
+            Activity::Ready { open, .. } if open.is_paused() => idle(),
             Activity::Ready { progress, .. } => {
                 (Phase::Ready, progress.clone(), "Ready".to_owned())
             }
@@ -293,10 +360,13 @@ impl Entry {
             | Activity::Stopped { .. }
             | Activity::Interrupted => (None, Vec::new()),
         };
-        let terminals = self
-            .activity
-            .ready()
-            .map(|open| open.terminals().keys().cloned().collect());
+        let terminals = self.activity.connected().map(|open| {
+            let terminals = open.terminals();
+            terminals
+                .iter()
+                .map(|terminal| terminal.id().to_owned())
+                .collect()
+        });
         SessionStatus {
             ok: true,
             session_id: id,

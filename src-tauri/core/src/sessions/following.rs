@@ -1,7 +1,9 @@
 //! Following the engine: its labels say which sessions there are, its events say when to look again, and
-//! an engine that went away is waited for. Sessions that were ready when it went are opened again.
+//! an engine that went away is waited for. Sessions that stopped because it went are opened again. Events that
+//! break off, and an engine that does not answer, end no session: only a container that has stopped does.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,7 +11,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use tokio::time::Instant;
 
-use super::entry::{Activity, Entry, OnEngine, OpenSession};
+use super::entry::{Activity, Entry, OnEngine, OpenSession, Reach};
 use super::{Sessions, Shared};
 use crate::engine::{ContainerState, Owned, in_time};
 use crate::error::Error;
@@ -31,6 +33,8 @@ const LOOKS: [Duration; 4] = [
     Duration::from_secs(4),
     Duration::from_secs(8),
 ];
+/// An engine that takes longer than this to accept a connection was away.
+const SLOW_CONNECT: Duration = Duration::from_secs(1);
 /// An engine that shuts down ends containers before it ends itself: connections that were lost this
 /// shortly before it went were lost because of it.
 const LAST_MOMENTS: Duration = Duration::from_secs(15);
@@ -40,6 +44,8 @@ struct Found {
     request: CreateSession,
     created: String,
     on_engine: OnEngine,
+    /// The id of its container.
+    container: Option<String>,
 }
 
 impl Sessions {
@@ -53,28 +59,34 @@ impl Sessions {
     }
 
     async fn follow(&self) {
-        let (mut pause, mut is_first) = (RECONNECT.0, true);
+        let (mut pause, mut is_away) = (RECONNECT.0, false);
         loop {
-            let error = match self.follow_once(&mut pause).await {
+            let error = match self.follow_once(&mut pause, &mut is_away).await {
                 Ok(()) => "its events ended".to_owned(),
                 Err(error) => error.to_string(),
             };
-            if self.shared.set_following(false) || is_first {
+            // Events alone may break. Sessions and their connections have nothing to do with that.
+            if self.shared.set_following(false) {
+                log::warn!("the engine is not heard any more: {error}");
+            } else if !is_away {
                 log::warn!("the engine is away: {error}");
-                self.mark_lost();
-                self.shared.reporter.list_changed();
+                self.left(&mut is_away);
                 self.tell_engines().await;
             }
-            is_first = false;
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RECONNECT.1);
         }
     }
 
     /// Follows one connection to its end.
-    async fn follow_once(&self, pause: &mut Duration) -> Result<(), Error> {
+    async fn follow_once(&self, pause: &mut Duration, is_away: &mut bool) -> Result<(), Error> {
         let engine = &self.shared.engine;
+        let begin = Instant::now();
         engine.connect().await?;
+        // A socket that somebody else holds open for the engine lets those wait who come too early.
+        if begin.elapsed() > SLOW_CONNECT && !*is_away {
+            self.left(is_away);
+        }
         // Changes are heard before the first look: what happens in between is not missed.
         let mut changes = engine.changes().await?;
         self.reconcile().await?;
@@ -82,7 +94,9 @@ impl Sessions {
         self.shared.set_following(true);
         self.tell_engines().await;
         self.shared.reporter.list_changed();
-        self.reopen_lost();
+        if mem::take(is_away) {
+            self.reopen_lost();
+        }
         self.clean_up().await;
         let mut again = tokio::time::interval_at(Instant::now() + TRY_AGAIN, TRY_AGAIN);
         loop {
@@ -155,16 +169,11 @@ impl Sessions {
         drop_replaced(&*self.shared.engine, id).await;
     }
 
-    /// Notes which sessions were lost with the engine.
-    fn mark_lost(&self) {
-        let mut entries = self.shared.entries();
-        for entry in entries.values_mut() {
-            if let Activity::Ready { open, .. } = &entry.activity {
-                open.agent.close();
-                entry.activity = Activity::Stopped {
-                    lost: Some(Instant::now()),
-                };
-            } else if let Activity::Stopped { lost } = &mut entry.activity {
+    /// Notes that the engine went away: what was lost long before was not lost because of it.
+    fn left(&self, is_away: &mut bool) {
+        *is_away = true;
+        for entry in self.shared.entries().values_mut() {
+            if let Activity::Stopped { lost } = &mut entry.activity {
                 *lost = lost.filter(|lost| lost.elapsed() < LAST_MOMENTS);
             }
         }
@@ -177,7 +186,16 @@ impl Sessions {
             let Activity::Stopped { lost } = &mut entry.activity else {
                 continue;
             };
-            let may_open = entry.on_engine.container.is_some() && entry.deletions == 0;
+            let may_open = entry.deletions == 0
+                && match entry.on_engine.container {
+                    Some(ContainerState::Paused) | None => false,
+                    Some(
+                        ContainerState::Created
+                        | ContainerState::Running
+                        | ContainerState::Exited
+                        | ContainerState::Unusable,
+                    ) => true,
+                };
             if lost.take().is_some() && may_open {
                 self.start_run(*id, entry, false);
             }
@@ -322,16 +340,18 @@ impl Shared {
     }
 }
 
-/// Notes which of these connections were lost or are held up.
+/// Notes which of these sessions have no running container any more, and which are held up.
 fn stop_lost(
     entries: &mut BTreeMap<SessionId, Entry>,
     found: &BTreeMap<SessionId, Found>,
     ready: Vec<(SessionId, Arc<OpenSession>)>,
 ) {
     for (id, open) in ready {
-        let container = found.get(&id).and_then(|found| found.on_engine.container);
+        let found = found.get(&id);
+        let same = found.filter(|found| found.container.as_ref() == Some(&open.container));
+        let container = same.and_then(|found| found.on_engine.container);
         let Some(entry) = entries.get_mut(&id) else {
-            open.agent.close();
+            open.close();
             continue;
         };
         let current = entry.activity.connected();
@@ -339,14 +359,15 @@ fn stop_lost(
             continue;
         }
         match container {
-            Some(ContainerState::Running) => open.set_paused(false),
-            Some(ContainerState::Paused) => open.set_paused(true),
+            Some(ContainerState::Running) if open.is_paused() => open.go_on(),
+            Some(ContainerState::Running) => {}
+            Some(ContainerState::Paused) => open.set_reach(Reach::Paused),
             Some(ContainerState::Created | ContainerState::Exited | ContainerState::Unusable)
             | None => {
-                open.agent.close();
-                entry.activity = Activity::Stopped {
-                    lost: Some(Instant::now()),
-                };
+                open.close();
+                // One that was held up was not in use.
+                let lost = (!open.is_paused()).then(Instant::now);
+                entry.activity = Activity::Stopped { lost };
             }
         }
     }
@@ -387,6 +408,7 @@ fn found(owned: &Owned) -> BTreeMap<SessionId, Found> {
                 request,
                 created,
                 on_engine,
+                container: None,
             },
         );
     }
@@ -398,11 +420,13 @@ fn found(owned: &Owned) -> BTreeMap<SessionId, Found> {
             request: request.clone(),
             created: created.clone(),
             on_engine: OnEngine::default(),
+            container: None,
         });
         if container.name == name_aside(id) {
             found.on_engine.replaced = true;
         } else if with_container.insert(id) {
             found.on_engine.container = Some(container.state);
+            found.container = Some(container.id.clone());
             (found.request, found.created) = (request, created);
         }
     }

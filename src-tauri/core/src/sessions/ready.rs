@@ -1,15 +1,21 @@
 //! The use of a ready session: the gate, its files and its terminals, and what ends its being ready.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::Sessions;
-use super::entry::{Activity, OpenSession};
+use super::entry::{Activity, OpenSession, Reach};
 use crate::error::Error;
 use crate::files::{self, DirContent, Encoding, FileContent};
-use crate::session::SessionId;
+use crate::session::{SessionId, SessionState};
 use crate::terminal::{Sink, Size, Terminal};
+
+/// How long a connection may be broken before that is told.
+const BLINK: Duration = Duration::from_millis(300);
+/// How often a session whose agent does not answer is looked for on the engine.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 impl Sessions {
     /// See [`files::list_dir`].
@@ -18,7 +24,8 @@ impl Sessions {
     /// Those, and [`Error::SessionNotReady`].
     pub async fn list_dir(&self, id: SessionId, path: &str) -> Result<DirContent, Error> {
         let open = self.ready(id).await?;
-        open.unless_paused(files::list_dir(&open.agent, path)).await
+        open.unless_paused(files::list_dir(&open.connection, path))
+            .await
     }
 
     /// See [`files::read_file`].
@@ -40,7 +47,7 @@ impl Sessions {
         charset: Option<&str>,
     ) -> Result<FileContent, Error> {
         let open = self.ready(id).await?;
-        open.unless_paused(files::read_file(&open.agent, path, charset))
+        open.unless_paused(files::read_file(&open.connection, path, charset))
             .await
     }
 
@@ -57,7 +64,7 @@ impl Sessions {
         revision: Option<String>,
     ) -> Result<String, Error> {
         let open = self.ready(id).await?;
-        let write = files::write_file(&open.agent, path, content, encoding, revision);
+        let write = files::write_file(&open.connection, path, content, encoding, revision);
         open.unless_paused(write).await
     }
 
@@ -71,15 +78,31 @@ impl Sessions {
         size: Size,
         sink: Sink,
     ) -> Result<String, Error> {
+        self.open_terminal_instead(id, None, size, sink).await
+    }
+
+    /// Opens a terminal in the place of one that has ended, and returns its id.
+    ///
+    /// # Errors
+    /// Those of [`Self::open_terminal`].
+    pub async fn open_terminal_instead(
+        &self,
+        id: SessionId,
+        ended: Option<&str>,
+        size: Size,
+        sink: Sink,
+    ) -> Result<String, Error> {
         let open = self.ready(id).await?;
         let (engine, tracker) = (&*self.shared.engine, &self.shared.tracker);
         let sink = noticed(&open, sink);
         let opening = Terminal::open(engine, &open.container, &open.user, size, sink, tracker);
-        let terminal = open.unless_paused(opening).await?;
-        let terminal_id = terminal.id().to_owned();
-        open.terminals()
-            .insert(terminal_id.clone(), Arc::new(terminal));
-        Ok(terminal_id)
+        let terminal = Arc::new(open.unless_paused(opening).await?);
+        open.add_terminal(Arc::clone(&terminal), ended);
+        // A session that was stopped meanwhile has closed its terminals, and not this one.
+        if open.connection.is_closed() {
+            terminal.close();
+        }
+        Ok(terminal.id().to_owned())
     }
 
     /// Returns an open terminal.
@@ -87,8 +110,7 @@ impl Sessions {
     /// # Errors
     /// [`Error::SessionNotReady`], [`Error::TerminalNotFound`].
     pub async fn terminal(&self, id: SessionId, terminal_id: &str) -> Result<Arc<Terminal>, Error> {
-        let open = self.ready(id).await?;
-        let terminal = open.terminals().get(terminal_id).cloned();
+        let terminal = self.connected(id).await?.terminal(terminal_id);
         terminal.ok_or_else(|| Error::TerminalNotFound(terminal_id.to_owned()))
     }
 
@@ -103,10 +125,14 @@ impl Sessions {
         size: Size,
         sink: Sink,
     ) -> Result<(), Error> {
-        let open = self.ready(id).await?;
+        let open = self.connected(id).await?;
         let terminal = self.terminal(id, terminal_id).await?;
         terminal.attach(noticed(&open, sink));
-        terminal.resize(size).await
+        match terminal.resize(size).await {
+            // One that has ended shows its end, and has no size any more.
+            Ok(()) | Err(Error::TerminalNotFound(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Hangs up a terminal. Succeeds when it is gone already.
@@ -114,15 +140,24 @@ impl Sessions {
     /// # Errors
     /// [`Error::SessionNotReady`].
     pub async fn close_terminal(&self, id: SessionId, terminal_id: &str) -> Result<(), Error> {
-        self.ready(id).await?.terminals().remove(terminal_id);
+        self.connected(id).await?.remove_terminal(terminal_id);
         Ok(())
     }
 
     /// The gate: returns the way into a session, if it is ready.
     async fn ready(&self, id: SessionId) -> Result<Arc<OpenSession>, Error> {
+        let open = self.connected(id).await?;
+        if open.is_paused() {
+            return Err(Error::SessionNotReady(SessionState::Paused.as_str()));
+        }
+        Ok(open)
+    }
+
+    /// Returns the way into a session that is ready, or held up: its terminals are there all the same.
+    async fn connected(&self, id: SessionId) -> Result<Arc<OpenSession>, Error> {
         self.know(id).await?;
         self.with_entry(id, |entry| {
-            let open = entry.activity.ready().cloned();
+            let open = entry.activity.connected().cloned();
             if let Some(open) = &open {
                 open.touch();
             }
@@ -130,13 +165,13 @@ impl Sessions {
         })?
     }
 
-    /// Takes note when the connection to a ready session ends by itself, and stops a session that
-    /// nobody uses.
-    pub(super) fn watch(&self, id: SessionId, open: Arc<OpenSession>) {
+    /// Says when the connection to a ready session breaks and heals, and stops a session that nobody uses.
+    pub(super) fn attend(&self, id: SessionId, open: Arc<OpenSession>) {
         let sessions = self.clone();
         self.shared.tracker.spawn(async move {
             tokio::select! {
-                () = open.agent.closed() => sessions.lose(id, &open),
+                () = open.connection.closed() => {}
+                () = sessions.follow_connection(id, &open) => {}
                 () = sessions.left_alone(&open) => {
                     log::info!("session {id} is stopped: nobody uses it");
                     if let Err(error) = sessions.stop(id).await {
@@ -147,7 +182,33 @@ impl Sessions {
         });
     }
 
-    fn lose(&self, id: SessionId, open: &Arc<OpenSession>) {
+    async fn follow_connection(&self, id: SessionId, open: &Arc<OpenSession>) {
+        let connection = &open.connection;
+        loop {
+            connection.until(false).await;
+            // What heals at once is not worth a word.
+            let healed = tokio::time::timeout(BLINK, connection.until(true)).await;
+            if healed.is_ok() {
+                continue;
+            }
+            self.note_reach(id, open, Reach::Reconnecting);
+            tokio::select! {
+                () = connection.until(true) => self.note_reach(id, open, Reach::Connected),
+                () = self.look_whether_it_runs() => {}
+            }
+        }
+    }
+
+    /// Looks again and again whether containers run whose agents do not answer: an engine that is not
+    /// followed says so only when it is asked.
+    async fn look_whether_it_runs(&self) {
+        loop {
+            self.look_again().await;
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    fn note_reach(&self, id: SessionId, open: &Arc<OpenSession>, reach: Reach) {
         {
             let mut entries = self.shared.entries();
             let Some(entry) = entries.get_mut(&id) else {
@@ -155,12 +216,10 @@ impl Sessions {
             };
             // The session may have been stopped and opened anew meanwhile.
             let current = entry.activity.connected();
-            if !current.is_some_and(|current| Arc::ptr_eq(current, open)) {
+            if !current.is_some_and(|current| Arc::ptr_eq(current, open)) || open.is_paused() {
                 return;
             }
-            entry.activity = Activity::Stopped {
-                lost: Some(Instant::now()),
-            };
+            open.set_reach(reach);
         }
         self.shared.reporter.list_changed();
     }
@@ -196,8 +255,7 @@ impl Sessions {
             return;
         };
         if let Some(open) = entry.activity.connected() {
-            open.terminals().clear();
-            open.agent.close();
+            open.close();
             entry.activity = Activity::stopped();
         }
     }

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::entry::{Activity, Entry, OpenSession};
 use super::registry::lasting;
 use super::{Sessions, Shared};
+use crate::engine::in_time;
 use crate::error::Error;
 use crate::estimate::{RunKind, RunSample};
 use crate::event::{CancelledEvent, FailedEvent, ProgressEvent, ReadyEvent, SessionEvent};
@@ -62,24 +63,44 @@ impl Sessions {
     }
 
     /// Makes a session ready: opens a stopped one, retries a failed or cancelled one, resumes an
-    /// interrupted one. Does nothing to one that is ready or on the way.
+    /// interrupted one, lets the programs of a paused one go on. Does nothing to one that is ready or on
+    /// the way.
     ///
     /// # Errors
-    /// [`Error::SessionNotFound`].
+    /// [`Error::SessionNotFound`]; what the engine answers about a paused one.
     pub async fn open(&self, id: SessionId) -> Result<SessionStatus, Error> {
         self.know(id).await?;
+        self.let_go_on(id).await?;
         let mut entries = self.shared.entries();
         let entry = lasting(&mut entries, id)?;
         match entry.activity {
-            Activity::Provisioning { .. } => {}
-            Activity::Ready { ref open, .. } if !open.is_paused() => {}
-            Activity::Ready { .. }
-            | Activity::Stopped { .. }
+            Activity::Provisioning { .. } | Activity::Ready { .. } => {}
+            Activity::Stopped { .. }
             | Activity::Interrupted
             | Activity::Failed { .. }
             | Activity::Cancelled { .. } => self.start_run(id, entry, false),
         }
         Ok(entry.status(id))
+    }
+
+    /// Lets the programs of a session go on that was paused while it was ready. Does nothing to others.
+    async fn let_go_on(&self, id: SessionId) -> Result<(), Error> {
+        let paused = |entry: &Entry| {
+            let open = entry.activity.connected();
+            let open = open.filter(|open| open.is_paused()).cloned();
+            open.map(|open| (open, Arc::clone(&entry.turn)))
+        };
+        let Some((open, turn)) = self.with_entry(id, paused)? else {
+            return Ok(());
+        };
+        let _turn = turn.lock().await;
+        let engine = &self.shared.engine;
+        in_time(
+            "let the session go on",
+            engine.unpause_container(&open.container),
+        )
+        .await?;
+        self.reconcile().await
     }
 
     /// Returns how many runs are under way.
@@ -104,8 +125,7 @@ impl Sessions {
         rebuild: bool,
     ) {
         if let Some(open) = entry.activity.connected() {
-            open.terminals().clear();
-            open.agent.close();
+            open.close();
         }
         let monitor = Arc::new(Monitor::new());
         let (cancel, ended) = (CancellationToken::new(), CancellationToken::new());
@@ -199,12 +219,12 @@ impl Sessions {
         self.learn(id, &timing, sample);
         let event = match outcome {
             Outcome::Ready(Answered {
-                agent,
+                connection,
                 user,
                 container,
             }) => {
-                let open = Arc::new(OpenSession::new(agent, user, container));
-                self.watch(id, Arc::clone(&open));
+                let open = Arc::new(OpenSession::new(connection, user, container));
+                self.attend(id, Arc::clone(&open));
                 entry.activity = Activity::Ready {
                     open,
                     progress: progress.clone(),

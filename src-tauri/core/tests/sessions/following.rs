@@ -19,7 +19,7 @@ async fn find(app: &App, id: SessionId) -> Option<Session> {
 
 /// Waits, by the pushed changes alone, until the list shows the session like this; returns how long
 /// that took.
-async fn until_shown(
+pub(crate) async fn until_shown(
     app: &App,
     id: SessionId,
     like: impl Fn(Option<&Session>) -> bool,
@@ -39,7 +39,7 @@ async fn until_shown(
     begin.elapsed()
 }
 
-fn is(state: SessionState, has_container: bool) -> impl Fn(Option<&Session>) -> bool {
+pub(crate) fn is(state: SessionState, has_container: bool) -> impl Fn(Option<&Session>) -> bool {
     move |session| {
         session
             .is_some_and(|session| session.state == state && session.has_container == has_container)
@@ -47,7 +47,7 @@ fn is(state: SessionState, has_container: bool) -> impl Fn(Option<&Session>) -> 
 }
 
 /// Starts to follow, and waits until that has begun.
-async fn follow(app: &App) {
+pub(crate) async fn follow(app: &App) {
     let mut changes = app.heard.list_changes.subscribe();
     app.sessions.follow_engine();
     changes.changed().await.unwrap();
@@ -71,7 +71,7 @@ async fn changes_from_outside_show_within_a_second() {
             assert!(took < SOON, "{what} showed after {took:?}");
             slowest = slowest.max(took);
         };
-    check("pause", &["pause", &name], &stopped()).await;
+    check("pause", &["pause", &name], &is(SessionState::Paused, true)).await;
     assert!(app.sessions.list_dir(id, "/workspace").await.is_err());
     check(
         "unpause",

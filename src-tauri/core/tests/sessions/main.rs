@@ -16,6 +16,8 @@
 mod belongings;
 #[cfg(unix)]
 mod cancelling;
+#[cfg(unix)]
+mod connections;
 mod container;
 mod creating;
 mod crossing;

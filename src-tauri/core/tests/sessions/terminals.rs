@@ -13,8 +13,8 @@ use tokio::sync::watch;
 use crate::support::{App, eventually, note, shared_registry};
 
 /// A terminal and what it has shown.
-struct Shell {
-    terminal: Arc<Terminal>,
+pub(crate) struct Shell {
+    pub(crate) terminal: Arc<Terminal>,
     seen: Arc<Mutex<Seen>>,
     count: watch::Receiver<usize>,
 }
@@ -26,7 +26,7 @@ struct Seen {
 }
 
 impl Shell {
-    async fn open(app: &App, id: SessionId) -> Self {
+    pub(crate) async fn open(app: &App, id: SessionId) -> Self {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let (sender, count) = watch::channel(0);
         let shown = Arc::clone(&seen);
@@ -51,7 +51,7 @@ impl Shell {
         }
     }
 
-    async fn type_line(&self, line: &str) {
+    pub(crate) async fn type_line(&self, line: &str) {
         self.terminal
             .write(format!("{line}\n").as_bytes())
             .await
@@ -86,12 +86,29 @@ impl Shell {
         })
     }
 
-    async fn until_shown(&self, text: &str) {
+    pub(crate) async fn until_shown(&self, text: &str) {
         self.until(|seen| find(&seen.bytes, text.as_bytes()).map(drop))
             .await;
     }
 
-    async fn until_exit(&self) -> (Option<i32>, String) {
+    /// Waits, without acknowledging anything, until a flood has come to its end; returns the bytes of it.
+    pub(crate) async fn until_it_stands_still(&self) -> usize {
+        let (mut before, begin) = (0, Instant::now());
+        loop {
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            let now = self.seen.lock().unwrap().bytes.len();
+            if now == before && now > 100_000 {
+                return now;
+            }
+            assert!(
+                begin.elapsed() < Duration::from_secs(20),
+                "it never stopped, {now} bytes"
+            );
+            before = now;
+        }
+    }
+
+    pub(crate) async fn until_exit(&self) -> (Option<i32>, String) {
         self.until(|seen| seen.exit.clone()).await
     }
 }
@@ -175,20 +192,7 @@ async fn a_window_that_never_acknowledges_stops_the_output_within_its_allowance(
     let id = app.ready(None).await;
     let shell = Shell::open(&app, id).await;
     shell.type_line("yes").await;
-    let shown = || shell.seen.lock().unwrap().bytes.len();
-    let (mut before, begin) = (0, Instant::now());
-    loop {
-        tokio::time::sleep(Duration::from_millis(400)).await;
-        let now = shown();
-        if now == before && now > 100_000 {
-            break;
-        }
-        assert!(
-            begin.elapsed() < Duration::from_secs(20),
-            "it never stopped, {now} bytes"
-        );
-        before = now;
-    }
+    let before = shell.until_it_stands_still().await;
     assert!((1 << 20..5 << 19).contains(&before), "{before} bytes");
     // The program that writes is waited for, and goes on when the window has caught up.
     shell

@@ -169,7 +169,7 @@ async fn a_late_effect_is_undone_when_it_has_settled_and_what_it_uses_after_it()
     cancel_at(&app, Phase::CreatingContainer, ms(100));
     let (id, run) = app.create_and_wait(None).await;
     check_run(&run);
-    let later = "the engine has not answered yet; it is removed as soon as it does".to_owned();
+    let later = "the engine has not answered yet; it is taken back as soon as it does".to_owned();
     assert_eq!(
         undone(&run, id),
         [

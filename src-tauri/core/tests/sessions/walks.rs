@@ -248,9 +248,10 @@ impl Walk {
             ErrorCode::AgentUnavailable => {
                 (self.trouble || !alone) && matches!(ask, Ask::ListDir(_))
             }
-            ErrorCode::EngineUnavailable | ErrorCode::EngineRefused | ErrorCode::Timeout => {
-                self.trouble
-            }
+            ErrorCode::EngineUnavailable
+            | ErrorCode::EngineRefused
+            | ErrorCode::EngineSilent
+            | ErrorCode::Timeout => self.trouble,
             _ => false,
         };
         ensure!(is_due, "{ask:?} was answered by {error}");
@@ -679,7 +680,9 @@ impl Walk {
                 Told::Nothing | Told::Ready | Told::Failed(..) | Told::Cancelled(_) => true,
             },
             SessionState::Ready => matches!(told, Told::Ready),
-            SessionState::Stopped | SessionState::Interrupted => !matches!(told, Told::Progress(_)),
+            SessionState::Paused | SessionState::Stopped | SessionState::Interrupted => {
+                !matches!(told, Told::Progress(_))
+            }
             SessionState::Failed => match told {
                 Told::Failed(error, undone) => {
                     status.error.as_ref() == Some(error) && is_undone(&status.undone, undone)

@@ -189,15 +189,19 @@ export async function writeFile(
   return (await callWithId<{ revision: string }>("write_file", id, args)).revision;
 }
 
-/** Opens a new terminal, or attaches to the one named and hears its recent output first. */
+/**
+ * Opens a new terminal, in the place of one that has ended if that is named, or attaches to the one named and
+ * hears its recent output first.
+ */
 export async function openTerminal(
   id: MaybeId,
   terminalId: string | null,
   size: { cols: number; rows: number },
   output: TerminalOutput,
+  replaces: string | null = null,
 ): Promise<string> {
   const on_output = new Channel<unknown>((message) => hearTerminal(message, output));
-  const args = { ...size, on_output, ...(terminalId === null ? {} : { terminal_id: terminalId }) };
+  const args = { ...size, on_output, ...(terminalId === null ? {} : { terminal_id: terminalId }), ...(replaces === null ? {} : { replaces }) };
   return (await callWithId<{ terminal_id: string }>("open_terminal", id, args)).terminal_id;
 }
 

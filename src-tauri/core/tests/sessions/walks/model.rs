@@ -25,7 +25,8 @@ impl From<SessionState> for Is {
         match state {
             SessionState::Provisioning => Self::Provisioning,
             SessionState::Ready => Self::Ready,
-            SessionState::Stopped => Self::Stopped,
+            // Nobody pauses anything here; what is paused was ready or is stopped.
+            SessionState::Paused | SessionState::Stopped => Self::Stopped,
             SessionState::Failed => Self::Failed,
             SessionState::Cancelled => Self::Cancelled,
             SessionState::Interrupted => Self::Interrupted,
