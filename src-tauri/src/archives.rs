@@ -11,6 +11,11 @@ use serde_json::Value;
 use tauri::AppHandle;
 use tauri_plugin_dialog::DialogExt;
 
+/// How archives end that can be read.
+const TAR_ENDINGS: [&str; 10] = [
+    "tar", "gz", "tgz", "xz", "txz", "bz2", "tbz2", "tbz", "zst", "tzst",
+];
+
 /// What the user has chosen so far, by token.
 #[derive(Debug, Default)]
 pub(crate) struct Archives(Mutex<HashMap<String, PathBuf>>);
@@ -25,7 +30,7 @@ impl Archives {
             .dialog()
             .file()
             .set_title("Start with files of an archive")
-            .add_filter("Tar archives", &["tar", "gz", "tgz", "xz", "txz", "bz2"]);
+            .add_filter("Tar archives", &TAR_ENDINGS);
         let chosen = tauri::async_runtime::spawn_blocking(move || dialog.blocking_pick_file());
         let chosen = chosen
             .await
@@ -34,7 +39,11 @@ impl Archives {
             return Ok(None);
         };
         let unreadable = |error| Error::field("archive", format!("cannot be read: {error}"));
-        let size_bytes = std::fs::metadata(&path).map_err(unreadable)?.len();
+        let facts = std::fs::metadata(&path).map_err(unreadable)?;
+        if !facts.is_file() {
+            return Err(Error::field("archive", "is not a file"));
+        }
+        let size_bytes = facts.len();
         let name = path.file_name().unwrap_or_default();
         let name = name.to_string_lossy().into_owned();
         let mut chosen = self.0.lock();

@@ -29,7 +29,7 @@ export class Backend {
   sessions = new Map<string, SessionStatus>();
   refuse: Record<string, ErrorReport> = {};
   /** What the files take; null while they are measured without end. */
-  usage: Usage | null = { size_bytes: 214 * MEGA, at_least: false, modified_ms: Date.now() - 2 * 3_600_000 };
+  usage: Usage | null = { size_bytes: 214 * MEGA, stored_bytes: null, at_least: false, modified_ms: Date.now() - 2 * 3_600_000 };
   archive: ChosenArchive | null = { token: "archive-1", name: "shop-2025-06-01.tar.gz", size_bytes: 48 * MEGA };
   live = false;
   readonly #log: Array<{ command: string; args: Args }> = [];

@@ -1,17 +1,20 @@
 //! The Cove agent: process 1 of a session's container, and the protocol to talk to it.
 //!
-//! [`protocol`], [`path`] and the messages of [`terminal`] are pure and compile everywhere: the app uses
+//! [`protocol`], [`path`], [`tree`] and the messages of [`terminal`] are pure and compile everywhere: the app uses
 //! them on every system. The rest is what the agent itself does and exists on Linux only. Nothing here knows about container
 //! engines: how the agent gets into a container and how its streams reach the app is the app's part.
 
 pub mod path;
 pub mod protocol;
 pub mod terminal;
+pub mod tree;
 
 #[cfg(target_os = "linux")]
 mod accounts;
 #[cfg(target_os = "linux")]
 pub mod init;
+#[cfg(target_os = "linux")]
+pub mod pack;
 #[cfg(target_os = "linux")]
 mod processes;
 #[cfg(target_os = "linux")]
@@ -22,6 +25,8 @@ mod resolve;
 pub mod serve;
 #[cfg(target_os = "linux")]
 pub mod shell;
+#[cfg(target_os = "linux")]
+pub mod unpack;
 #[cfg(target_os = "linux")]
 mod workspace;
 

@@ -8,7 +8,9 @@ fn main() -> ExitCode {
     use std::path::Path;
 
     use cove_agent::init::Give;
-    use cove_agent::{AGENT_DIRECTORY, VERSION, WORKSPACE, init, protocol, serve, shell, terminal};
+    use cove_agent::{
+        AGENT_DIRECTORY, VERSION, WORKSPACE, init, pack, protocol, serve, shell, terminal, unpack,
+    };
 
     let arguments: Vec<String> = std::env::args_os()
         .skip(1)
@@ -27,6 +29,10 @@ fn main() -> ExitCode {
             terminal::run(cols.parse().unwrap_or(80), rows.parse().unwrap_or(24))
         }
         ["shell"] => shell::run(),
+        ["pack"] => pack::run(workspace, false),
+        ["pack", "--measure"] => pack::run(workspace, true),
+        ["unpack", "--owner", owner] => unpack::run(Some(owner), directory, workspace),
+        ["unpack", "--keep-owners"] => unpack::run(None, directory, workspace),
         ["version"] => {
             match writeln!(
                 std::io::stdout(),
@@ -41,7 +47,7 @@ fn main() -> ExitCode {
             // Without a stderr there is nobody to tell.
             let _ = writeln!(
                 std::io::stderr(),
-                "usage: agent init --owner USER [--everything] | serve | terminal --cols N --rows N | shell | version"
+                "usage: agent init --owner USER [--everything] | serve | terminal --cols N --rows N | shell | pack [--measure] | unpack --owner USER|--keep-owners | version"
             );
             ExitCode::from(2)
         }

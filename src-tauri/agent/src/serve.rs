@@ -14,6 +14,7 @@ use rustix::process::{Resource, Rlimit, getegid, geteuid, getrlimit, setrlimit};
 use crate::protocol::{
     self, Call, CallError, Decoder, Failure, Frame, Hello, ProtocolError, Reply, Request, Response,
 };
+use crate::tree::UNFILLED;
 use crate::workspace::Workspace;
 use crate::{accounts, readiness};
 
@@ -163,6 +164,11 @@ impl Agent<'_> {
             message,
         };
         readiness::wait(self.directory, SETUP_LIMIT).map_err(not_ready)?;
+        if self.directory.join(UNFILLED).exists() {
+            return Err(not_ready(
+                "its files have not come in whole; delete the session and make it again".to_owned(),
+            ));
+        }
         let workspace = self
             .workspace
             .as_ref()

@@ -80,6 +80,10 @@ pub(crate) struct Extent {
 /// What comes next in a tree of files on its way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
+    /// So many bytes of content will come. Only who has counted them says so.
+    Total(u64),
+    /// The file that began last changed while it was read: it does not count, and may come again.
+    Void,
     /// A member begins, and the one before has ended.
     Member(Member),
     /// Content of the file that began last.

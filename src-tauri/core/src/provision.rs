@@ -12,6 +12,7 @@ mod unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use cove_agent::{AGENT_PATH, WORKSPACE};
 use futures_util::{StreamExt, stream};
 use tokio::sync::{Mutex, MutexGuard};
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub(crate) use self::copying::container_of;
+use self::copying::unfilled_mark;
 pub(crate) use self::monitor::Monitor;
 pub(crate) use self::shared_pull::Pulls;
 use self::unwind::Unwind;
@@ -422,12 +424,14 @@ impl Run {
             unwind.effect(Some(undo), create).await?
         };
         let (engine, id) = (Arc::clone(&self.engine), container.clone());
-        let archive = stream::iter([Ok(archive)]).boxed();
-        unwind
-            .effect(None, async move { engine.upload(&id, "/", archive).await })
-            .await?;
-        if let Some(source) = &self.source {
-            self.copy_files(source, &container, unwind).await?;
+        let mark = self.source.is_some().then(unfilled_mark);
+        let uploads = mark.map(Bytes::from).into_iter().chain([archive]);
+        for archive in uploads {
+            let (engine, id) = (Arc::clone(&engine), id.clone());
+            let archive = stream::iter([Ok(archive)]).boxed();
+            unwind
+                .effect(None, async move { engine.upload(&id, "/", archive).await })
+                .await?;
         }
         Ok(container)
     }
@@ -503,6 +507,10 @@ impl Run {
                 self.monitor.say("Waiting for the agent in the container");
             }
         }
+        if let Some(source) = &self.source {
+            self.copy_files(source, container, user).await?;
+            self.monitor.say("Waiting for the agent in the container");
+        }
         let connected = connection::connect(&self.engine, container, user, &self.tracker);
         let answer = tokio::time::timeout(AGENT_LIMIT, connected).await;
         let error = match answer {
@@ -527,15 +535,12 @@ impl Run {
     fn container_spec(&self, user: &str, environment: &[String]) -> ContainerSpec {
         let name = self.id.resource_name();
         let project = self.request.project_name.clone();
-        let is_import = matches!(self.source, Some(Source::Archive { .. }));
         ContainerSpec {
             hostname: hostname(project.as_deref(), self.id),
             image: self.request.image.to_string(),
             command: [AGENT_PATH, "init", "--owner", user]
-                .into_iter()
-                .chain(is_import.then_some("--everything"))
                 .map(str::to_owned)
-                .collect(),
+                .to_vec(),
             environment: project
                 .map(|name| format!("COVE_PROJECT={name}"))
                 .into_iter()

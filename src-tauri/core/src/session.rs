@@ -181,12 +181,12 @@ pub enum Source {
 }
 
 /// How far the writing of a session's files into an archive is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(ts_rs::TS), ts(export))]
 pub struct ExportProgress {
     /// Bytes written.
     pub bytes: u64,
-    /// Bytes to write; `null` while nobody knows.
+    /// Bytes of content to write, to which some for each file are added; `null` while nobody knows.
     pub total_bytes: Option<u64>,
 }
 
@@ -206,8 +206,10 @@ pub struct ChosenArchive {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(ts_rs::TS), ts(export))]
 pub struct Usage {
-    /// Bytes in its files; `null` when not known.
+    /// Bytes that reading its files would give; `null` when not known.
     pub size_bytes: Option<u64>,
+    /// Bytes that they take on the engine's disk, which is less where files have holes; `null` when not known.
+    pub stored_bytes: Option<u64>,
     /// Whether `size_bytes` is only a lower bound, because looking took too long.
     pub at_least: bool,
     /// The last change of any file, in milliseconds since 1970 UTC; `null` when not known.

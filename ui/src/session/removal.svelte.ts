@@ -6,7 +6,7 @@ import { ago, bytes } from "../lib/format";
 import { reportOf } from "../lib/ipc/error";
 import type { Run } from "./run.svelte";
 
-const NOT_KNOWN: Usage = { size_bytes: null, at_least: false, modified_ms: null };
+const NOT_KNOWN: Usage = { size_bytes: null, stored_bytes: null, at_least: false, modified_ms: null };
 
 export class Removal {
   /** What would be deleted; null when nothing is asked. */
@@ -65,9 +65,12 @@ export class Removal {
 /** `214 MB in /workspace, last changed 2 hours ago`, as far as it is known. */
 export function usageWords(usage: Usage | null, now: number): string {
   if (usage === null) return "Files in `/workspace`: measuring…";
-  const { size_bytes, at_least, modified_ms } = usage;
+  const { size_bytes, stored_bytes, at_least, modified_ms } = usage;
   const changed = modified_ms === null ? "" : `, last changed ${ago(modified_ms, now)}`;
   if (size_bytes === null) return `How much is in \`/workspace\` is not known${changed}`;
   if (size_bytes === 0 && !at_least) return "`/workspace` is empty";
-  return `${at_least ? "At least " : ""}${bytes(size_bytes)} in \`/workspace\`${changed}`;
+  // Files with holes look larger than they are.
+  const hasHoles = stored_bytes !== null && stored_bytes < size_bytes / 2;
+  const stored = hasHoles ? ` (${bytes(stored_bytes)} on the disk)` : "";
+  return `${at_least ? "At least " : ""}${bytes(size_bytes)}${stored} in \`/workspace\`${changed}`;
 }

@@ -6,7 +6,7 @@ import { CommandError } from "../lib/ipc/error";
 import { Removal, usageWords } from "./removal.svelte";
 import { Run, UNKNOWN } from "./run.svelte";
 
-const USAGE: Usage = { size_bytes: 214_000_000, at_least: false, modified_ms: 1_000 };
+const USAGE: Usage = { size_bytes: 214_000_000, stored_bytes: null, at_least: false, modified_ms: 1_000 };
 const HOUR = 3_600_000;
 
 function listed(id: string, has_container = true): Run {
@@ -18,11 +18,12 @@ function listed(id: string, has_container = true): Run {
 describe("what would be lost", () => {
   it.each<[Usage | null, string]>([
     [null, "Files in `/workspace`: measuring…"],
-    [{ size_bytes: 214_000_000, at_least: false, modified_ms: 10 * HOUR }, "214 MB in `/workspace`, last changed 2 hours ago"],
-    [{ size_bytes: 214_000_000, at_least: false, modified_ms: null }, "214 MB in `/workspace`"],
-    [{ size_bytes: 9_000_000, at_least: true, modified_ms: null }, "At least 9 MB in `/workspace`"],
-    [{ size_bytes: 0, at_least: false, modified_ms: 10 * HOUR }, "`/workspace` is empty"],
-    [{ size_bytes: null, at_least: false, modified_ms: null }, "How much is in `/workspace` is not known"],
+    [{ size_bytes: 214_000_000, stored_bytes: null, at_least: false, modified_ms: 10 * HOUR }, "214 MB in `/workspace`, last changed 2 hours ago"],
+    [{ size_bytes: 214_000_000, stored_bytes: null, at_least: false, modified_ms: null }, "214 MB in `/workspace`"],
+    [{ size_bytes: 9_000_000, stored_bytes: null, at_least: true, modified_ms: null }, "At least 9 MB in `/workspace`"],
+    [{ size_bytes: 1_000_000_000_000, stored_bytes: 8_000, at_least: false, modified_ms: null }, "1 TB (8 kB on the disk) in `/workspace`"],
+    [{ size_bytes: 0, stored_bytes: null, at_least: false, modified_ms: 10 * HOUR }, "`/workspace` is empty"],
+    [{ size_bytes: null, stored_bytes: null, at_least: false, modified_ms: null }, "How much is in `/workspace` is not known"],
   ])("%o", (usage, words) => expect(usageWords(usage, 12 * HOUR)).toBe(words));
 
   it("is measured when it is shown, and an answer about another session is not taken", async () => {
@@ -30,7 +31,7 @@ describe("what would be lost", () => {
     const removal = new Removal((id) => new Promise((resolve) => answers.set(id, resolve)), () => Promise.resolve());
     const shown = [removal.show(listed("a")), removal.show(listed("b"))];
     expect(removal.usage).toBeNull();
-    answers.get("a")?.({ size_bytes: 1, at_least: false, modified_ms: null });
+    answers.get("a")?.({ size_bytes: 1, stored_bytes: null, at_least: false, modified_ms: null });
     await shown[0];
     expect(removal.usage).toBeNull();
     answers.get("b")?.(USAGE);
@@ -42,7 +43,7 @@ describe("what would be lost", () => {
     const remove = vi.fn(() => Promise.resolve());
     const removal = new Removal(() => Promise.reject(new CommandError(failure("ENGINE_REFUSED"))), remove);
     await removal.show(listed("a"));
-    expect(removal.usage).toEqual({ size_bytes: null, at_least: false, modified_ms: null });
+    expect(removal.usage).toEqual({ size_bytes: null, stored_bytes: null, at_least: false, modified_ms: null });
     await removal.submit();
     expect([remove.mock.calls, removal.run]).toEqual([[["a", false]], null]);
   });

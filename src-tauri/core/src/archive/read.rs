@@ -117,6 +117,11 @@ impl Reader {
         next
     }
 
+    /// Returns whether the archive has come to its end; what follows is none of it.
+    pub(crate) fn is_at_end(&self) -> bool {
+        matches!(self.state, State::End)
+    }
+
     /// Says that there is no more to push.
     ///
     /// # Errors

@@ -26,6 +26,7 @@ fn read(archive: &[u8], lengths: &[usize]) -> Result<Vec<(Member, Vec<u8>)>, Arc
         reader.push(piece);
         while let Some(event) = reader.next()? {
             match event {
+                Event::Total(_) | Event::Void => panic!("no archive says that"),
                 Event::Member(member) => members.push((member, Vec::new())),
                 Event::Data { offset, bytes } => {
                     let content = &mut members.last_mut().unwrap().1;

@@ -1,112 +1,108 @@
-//! Files for a new session: another session's, or those of a tar archive. They go from engine to engine
-//! or from disk to engine as a stream; nothing is unpacked here.
+//! Files for a new session: another session's, or those of an archive. They go as a stream into the container,
+//! where the agent makes them; nothing is unpacked on this machine. Dropping the copying ends it.
 
-use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use futures_util::{StreamExt, TryStreamExt};
-use parking_lot::Mutex;
-use tokio_util::io::ReaderStream;
+use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::unwind::Unwind;
 use super::{Monitor, Run, name_aside};
-use crate::engine::{Archive, Engine};
+use crate::archive::{self, Event, Kind, Member, Modified};
+use crate::crossing::{Chosen, Files, files_of, fill, open_chosen};
+use crate::engine::Engine;
 use crate::error::Error;
 use crate::session::{SessionId, Source};
 
-/// A folder's content without the folder itself, as engines read it.
-pub(crate) const WORKSPACE_CONTENT: &str = concat!("/workspace", "/.");
-/// Bytes that are read from a disk at once.
-const PIECE: usize = 256 * 1024;
-
 impl Run {
-    /// Fills the workspace of a container that does not run yet. The undo is that of the volume.
+    /// Fills the workspace of a container that runs. The undo is that of the volume.
     pub(super) async fn copy_files(
         &self,
         source: &Source,
         container: &str,
-        unwind: &Unwind,
+        user: &str,
     ) -> Result<(), Error> {
         self.monitor.say("Copying files");
-        let engine = Arc::clone(&self.engine);
-        let (source, target) = (source.clone(), container.to_owned());
+        let engine = &*self.engine;
         let monitor = Arc::clone(&self.monitor);
-        unwind
-            .effect(None, async move {
-                copy(&*engine, &source, &target, &monitor).await
-            })
-            .await
+        match source {
+            Source::Session { id } => {
+                let from = container_of(engine, *id).await?;
+                let files = files_of(engine, &from).await?;
+                let (mut done, mut total) = (0, None);
+                let files = files.inspect_ok(move |event| {
+                    match event {
+                        Event::Total(bytes) => total = Some(*bytes),
+                        Event::Data { bytes, .. } => done += bytes.len() as u64,
+                        Event::Void | Event::Member(_) => {}
+                    }
+                    say_how_far(&monitor, done, total);
+                });
+                let refuse = Error::FilesIncomplete;
+                fill(engine, container, None, files.boxed(), refuse).await
+            }
+            Source::Archive { path } => {
+                let Chosen {
+                    files,
+                    length,
+                    read,
+                } = open_chosen(path).await?;
+                let files = not_empty(files).inspect_ok(move |_| {
+                    say_how_far(&monitor, read.load(Ordering::Relaxed), Some(length));
+                });
+                let refuse =
+                    |problem| Error::field("archive", format!("cannot be used: {problem}"));
+                fill(engine, container, Some(user), files.boxed(), refuse).await
+            }
+        }
     }
 }
 
-async fn copy(
-    engine: &dyn Engine,
-    source: &Source,
-    target: &str,
-    monitor: &Arc<Monitor>,
-) -> Result<(), Error> {
-    // An engine that is fed by a broken stream says less than the stream's own error.
-    let broken = Arc::new(Mutex::new(None));
-    let keep = Arc::clone(&broken);
-    let (archive, total) = match source {
-        Source::Session { id } => {
-            let from = container_of(engine, *id).await?;
-            let files = engine.download(&from, WORKSPACE_CONTENT).await?;
-            let files = files.map_err(move |error| {
-                let said = io::Error::other(error.to_string());
-                *keep.lock() = Some(error);
-                said
-            });
-            (files.boxed(), None)
-        }
-        Source::Archive { path } => {
-            let unreadable =
-                |error: &io::Error| Error::field("archive", format!("cannot be read: {error}"));
-            let file = tokio::fs::File::open(path)
-                .await
-                .map_err(|error| unreadable(&error))?;
-            let length = file.metadata().await.map_err(|error| unreadable(&error))?;
-            let files = ReaderStream::with_capacity(file, PIECE);
-            (files.boxed(), Some(length.len()))
-        }
-    };
-    let uploaded = engine
-        .upload(
-            target,
-            cove_agent::WORKSPACE,
-            counted(archive, total, monitor),
-        )
-        .await;
-    let broken = broken.lock().take();
-    match (uploaded, broken) {
-        (Err(_), Some(error)) => Err(error),
-        // The engine has nothing against the container: it cannot make sense of the archive.
-        (Err(Error::EngineRefused { message, .. }), None)
-            if matches!(source, Source::Archive { .. }) =>
-        {
-            Err(Error::field(
-                "archive",
-                format!("is not a tar archive that the engine can unpack: {message}"),
-            ))
-        }
-        (result, _) => result,
-    }
+/// Returns an archive with the mark that the files of a session have not come in whole; who has made them all
+/// removes it. So a container that was stopped in the middle is never taken for a session.
+pub(super) fn unfilled_mark() -> Vec<u8> {
+    let directory = cove_agent::AGENT_DIRECTORY.trim_start_matches('/');
+    let path = format!("{directory}/{}", cove_agent::tree::UNFILLED);
+    let mut mark = archive::write::head(&Member {
+        path: path.into_bytes(),
+        kind: Kind::File {
+            size: 0,
+            extents: None,
+        },
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+        modified: Modified::default(),
+    });
+    mark.resize(mark.len() + archive::write::END, 0);
+    mark
 }
 
-/// Says how much has gone by.
-fn counted(archive: Archive, total: Option<u64>, monitor: &Arc<Monitor>) -> Archive {
-    let monitor = Arc::clone(monitor);
-    let mut bytes = 0;
-    archive
-        .inspect_ok(move |piece| {
-            bytes += piece.len() as u64;
-            let done = bytes / 1_000_000;
-            monitor.say(match total {
-                Some(total) => format!("Copying files: {done} of {} MB", total / 1_000_000),
-                None => format!("Copying files: {done} MB"),
-            });
-        })
-        .boxed()
+/// Refuses an archive that holds nothing when it has come to its end.
+fn not_empty(files: Files) -> Files {
+    let start = (files, false);
+    stream::try_unfold(start, async |(mut files, mut has_any)| {
+        match files.try_next().await? {
+            Some(event) => {
+                has_any |= matches!(&event, Event::Member(member) if !member.path.is_empty());
+                Ok(Some((event, (files, has_any))))
+            }
+            None if has_any => Ok(None),
+            None => Err(Error::field("archive", "holds no files")),
+        }
+    })
+    .boxed()
+}
+
+fn say_how_far(monitor: &Monitor, done: u64, total: Option<u64>) {
+    let megabytes = |bytes: u64| bytes / 1_000_000;
+    monitor.say(match total {
+        Some(total) => format!(
+            "Copying files: {} of {} MB",
+            megabytes(done),
+            megabytes(total)
+        ),
+        None => format!("Copying files: {} MB", megabytes(done)),
+    });
 }
 
 /// Returns the container that a session's files can be read from.

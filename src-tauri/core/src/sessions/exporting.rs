@@ -1,12 +1,14 @@
 //! A session's files on their way into a tar archive, and how much there is of them. Nothing is written but the
 //! archive, and that only under its name when it is complete.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
+use cove_agent::tree::Total;
 use futures_util::TryStreamExt;
+use futures_util::stream::BoxStream;
 use tempfile::NamedTempFile;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -15,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::Sessions;
 use super::entry::Export;
 use crate::archive::{self, Event, Modified};
-use crate::crossing::{Files, files_of};
+use crate::crossing::{Files, files_of, totals_of};
 use crate::engine::in_time;
 use crate::error::Error;
 use crate::event::{ExportEvent, ExportOutcome, SessionEvent};
@@ -49,10 +51,7 @@ impl Sessions {
                 return Ok(());
             }
             entry.export = Some(Export {
-                progress: ExportProgress {
-                    bytes: 0,
-                    total_bytes: None,
-                },
+                progress: ExportProgress::default(),
                 cancel: cancel.clone(),
             });
         }
@@ -61,7 +60,7 @@ impl Sessions {
             let (told, name) = (&sessions, file_name(&path));
             let work = async {
                 let files = files_of(&*told.shared.engine, &container);
-                let tell = |bytes| told.tell_export(id, &name, bytes, None, None);
+                let tell = |progress| told.tell_export(id, &name, progress, None, None);
                 write(&path, files.await?, tell).await
             };
             let result = cancel.run_until_cancelled(work).await;
@@ -70,8 +69,8 @@ impl Sessions {
                 Some(Ok(())) => (ExportOutcome::Done, None),
                 Some(Err(error)) => (ExportOutcome::Failed, Some(error.report())),
             };
-            let bytes = told.exported(id);
-            told.tell_export(id, &name, bytes, Some(outcome), error);
+            let progress = told.exported(id);
+            told.tell_export(id, &name, progress, Some(outcome), error);
         });
         Ok(())
     }
@@ -103,24 +102,29 @@ impl Sessions {
             Err(Error::SessionNotReady(_)) => return Ok(Usage::default()),
             Err(error) => return Err(error),
         };
-        match tokio::time::timeout(LOOK_LIMIT, files_of(engine, &container)).await {
-            Ok(files) => Ok(measure(files?).await),
-            Err(_elapsed) => Ok(Usage::default()),
-        }
+        let look = async {
+            if let Some(totals) = totals_of(engine, &container).await {
+                return Ok(count(totals).await);
+            }
+            Ok(measure(files_of(engine, &container).await?).await)
+        };
+        // Each of them ends by itself once it has begun.
+        let looked = tokio::time::timeout(2 * LOOK_LIMIT, look).await;
+        looked.unwrap_or_else(|_elapsed| Ok(Usage::default()))
     }
 
-    fn exported(&self, id: SessionId) -> u64 {
-        let bytes = self.with_entry(id, |entry| {
-            entry.export.as_ref().map(|export| export.progress.bytes)
+    fn exported(&self, id: SessionId) -> ExportProgress {
+        let progress = self.with_entry(id, |entry| {
+            entry.export.as_ref().map(|export| export.progress)
         });
-        bytes.ok().flatten().unwrap_or_default()
+        progress.ok().flatten().unwrap_or_default()
     }
 
     fn tell_export(
         &self,
         session_id: SessionId,
         file_name: &str,
-        bytes: u64,
+        progress: ExportProgress,
         outcome: Option<ExportOutcome>,
         error: Option<crate::error::ErrorReport>,
     ) {
@@ -132,8 +136,8 @@ impl Sessions {
         let Some(export) = &mut entry.export else {
             return;
         };
-        export.progress.bytes = bytes;
-        let total_bytes = export.progress.total_bytes;
+        export.progress = progress;
+        let ExportProgress { bytes, total_bytes } = progress;
         if outcome.is_some() {
             entry.export = None;
         }
@@ -159,26 +163,31 @@ fn file_name(path: &Path) -> String {
 enum Step {
     Write(Bytes),
     Zeros(usize),
+    /// What was written from here on does not count.
+    Back(u64),
 }
 
 /// Writes beside the archive's place, and puts it there when it is complete and on the disk.
-async fn write(path: &Path, mut files: Files, tell: impl Fn(u64)) -> Result<(), Error> {
-    let failed = |error: &io::Error| Error::Export {
+async fn write(path: &Path, mut files: Files, tell: impl Fn(ExportProgress)) -> Result<(), Error> {
+    let failed = |message: String| Error::Export {
         path: path.display().to_string(),
-        message: without_place(error),
+        message,
     };
     let (sender, mut queue) = mpsc::channel::<Step>(QUEUE);
     let place = path.to_owned();
     let complete = CancellationToken::new();
     let is_complete = complete.clone();
     let writer = tokio::task::spawn_blocking(move || {
-        let folder = place.parent().unwrap_or(Path::new("."));
-        let mut file = NamedTempFile::new_in(folder)?;
+        let mut file = NamedTempFile::new_in(folder_of(&place))?;
         while let Some(step) = queue.blocking_recv() {
             match step {
                 Step::Write(bytes) => file.write_all(&bytes)?,
                 Step::Zeros(count) => {
                     io::copy(&mut io::repeat(0).take(count as u64), &mut file)?;
+                }
+                Step::Back(length) => {
+                    file.as_file().set_len(length)?;
+                    file.seek(SeekFrom::Start(length))?;
                 }
             }
         }
@@ -189,21 +198,37 @@ async fn write(path: &Path, mut files: Files, tell: impl Fn(u64)) -> Result<(), 
         }
         Ok::<_, io::Error>(())
     });
-    let (mut bytes, mut told) = (0, Instant::now());
-    let mut padding = 0;
+    let mut progress = ExportProgress::default();
+    let mut told = Instant::now();
+    // Zeros that are due behind the last member, and where that began.
+    let (mut padding, mut begun) = (0, 0);
     'files: while let Some(event) = files.try_next().await? {
         let steps = match event {
+            Event::Total(total) => {
+                progress.total_bytes = Some(total);
+                tell(progress);
+                check_room(path, total).await.map_err(failed)?;
+                continue;
+            }
+            Event::Void => {
+                progress.bytes = begun;
+                padding = 0;
+                [Some(Step::Back(begun)), None]
+            }
             Event::Member(member) => {
+                begun = progress.bytes + padding as u64;
                 let before = Step::Zeros(padding);
                 padding = archive::write::padding(member.kind.stored());
-                [before, Step::Write(archive::write::head(&member).into())]
+                let head = archive::write::head(&member);
+                [Some(before), Some(Step::Write(head.into()))]
             }
-            Event::Data { bytes, .. } => [Step::Write(bytes), Step::Zeros(0)],
+            Event::Data { bytes, .. } => [Some(Step::Write(bytes)), None],
         };
-        for step in steps {
-            bytes += match &step {
+        for step in steps.into_iter().flatten() {
+            progress.bytes += match &step {
                 Step::Write(piece) => piece.len() as u64,
                 Step::Zeros(count) => *count as u64,
+                Step::Back(_) => 0,
             };
             if sender.send(step).await.is_err() {
                 // The writer has failed, and says why.
@@ -211,7 +236,7 @@ async fn write(path: &Path, mut files: Files, tell: impl Fn(u64)) -> Result<(), 
             }
         }
         if told.elapsed() >= TELL {
-            tell(bytes);
+            tell(progress);
             told = Instant::now();
         }
     }
@@ -222,11 +247,30 @@ async fn write(path: &Path, mut files: Files, tell: impl Fn(u64)) -> Result<(), 
     }
     complete.cancel();
     drop(sender);
-    tell(bytes);
+    tell(progress);
     match writer.await {
-        Ok(written) => written.map_err(|error| failed(&error)),
+        Ok(written) => written.map_err(|error| failed(without_place(&error))),
         Err(error) => Err(Error::Internal(format!("an export was lost: {error}"))),
     }
+}
+
+/// Refuses at once what the disk has no room for.
+async fn check_room(path: &Path, bytes: u64) -> Result<(), String> {
+    let folder = folder_of(path).to_owned();
+    let free = tokio::task::spawn_blocking(move || fs4::available_space(folder));
+    match free.await {
+        Ok(Ok(free)) if free < bytes => Err(format!(
+            "the files have {} MB, and {} MB are free there",
+            bytes.div_ceil(1_000_000),
+            free / 1_000_000
+        )),
+        // A disk that does not say is found out by its writes.
+        Ok(Ok(_) | Err(_)) | Err(_) => Ok(()),
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("."))
 }
 
 /// Says what this machine said, without the name of a file that the user has never heard of.
@@ -236,12 +280,30 @@ fn without_place(error: &io::Error) -> String {
     cause.map_or_else(|| text.clone(), str::to_owned)
 }
 
+/// Takes the counts of who can count.
+async fn count(mut totals: BoxStream<'static, Result<Total, Error>>) -> Usage {
+    let mut usage = Usage::default();
+    let listen = async {
+        while let Ok(Some(total)) = totals.try_next().await {
+            usage = Usage {
+                size_bytes: Some(total.bytes),
+                stored_bytes: Some(total.stored),
+                at_least: !total.is_all,
+                modified_ms: total.newest_ms,
+            };
+        }
+    };
+    // What takes longer is counted as far as it goes.
+    let _ = tokio::time::timeout(LOOK_LIMIT, listen).await;
+    usage
+}
+
 /// Counts what a workspace holds, and forgets it.
 async fn measure(mut files: Files) -> Usage {
     let mut usage = Usage {
         size_bytes: Some(0),
         at_least: true,
-        modified_ms: None,
+        ..Usage::default()
     };
     let count = async {
         loop {
@@ -257,7 +319,7 @@ async fn measure(mut files: Files) -> Usage {
                         seconds.saturating_mul(1000) + i64::from(nanoseconds / 1_000_000);
                     usage.modified_ms = usage.modified_ms.max(Some(modified));
                 }
-                Ok(Some(Event::Data { .. })) => {}
+                Ok(Some(Event::Total(_) | Event::Void | Event::Data { .. })) => {}
                 Ok(None) => {
                     usage.at_least = false;
                     break;
@@ -344,7 +406,46 @@ mod tests {
             size_bytes: Some((9 << 30) + 11),
             at_least: false,
             modified_ms: Some(9_000),
+            ..Usage::default()
         };
         assert_eq!(usage, expected);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_came_again_is_in_the_archive_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("files.tar");
+        let events = [
+            file("a", 3, 0),
+            data(b"one"),
+            file("log", 600, 0),
+            data(&[b'x'; 520]),
+            Event::Void,
+            file("log", 2, 0),
+            data(b"yz"),
+            file("z", 1, 0),
+            data(b"z"),
+        ];
+        let events = stream::iter(events).map(Ok);
+        write(&path, events.boxed(), |_| ()).await.unwrap();
+        let mut archive = tar::Archive::new(std::fs::File::open(&path).unwrap());
+        let entries = archive.entries().unwrap().map(|entry| {
+            let (mut entry, mut content) = (entry.unwrap(), String::new());
+            entry.read_to_string(&mut content).unwrap();
+            (entry.path().unwrap().display().to_string(), content)
+        });
+        let expected = [("a", "one"), ("log", "yz"), ("z", "z")];
+        let expected = expected.map(|(name, content)| (name.to_owned(), content.to_owned()));
+        assert_eq!(entries.collect::<Vec<_>>(), expected);
+    }
+
+    #[tokio::test]
+    async fn what_has_no_room_is_refused_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("files.tar");
+        let endless = stream::iter([Event::Total(1 << 60)]).map(Ok);
+        let endless = endless.chain(stream::pending()).boxed();
+        let error = write(&path, endless, |_| ()).await.unwrap_err();
+        assert!(error.to_string().contains("MB are free"), "{error}");
     }
 }

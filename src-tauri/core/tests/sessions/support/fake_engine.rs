@@ -11,6 +11,7 @@ use bytes::Bytes;
 use cove_agent::protocol::{
     Call, CallError, Decoder, Failure, Hello, Reply, Request, Response, encode,
 };
+use cove_agent::tree::Piece;
 use cove_core::assets::{Asset, Assets};
 use cove_core::engine::{
     Archive, ContainerFacts, ContainerSpec, ContainerState, Engine, EngineFacts, EngineView, Exec,
@@ -523,7 +524,7 @@ impl Engine for FakeEngine {
         Ok(stream::pending().boxed())
     }
 
-    async fn exec(&self, name: &str, _: &ExecSpec) -> Result<Exec, Error> {
+    async fn exec(&self, name: &str, spec: &ExecSpec) -> Result<Exec, Error> {
         self.act("exec").await?;
         let container = self.find(name);
         let Some(container) =
@@ -535,12 +536,47 @@ impl Engine for FakeEngine {
         let ends = running.entry(container.id).or_default().clone();
         drop(running);
         let (input, requests) = tokio::io::duplex(64 * 1024);
+        match spec.command.get(1).map(String::as_str) {
+            // Its agent knows nothing of files: the engine packs them.
+            Some("pack") => {
+                return Ok(Exec {
+                    input: Box::pin(input),
+                    output: stream::empty().boxed(),
+                });
+            }
+            Some("unpack") => {
+                let answer = stream::once(taken_in(requests));
+                return Ok(Exec {
+                    input: Box::pin(input),
+                    output: answer.take_until(ends.cancelled_owned()).boxed(),
+                });
+            }
+            _ => {}
+        }
         Ok(Exec {
             input: Box::pin(input),
             output: stream::unfold(FakeAgent::new(requests), FakeAgent::step)
                 .take_until(ends.cancelled_owned())
                 .boxed(),
         })
+    }
+}
+
+/// Takes in files to their end, and says that they are in place.
+async fn taken_in(mut told: DuplexStream) -> Result<ExecOutput, Error> {
+    let mut decoder = Decoder::<Piece>::new();
+    let mut buffer = [0; 4096];
+    loop {
+        while let Some(frame) = decoder.next_frame().unwrap() {
+            if frame.header == Piece::End {
+                let answer = encode(&Piece::End, &[]).unwrap();
+                return Ok(ExecOutput::Out(answer.into()));
+            }
+        }
+        match told.read(&mut buffer).await {
+            Ok(count @ 1..) => decoder.push(&buffer[..count]),
+            Ok(0) | Err(_) => return Err(refused("run a command", "its input ended")),
+        }
     }
 }
 
