@@ -4,7 +4,7 @@
 use cove_core::engine::{EngineView, ImageView};
 use cove_core::error::Error;
 use cove_core::event::Phase;
-use cove_core::files::{DirContent, FileContent};
+use cove_core::files::{DirContent, Encoding, FileContent};
 use cove_core::session::{ChosenArchive, Session, SessionId, SessionState, SessionStatus, Usage};
 use cove_core::sessions::Sessions;
 use cove_core::settings::Settings;
@@ -446,9 +446,10 @@ async fn write_terminal(request: Request<'_>, sessions: State<'_, Sessions>) -> 
     let terminal = sessions
         .terminal(session_id, &arguments.get::<String>("terminal_id")?)
         .await?;
-    terminal
-        .write(arguments.get::<String>("data")?.as_bytes())
-        .await?;
+    let encoding = arguments.get::<Option<Encoding>>("encoding")?;
+    let data = arguments.get::<String>("data")?;
+    let bytes = encoding.unwrap_or(Encoding::Utf8).bytes_of("data", data)?;
+    terminal.write(&bytes).await?;
     ok(Done { session_id })
 }
 

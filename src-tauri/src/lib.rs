@@ -5,6 +5,7 @@ mod archives;
 mod commands;
 mod display;
 mod embedded;
+mod guard;
 mod ipc;
 mod leaving;
 mod logging;
@@ -30,6 +31,7 @@ pub fn run() -> ExitCode {
     }
     // First, so that a second start does nothing before it hands over.
     let app = one_at_a_time(tauri::Builder::default())
+        .plugin(guard::plugin())
         .plugin(tauri_plugin_dialog::init())
         .plugin(tauri_plugin_opener::init())
         .plugin(tauri_plugin_store::Builder::default().build())

@@ -79,6 +79,25 @@ pub enum Encoding {
     Decoded,
 }
 
+impl Encoding {
+    /// Returns the bytes that `content`, the argument of this name, is written for.
+    ///
+    /// # Errors
+    /// [`Error::Validation`] when it is not what it says, or for reading alone.
+    pub fn bytes_of(self, name: &str, content: String) -> Result<Vec<u8>, Error> {
+        match self {
+            Self::Utf8 => Ok(content.into_bytes()),
+            Self::Base64 => BASE64
+                .decode(content)
+                .map_err(|_| Error::field(name, "must be base64, as `encoding` says")),
+            Self::Decoded => Err(Error::field(
+                "encoding",
+                "must be `utf-8` or `base64`: a text in another encoding is for reading alone",
+            )),
+        }
+    }
+}
+
 /// A directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(ts_rs::TS), ts(export))]
@@ -199,17 +218,7 @@ pub async fn write_file(
     encoding: Encoding,
     revision: Option<String>,
 ) -> Result<String, Error> {
-    let body = match encoding {
-        Encoding::Utf8 => content.into_bytes(),
-        Encoding::Base64 => BASE64
-            .decode(content)
-            .map_err(|_| Error::field("content", "must be base64, as `encoding` says"))?,
-        Encoding::Decoded => {
-            let problem =
-                "must be `utf-8` or `base64`: a text in another encoding is for reading alone";
-            return Err(Error::field("encoding", problem));
-        }
-    };
+    let body = encoding.bytes_of("content", content)?;
     if body.len() > MAX_BODY {
         return Err(Error::field("content", "must be at most 16 MiB"));
     }

@@ -3,7 +3,9 @@
 
 use std::collections::HashMap;
 
-use crate::session::{CreateSession, SessionId};
+use crate::session::{
+    CreateSession, DESCRIPTION_MAX, PROJECT_NAME_MAX, SessionId, WORKSPACE_ID_MAX,
+};
 use crate::template::TemplateId;
 
 /// The session's id. Whatever does not bear this label is never touched. Containers inherit the labels of
@@ -18,6 +20,9 @@ const VERSION: &str = "dev.cove.version";
 const CREATED: &str = "dev.cove.created";
 /// On containers only: the user that the image runs as, as the image spells it.
 const USER: &str = "dev.cove.user";
+
+/// The most characters of the other texts: the longest reference of an image has less.
+const LONGEST: usize = 1_000;
 
 /// Labels of a container or volume.
 pub type Labels = HashMap<String, String>;
@@ -49,21 +54,26 @@ pub fn of(id: SessionId, request: &CreateSession, created: &str) -> Labels {
 }
 
 /// Reads a session back: its id, what was asked for, and when it was created. Returns `None` for
-/// labels that no version of Cove has written.
+/// labels that no version of Cove has written. A text that is longer than any that Cove writes is cut:
+/// whoever runs a container can label it.
 #[must_use]
 pub fn read(labels: &Labels) -> Option<(SessionId, CreateSession, String)> {
-    let text = |name: &str| labels.get(name).filter(|value| !value.is_empty()).cloned();
+    let text = |name: &str, longest: usize| -> Option<String> {
+        let value = labels.get(name).filter(|value| !value.is_empty())?;
+        Some(value.chars().take(longest).collect())
+    };
+    let template = text(TEMPLATE, LONGEST);
     let request = CreateSession {
-        workspace_id: text(WORKSPACE)?,
-        project_name: text(PROJECT),
-        description: text(DESCRIPTION),
-        template: text(TEMPLATE).as_deref().map(TemplateId::from_label),
-        image: text(IMAGE)?.parse().ok()?,
+        workspace_id: text(WORKSPACE, WORKSPACE_ID_MAX)?,
+        project_name: text(PROJECT, PROJECT_NAME_MAX),
+        description: text(DESCRIPTION, DESCRIPTION_MAX),
+        template: template.as_deref().map(TemplateId::from_label),
+        image: text(IMAGE, LONGEST)?.parse().ok()?,
     };
     Some((
-        text(SESSION)?.parse().ok()?,
+        session(labels)?,
         request,
-        text(CREATED).unwrap_or_default(),
+        text(CREATED, LONGEST).unwrap_or_default(),
     ))
 }
 
@@ -117,5 +127,27 @@ mod tests {
             );
         }
         assert_eq!(read(&Labels::new()), None);
+    }
+
+    #[test]
+    fn labels_of_any_length_are_cut_to_what_could_have_been_asked_for() {
+        let request = json!({ "workspace_id": "shop", "project_name": "api", "image": "x:1" });
+        let request = CreateSession::from_json(&request).unwrap();
+        let mut labels = of(SessionId::random(), &request, "2026-01-02T03:04:05Z");
+        for name in [WORKSPACE, PROJECT, DESCRIPTION, CREATED] {
+            labels.insert(name.to_owned(), "é".repeat(1_000_000));
+        }
+        let (_, read, created) = read(&labels).unwrap();
+        let length = |text: &str| text.chars().count();
+        assert_eq!(length(&read.workspace_id), WORKSPACE_ID_MAX);
+        assert_eq!(
+            read.project_name.as_deref().map(length),
+            Some(PROJECT_NAME_MAX)
+        );
+        assert_eq!(
+            read.description.as_deref().map(length),
+            Some(DESCRIPTION_MAX)
+        );
+        assert_eq!(length(&created), LONGEST);
     }
 }

@@ -16,9 +16,9 @@ use crate::progress::{Phase, Progress, Undone};
 use crate::template::{self, TemplateId};
 use crate::timing::TimingReport;
 
-const WORKSPACE_ID_MAX: usize = 128;
-const PROJECT_NAME_MAX: usize = 80;
-const DESCRIPTION_MAX: usize = 2_000;
+pub(crate) const WORKSPACE_ID_MAX: usize = 128;
+pub(crate) const PROJECT_NAME_MAX: usize = 80;
+pub(crate) const DESCRIPTION_MAX: usize = 2_000;
 
 /// Names a session, its container and its volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -34,4 +34,5 @@ mod pull;
 mod reload;
 #[cfg(target_os = "linux")]
 mod starting;
+mod strangers;
 mod terminal;

@@ -41,11 +41,14 @@ const TYPE_AHEAD_MS = 700;
 export class FileTree {
   /** The entry that the keyboard stands on. */
   cursor = $state<string | null>(null);
+  /** When the workspace was read last; what is shown is as of then. */
+  readAt = $state.raw<Date | null>(null);
 
   readonly root = new Branch();
   /** The directories that are known, by path. A map, because a path is a stranger's word: `__proto__` is one too. */
   readonly #branches = new SvelteMap<string, Branch>();
   readonly #read: ReadDirectory;
+  readonly #freshening = { underWay: false, again: false };
   #typed = "";
   #typedAt = 0;
 
@@ -60,8 +63,6 @@ export class FileTree {
     return rows;
   });
   readonly #entries = $derived.by(() => this.rows.filter((row) => row.kind === "entry"));
-  readonly refreshing = $derived.by(() => this.root.loading);
-
   load(): Promise<void> {
     return this.#load(WORKSPACE, this.root);
   }
@@ -73,6 +74,18 @@ export class FileTree {
       this.#load(WORKSPACE, this.root),
       ...open.map((row) => (row.branch ? this.#load(row.entry.path, row.branch) : undefined)),
     ]);
+  }
+
+  /** Refreshes, one at a time: whatever is asked meanwhile is one more. */
+  async freshen(): Promise<void> {
+    this.#freshening.again = true;
+    if (this.#freshening.underWay) return;
+    this.#freshening.underWay = true;
+    while (this.#freshening.again) {
+      this.#freshening.again = false;
+      await this.refresh();
+    }
+    this.#freshening.underWay = false;
   }
 
   async toggle(path: string): Promise<void> {
@@ -163,6 +176,7 @@ export class FileTree {
       branch.entries = entries;
       branch.truncated = truncated;
       branch.failure = null;
+      if (branch === this.root) this.readAt = new Date();
     } catch (thrown) {
       branch.failure = reportOf(thrown).message;
     } finally {

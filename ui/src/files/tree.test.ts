@@ -77,6 +77,16 @@ describe("lazy reading", () => {
   });
 });
 
+it("of all refreshes that are asked for at once there are two, and it is known when", async () => {
+  const { tree, read } = await loaded();
+  const before = tree.readAt;
+  expect(before).not.toBeNull();
+  read.mockClear();
+  await Promise.all([tree.freshen(), tree.freshen(), tree.freshen(), tree.freshen()]);
+  expect(read.mock.calls).toEqual([["/workspace"], ["/workspace"]]);
+  expect(tree.readAt).not.toBe(before);
+});
+
 it("whatever a path is called, nothing but the tree knows it", async () => {
   const named = ["__proto__", "constructor", "toString"].map((path) => entry(path, "dir", { path }));
   const tree = new FileTree((path) => Promise.resolve({ entries: path === "/workspace" ? named : [], truncated: false }));

@@ -1,6 +1,6 @@
 import { describe, expect, it, vi } from "vitest";
 
-import { ACK_EVERY_BYTES, Keystrokes, Newest, Rendered } from "./attachment";
+import { ACK_EVERY_BYTES, Keystrokes, Newest, Rendered, WAITING } from "./attachment";
 
 /** A send whose answers come when the test says so. */
 function slow<T>() {
@@ -44,6 +44,64 @@ describe("keystrokes", () => {
     keys.push("c");
     expect(sent).toEqual(["a", "c"]);
   });
+});
+
+describe("what the terminal answers by itself", () => {
+  it("goes as bytes, in order with what is typed", async () => {
+    const sent: Array<[string, string]> = [];
+    const keys = new Keystrokes(
+      async (data, encoding) => {
+        await Promise.resolve();
+        sent.push([data, encoding]);
+      },
+      () => expect.fail("nothing is lost here"),
+    );
+    keys.push("a");
+    keys.pushBytes("\x1b[M\xe9\x80 ");
+    keys.push("b");
+    keys.push("c");
+    await new Promise((done) => setTimeout(done));
+    expect(sent).toEqual([
+      ["a", "utf-8"],
+      [btoa("\x1b[M\xe9\x80 "), "base64"],
+      ["bc", "utf-8"],
+    ]);
+  });
+
+  it("does not pile up without a limit where nobody reads it", async () => {
+    const reading = { begin: () => {} };
+    const read = new Promise<void>((resolve) => (reading.begin = resolve));
+    const lengths: number[] = [];
+    const keys = new Keystrokes(
+      async (data) => {
+        lengths.push(data.length);
+        await read;
+      },
+      () => expect.fail("nothing is lost here"),
+    );
+    for (let n = 0; n < 200; n += 1) keys.push("x".repeat(100_000));
+    reading.begin();
+    await new Promise((done) => setTimeout(done));
+    expect(lengths.reduce((sum, length) => sum + length)).toBeLessThanOrEqual(WAITING + 100_000);
+    expect(Math.max(...lengths)).toBeLessThanOrEqual(100_000);
+  });
+});
+
+it("a long paste goes in pieces, and no character is cut", async () => {
+  const sent: string[] = [];
+  const keys = new Keystrokes(
+    async (data) => {
+      await Promise.resolve();
+      sent.push(data);
+    },
+    () => expect.fail("nothing is lost here"),
+  );
+  const text = `a${"🚀".repeat(100_000)}`;
+  keys.push(text);
+  await new Promise((done) => setTimeout(done, 10));
+  expect(sent.join("")).toBe(text);
+  expect(sent.length).toBeGreaterThan(2);
+  for (const piece of sent) expect(new TextDecoder().decode(new TextEncoder().encode(piece))).toBe(piece);
 });
 
 describe("acknowledging", () => {

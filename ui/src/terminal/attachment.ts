@@ -4,37 +4,74 @@
 /** Unacknowledged output is reported at the latest after so many rendered bytes. */
 export const ACK_EVERY_BYTES = 96 * 1024;
 
+/** The most characters of one write. */
+const WRITE = 64 * 1024;
+/** The most characters that may wait to be written: programs can make the terminal answer without reading it. */
+export const WAITING = 8 * 1024 * 1024;
+
+/** What was typed as text, or what the terminal answers as bytes (in base64). */
+type Typed = { data: string; encoding: "utf-8" | "base64" };
+
 /** Sends what is typed, one write at a time; what is typed meanwhile goes together in the next. */
 export class Keystrokes {
-  readonly #send: (data: string) => Promise<void>;
+  readonly #send: (data: string, encoding: Typed["encoding"]) => Promise<void>;
   readonly #lost: (thrown: unknown) => void;
-  readonly #queue = { text: "", sending: false };
+  readonly #queue: { waiting: Typed[]; length: number; sending: boolean } = { waiting: [], length: 0, sending: false };
 
-  constructor(send: (data: string) => Promise<void>, lost: (thrown: unknown) => void) {
+  constructor(send: (data: string, encoding: Typed["encoding"]) => Promise<void>, lost: (thrown: unknown) => void) {
     this.#send = send;
     this.#lost = lost;
   }
 
-  push(data: string): void {
-    this.#queue.text += data;
+  push(text: string): void {
+    this.#add({ data: text, encoding: "utf-8" });
+  }
+
+  /** Sends bytes; each character of `binary` is one. */
+  pushBytes(binary: string): void {
+    this.#add({ data: btoa(binary), encoding: "base64" });
+  }
+
+  #add(typed: Typed): void {
+    if (this.#queue.length + typed.data.length > WAITING) return;
+    this.#queue.length += typed.data.length;
+    const last = this.#queue.waiting.at(-1);
+    if (last?.encoding === "utf-8" && typed.encoding === "utf-8") last.data += typed.data;
+    else this.#queue.waiting.push(typed);
     if (!this.#queue.sending) void this.#drain();
   }
 
   async #drain(): Promise<void> {
     this.#queue.sending = true;
     try {
-      while (this.#queue.text !== "") {
-        const text = this.#queue.text;
-        this.#queue.text = "";
-        await this.#send(text);
+      for (let next = this.#take(); next !== null; next = this.#take()) {
+        await this.#send(next.data, next.encoding);
       }
     } catch (thrown) {
-      this.#queue.text = "";
+      this.#queue.waiting = [];
+      this.#queue.length = 0;
       this.#lost(thrown);
     } finally {
       this.#queue.sending = false;
     }
   }
+
+  #take(): Typed | null {
+    const first = this.#queue.waiting[0];
+    if (first === undefined) return null;
+    const { encoding } = first;
+    const data = encoding === "utf-8" ? beginning(first.data, WRITE) : first.data;
+    first.data = first.data.slice(data.length);
+    if (first.data === "") this.#queue.waiting.shift();
+    this.#queue.length -= data.length;
+    return { data, encoding };
+  }
+}
+
+/** Returns at most so many characters of a text, and both halves of a pair or none. */
+function beginning(text: string, length: number): string {
+  const isHalf = text.length > length && /[\ud800-\udbff]/.test(text.charAt(length - 1));
+  return text.slice(0, isHalf ? length - 1 : length);
 }
 
 /** Counts what has been rendered and says so: every so many bytes, and when nothing is waiting. */

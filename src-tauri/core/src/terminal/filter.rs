@@ -459,6 +459,9 @@ enum Decoded {
 
 /// Returns the first character of `bytes`, which are not empty.
 fn decode(bytes: &[u8]) -> Decoded {
+    if let Some(byte) = bytes.first().filter(|byte| byte.is_ascii()) {
+        return Decoded::Character(char::from(*byte), 1);
+    }
     let head = bytes.get(..4).unwrap_or(bytes);
     let valid = match std::str::from_utf8(head) {
         Ok(text) => text,
@@ -553,28 +556,26 @@ fn hold_to_screen(sequence: &mut Vec<u8>) -> u32 {
         b'}' | b'~' => is_quoted,
         _ => false,
     };
-    let mut numbers = vec![0_u32];
+    let (mut first, mut largest, mut number) = (None, 0, 0_u32);
     for byte in body {
         match byte {
             b'0'..=b'9' => {
-                if let Some(number) = numbers.last_mut() {
-                    *number = number
-                        .saturating_mul(10)
-                        .saturating_add(u32::from(byte - b'0'));
-                }
+                number = number
+                    .saturating_mul(10)
+                    .saturating_add(u32::from(byte - b'0'));
+                largest = largest.max(number);
             }
-            b';' | b':' => numbers.push(0),
+            b';' | b':' => {
+                first.get_or_insert(number);
+                number = 0;
+            }
             _ => {}
         }
     }
-    if counts && numbers.iter().any(|number| *number > LARGEST_COUNT) {
+    let count = first.unwrap_or(number).clamp(1, LARGEST_COUNT);
+    if counts && largest > LARGEST_COUNT {
         *sequence = rewritten(sequence);
     }
-    let count = numbers
-        .first()
-        .copied()
-        .unwrap_or_default()
-        .clamp(1, LARGEST_COUNT);
     let length = u32::try_from(sequence.len()).unwrap_or(u32::MAX);
     length
         + match end {

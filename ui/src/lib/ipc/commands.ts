@@ -205,8 +205,14 @@ export async function openTerminal(
   return (await callWithId<{ terminal_id: string }>("open_terminal", id, args)).terminal_id;
 }
 
-export async function writeTerminal(id: MaybeId, terminal_id: string, data: string): Promise<void> {
-  await callWithId("write_terminal", id, { terminal_id, data });
+/** Writes text, or with `base64` bytes that are none. */
+export async function writeTerminal(
+  id: MaybeId,
+  terminal_id: string,
+  data: string,
+  encoding: "utf-8" | "base64" = "utf-8",
+): Promise<void> {
+  await callWithId("write_terminal", id, { terminal_id, data, ...(encoding === "utf-8" ? {} : { encoding }) });
 }
 
 export async function resizeTerminal(
