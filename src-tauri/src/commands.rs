@@ -7,7 +7,7 @@ use cove_core::event::Phase;
 use cove_core::files::{DirContent, Encoding, FileContent};
 use cove_core::session::{ChosenArchive, Session, SessionId, SessionState, SessionStatus, Usage};
 use cove_core::sessions::Sessions;
-use cove_core::settings::Settings;
+use cove_core::settings::{EngineBounds, Settings};
 use cove_core::template::{self, TemplateCard};
 use cove_core::terminal::{Output, Sink, Size};
 use serde::Serialize;
@@ -349,10 +349,17 @@ struct SettingsAnswer {
     settings: Settings,
 }
 
+#[derive(Serialize)]
+struct SettingsAndBounds {
+    settings: Settings,
+    engine: Option<EngineBounds>,
+}
+
 #[tauri::command]
-async fn read_settings(sessions: State<'_, Sessions>) -> Answer<SettingsAnswer> {
-    ok(SettingsAnswer {
+async fn read_settings(sessions: State<'_, Sessions>) -> Answer<SettingsAndBounds> {
+    ok(SettingsAndBounds {
         settings: sessions.settings(),
+        engine: sessions.engine_bounds().await,
     })
 }
 
@@ -362,7 +369,8 @@ async fn write_settings(
     app: AppHandle,
     sessions: State<'_, Sessions>,
 ) -> Answer<SettingsAnswer> {
-    let settings = sessions.set_settings(Arguments::of(request.body()).get("settings")?)?;
+    let settings = Arguments::of(request.body()).get("settings")?;
+    let settings = sessions.change_settings(settings).await?;
     let saved = tauri::async_runtime::spawn_blocking(move || settings::save(&app, settings)).await;
     saved.map_err(|error| Error::Internal(format!("failed to save the settings: {error}")))??;
     ok(SettingsAnswer { settings })

@@ -12,8 +12,10 @@ use bytes::Bytes;
 use cove_agent::AGENT_PATH;
 use flate2::read::GzDecoder;
 
+use crate::engine::ImageFacts;
 use crate::error::Error;
 use parking_lot::Mutex;
+use serde_json::Value;
 
 /// A built-in file for one processor.
 #[derive(Debug, Clone)]
@@ -33,6 +35,15 @@ pub struct Assets {
     pub base_images: Vec<Asset>,
     /// The agent as containers get it, by processor: packed once for all runs.
     packed_agents: Arc<Mutex<HashMap<String, Bytes>>>,
+    /// What the built-in images hold, by processor: read once for all runs.
+    base_contents: Arc<Mutex<HashMap<String, BaseContent>>>,
+}
+
+/// What a built-in image holds, by which it is known whatever an engine calls it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct BaseContent {
+    layers: Vec<String>,
+    user: String,
 }
 
 impl Assets {
@@ -43,6 +54,7 @@ impl Assets {
             agents,
             base_images,
             packed_agents: Arc::default(),
+            base_contents: Arc::default(),
         }
     }
 
@@ -111,6 +123,34 @@ impl Assets {
     /// # Errors
     /// [`Error::Internal`] when this build has none.
     pub async fn base_image(&self, architecture: &str) -> Result<Bytes, Error> {
+        self.unpacked_base_image(architecture).await
+    }
+
+    /// Returns whether an image on an engine is the built-in one: an engine gives a name to whatever it is
+    /// told to.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when this build has none for the processor.
+    pub(crate) async fn is_base_image(
+        &self,
+        architecture: &str,
+        image: &ImageFacts,
+    ) -> Result<bool, Error> {
+        let known = self.base_contents.lock().get(architecture).cloned();
+        let content = if let Some(content) = known {
+            content
+        } else {
+            let archive = self.unpacked_base_image(architecture).await?;
+            let content = content_of(&archive)
+                .ok_or_else(|| damaged(&io::Error::other("it does not say what it holds")))?;
+            let mut contents = self.base_contents.lock();
+            contents.insert(architecture.to_owned(), content.clone());
+            content
+        };
+        Ok(content.layers == image.layers && content.user == image.user)
+    }
+
+    async fn unpacked_base_image(&self, architecture: &str) -> Result<Bytes, Error> {
         let packed = find(&self.base_images, architecture, "built-in image")?;
         let unpack = tokio::task::spawn_blocking(move || {
             let mut archive = Vec::new();
@@ -123,6 +163,29 @@ impl Assets {
             Err(error) => Err(damaged(&error)),
         }
     }
+}
+
+/// Reads what the archive of an image says of it.
+fn content_of(archive: &[u8]) -> Option<BaseContent> {
+    let manifest = json_in(archive, "manifest.json")?;
+    let config = json_in(archive, manifest.pointer("/0/Config")?.as_str()?)?;
+    let layers = config.pointer("/rootfs/diff_ids")?.as_array()?.iter();
+    let layers = layers.map(|layer| layer.as_str().map(str::to_owned));
+    Some(BaseContent {
+        layers: layers.collect::<Option<_>>()?,
+        user: config.pointer("/config/User")?.as_str()?.to_owned(),
+    })
+}
+
+fn json_in(archive: &[u8], name: &str) -> Option<Value> {
+    let mut archive = tar::Archive::new(archive);
+    let mut entries = archive.entries().ok()?;
+    let found = entries.find_map(|entry| {
+        let entry = entry.ok()?;
+        let is_it = entry.path().is_ok_and(|path| path.to_str() == Some(name));
+        is_it.then_some(entry)
+    })?;
+    serde_json::from_reader(found).ok()
 }
 
 fn pack_agent(agent: &[u8]) -> io::Result<Bytes> {

@@ -35,6 +35,9 @@ pub trait Engine: Send + Sync + 'static {
     /// [`Error::EngineUnavailable`], with the reason that is likeliest to help.
     async fn connect(&self) -> Result<EngineFacts, Error>;
 
+    /// Returns what the engine has for its containers.
+    async fn capacity(&self) -> Result<EngineCapacity, Error>;
+
     /// Looks at every place where an engine may be, and says what is there.
     async fn survey(&self) -> Vec<EngineView>;
 
@@ -162,15 +165,45 @@ pub struct EngineFacts {
     pub pull_dialect: PullDialect,
 }
 
+impl EngineFacts {
+    /// Returns whether programs for a processor run on the engine's: its own, and the one of 32 bits that
+    /// came before it.
+    #[must_use]
+    pub fn runs(&self, architecture: &str) -> bool {
+        let has_before = matches!(
+            (self.architecture.as_str(), architecture),
+            ("x86_64", "i686") | ("aarch64", "arm")
+        );
+        has_before || self.architecture == architecture
+    }
+}
+
+/// What an engine has for its containers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EngineCapacity {
+    /// Processors; `None` when not known.
+    pub processors: Option<u64>,
+    /// Bytes of memory; `None` when not known.
+    pub memory_bytes: Option<u64>,
+    /// Whether it can limit the memory of a container.
+    pub limits_memory: bool,
+    /// Whether it can limit what a container swaps.
+    pub limits_swap: bool,
+}
+
 /// An image on the engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageFacts {
+    /// Its id, which names this content and no other.
+    pub id: String,
     /// The processor that it is for, as the kernel calls it; empty when the image does not say.
     pub architecture: String,
     /// The user that it runs as, as the image spells it; empty means root.
     pub user: String,
     /// The paths that it declares as volumes, sorted.
     pub volumes: Vec<String>,
+    /// The digests of its layers' content, the lowest first.
+    pub layers: Vec<String>,
 }
 
 /// A container on the engine.
@@ -235,7 +268,7 @@ pub struct ContainerSpec {
     pub name: String,
     /// Its host name inside.
     pub hostname: String,
-    /// The image reference.
+    /// The image's id.
     pub image: String,
     /// Process 1 and its arguments.
     pub command: Vec<String>,
@@ -249,6 +282,8 @@ pub struct ContainerSpec {
     pub cpu_limit: Option<f64>,
     /// Bytes of memory; `None` for all.
     pub memory_limit: Option<u64>,
+    /// Bytes of memory and swap together; `None` for what the engine makes of it.
+    pub memory_and_swap_limit: Option<u64>,
     /// Processes.
     pub pids_limit: u64,
 }

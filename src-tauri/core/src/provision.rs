@@ -5,6 +5,7 @@
 //! around it, [`Run::drive`] and what it supervises. Who may run when, and what a session is in between, is `sessions.rs`.
 
 mod copying;
+mod limits;
 mod monitor;
 mod shared_pull;
 mod unwind;
@@ -22,6 +23,7 @@ use tokio_util::task::TaskTracker;
 
 pub(crate) use self::copying::container_of;
 use self::copying::unfilled_mark;
+pub(crate) use self::limits::{Limits, bounds, check};
 pub(crate) use self::monitor::Monitor;
 pub(crate) use self::shared_pull::Pulls;
 use self::unwind::Unwind;
@@ -125,13 +127,21 @@ struct Found {
     user: Option<String>,
 }
 
+/// What a container is made from.
+struct Base {
+    /// The image's id.
+    image: String,
+    /// The user that the image runs as.
+    user: String,
+}
+
 /// Returns the name of a container that is kept aside while its successor is made.
 pub(crate) fn name_aside(id: SessionId) -> String {
     format!("{}-replaced", id.resource_name())
 }
 
-/// Removes the container that a successor has replaced. One that stays is found again when the sessions
-/// are next looked at.
+/// Removes the container that a successor has replaced. One that stays goes when the session is next
+/// ready; until then another app may be in the middle of the rebuild.
 pub(crate) async fn drop_replaced(engine: &dyn Engine, id: SessionId) {
     let aside = name_aside(id);
     let remove = async {
@@ -224,13 +234,14 @@ impl Run {
             Phase::PullingImage,
             format!("Looking for {}", self.image_name()),
         );
-        let user = self.ensure_image(&found).await?;
+        let base = self.ensure_image(&found).await?;
+        let user = base.user.clone();
 
         self.enter(Phase::CreatingVolume, "Creating the volume for /workspace");
         self.ensure_volume(&found, unwind).await?;
 
         self.enter(Phase::CreatingContainer, "Creating the container");
-        let container = self.ensure_container(&found, &user, unwind).await?;
+        let container = self.ensure_container(&found, &base, unwind).await?;
 
         self.enter(Phase::StartingContainer, "Starting the container");
         let connection = self.ensure_ready(&found, &container, &user, unwind).await?;
@@ -277,6 +288,13 @@ impl Run {
         {
             return Err(Error::NameConflict(name));
         }
+        let image = match image {
+            Some(image) if self.request.image.is_built_in() => {
+                let is_it = self.assets.is_base_image(&engine.architecture, &image);
+                is_it.await?.then_some(image)
+            }
+            image => image,
+        };
         // Somebody may have given the container another name: the label says whose it is.
         let aside = name_aside(self.id);
         let container = named.or_else(|| {
@@ -313,13 +331,16 @@ impl Run {
         })
     }
 
-    /// Makes sure that the image is on the engine, and returns the user that it runs as. A container
+    /// Makes sure that the image is on the engine, and returns what a container is made from. A container
     /// that is there already needs no image any more.
-    async fn ensure_image(&self, found: &Found) -> Result<String, Error> {
-        if let Some(user) = &found.user {
-            return Ok(user.clone());
-        }
+    async fn ensure_image(&self, found: &Found) -> Result<Base, Error> {
         let wanted = &self.request.image;
+        if let Some(user) = &found.user {
+            return Ok(Base {
+                image: wanted.to_string(),
+                user: user.clone(),
+            });
+        }
         let image = if let Some(image) = &found.image {
             image.clone()
         } else {
@@ -340,7 +361,7 @@ impl Run {
             })?
         };
         let (has, needs) = (&image.architecture, &found.engine.architecture);
-        if !has.is_empty() && has != needs {
+        if !has.is_empty() && !found.engine.runs(has) {
             return Err(Error::ImageUnavailable {
                 image: wanted.to_string(),
                 reason: ImageReason::Platform,
@@ -348,7 +369,11 @@ impl Run {
                 command: found.engine.command,
             });
         }
-        Ok(image.user)
+        // What was looked at is what is used, whatever its name stands for by then.
+        Ok(Base {
+            image: image.id,
+            user: image.user,
+        })
     }
 
     /// Pulls the image, or joins a run that does. The pull goes on for as long as any run waits for
@@ -386,7 +411,7 @@ impl Run {
     async fn ensure_container(
         &self,
         found: &Found,
-        user: &str,
+        base: &Base,
         unwind: &Unwind,
     ) -> Result<String, Error> {
         let existing = match &found.container {
@@ -412,9 +437,16 @@ impl Run {
         let container = if let Some(id) = existing {
             id
         } else {
+            let limits = Limits::new(&self.settings, &self.engine.capacity().await?);
+            if !limits.lowered.is_empty() {
+                let lowered = limits.lowered.join(" and ");
+                self.monitor
+                    .say(format!("Creating the container with {lowered}"));
+                self.tell_progress();
+            }
             let (engine, spec) = (
                 Arc::clone(&self.engine),
-                self.container_spec(user, &found.engine.environment),
+                self.container_spec(base, &limits, &found.engine.environment),
             );
             let undo = Undo::RemoveContainer {
                 name: spec.name.clone(),
@@ -532,13 +564,18 @@ impl Run {
         }
     }
 
-    fn container_spec(&self, user: &str, environment: &[String]) -> ContainerSpec {
+    fn container_spec(
+        &self,
+        base: &Base,
+        limits: &Limits,
+        environment: &[String],
+    ) -> ContainerSpec {
         let name = self.id.resource_name();
         let project = self.request.project_name.clone();
         ContainerSpec {
             hostname: hostname(project.as_deref(), self.id),
-            image: self.request.image.to_string(),
-            command: [AGENT_PATH, "init", "--owner", user]
+            image: base.image.clone(),
+            command: [AGENT_PATH, "init", "--owner", &base.user]
                 .map(str::to_owned)
                 .to_vec(),
             environment: project
@@ -546,10 +583,11 @@ impl Run {
                 .into_iter()
                 .chain(environment.iter().cloned())
                 .collect(),
-            labels: labels::of_container(self.id, &self.request, &self.created, user),
+            labels: labels::of_container(self.id, &self.request, &self.created, &base.user),
             volume: (name.clone(), WORKSPACE.to_owned()),
-            cpu_limit: self.settings.cpu_limit,
-            memory_limit: self.settings.memory_limit_mb.map(|mb| mb * 1024 * 1024),
+            cpu_limit: limits.processors,
+            memory_limit: limits.memory_bytes,
+            memory_and_swap_limit: limits.memory_and_swap_bytes,
             pids_limit: self.settings.pids_limit,
             name,
         }

@@ -29,10 +29,12 @@ use crate::error::Error;
 use crate::estimate::History;
 use crate::event::Reporter;
 use crate::journal::{Journal, Record};
-use crate::provision::Pulls;
+use crate::provision::{Pulls, bounds, check};
 use crate::session::SessionId;
-use crate::settings::Settings;
+use crate::settings::{EngineBounds, Settings};
 
+/// How long an engine may take to say what it has before nobody waits for that.
+const BOUNDS_LIMIT: Duration = Duration::from_secs(2);
 /// How long a shutdown waits for what is under way.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
 
@@ -192,7 +194,27 @@ impl Sessions {
         *self.shared.settings.borrow()
     }
 
-    /// Changes the settings; what is under way goes on with those it began with.
+    /// Returns what the engine has, which bounds what can be set; `None` when it does not answer at once.
+    pub async fn engine_bounds(&self) -> Option<EngineBounds> {
+        let asked = self.shared.engine.capacity();
+        let answer = tokio::time::timeout(BOUNDS_LIMIT, asked).await;
+        Some(bounds(&answer.ok()?.ok()?))
+    }
+
+    /// Changes the settings to what the engine can hold; one that does not answer at once is not waited for.
+    ///
+    /// # Errors
+    /// [`Error::Validation`].
+    pub async fn change_settings(&self, settings: Settings) -> Result<Settings, Error> {
+        let settings = settings.check()?;
+        if let Some(bounds) = self.engine_bounds().await {
+            check(&settings, &bounds)?;
+        }
+        self.set_settings(settings)
+    }
+
+    /// Changes the settings; what is under way goes on with those it began with. Limits that the engine
+    /// cannot hold are lowered when a container is made.
     ///
     /// # Errors
     /// [`Error::Validation`].

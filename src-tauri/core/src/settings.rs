@@ -16,12 +16,24 @@ pub struct Settings {
     pub time_limit_s: u64,
     /// Processors a new container may use, 0.1 to 256; `null` for all.
     pub cpu_limit: Option<f64>,
-    /// Mebibytes of memory a new container may use, 16 to 1,048,576; `null` for all.
+    /// Mebibytes of memory a new container may use, 16 to 1,048,576; `null` for three quarters of the engine's.
     pub memory_limit_mb: Option<u64>,
     /// Processes a new container may hold, 16 to 1,000,000.
     pub pids_limit: u64,
     /// Minutes after which a session that nobody uses is stopped, 5 to 10,080; `null` for never.
     pub idle_stop_minutes: Option<u64>,
+}
+
+/// What an engine has, which bounds what can be set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS), ts(export))]
+pub struct EngineBounds {
+    /// Its processors; `null` when not known.
+    pub processors: Option<u64>,
+    /// Its memory in mebibytes; `null` when not known.
+    pub memory_mb: Option<u64>,
+    /// Mebibytes that a new container may use when no limit is set; `null` for all.
+    pub default_memory_mb: Option<u64>,
 }
 
 impl Default for Settings {

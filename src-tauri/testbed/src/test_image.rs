@@ -75,7 +75,16 @@ impl TestImage {
     /// # Errors
     /// When this machine has no static busybox (Debian: `busybox-static`).
     pub fn build(self) -> Result<Image> {
+        self.build_for("")
+    }
+
+    /// Builds the image and says that it is for an architecture, `386`, whatever it holds; empty for this machine's own.
+    ///
+    /// # Errors
+    /// As [`Self::build`].
+    pub fn build_for(self, architecture: &str) -> Result<Image> {
         let mut config = ImageConfig {
+            architecture: architecture.to_owned(),
             env: vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into()],
             cmd: words(&["sleep", "1000000"]),
             history: format!("cove test image {}", self.repository()),

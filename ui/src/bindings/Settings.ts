@@ -13,7 +13,7 @@ time_limit_s: number,
  */
 cpu_limit: number | null, 
 /**
- * Mebibytes of memory a new container may use, 16 to 1,048,576; `null` for all.
+ * Mebibytes of memory a new container may use, 16 to 1,048,576; `null` for three quarters of the engine's.
  */
 memory_limit_mb: number | null, 
 /**

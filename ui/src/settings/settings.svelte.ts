@@ -1,5 +1,6 @@
 // What the user can set: limits that the Rust side keeps, and preferences of this window.
 
+import type { EngineBounds } from "../bindings/EngineBounds";
 import type { ErrorReport } from "../bindings/ErrorReport";
 import type { Settings as Limits } from "../bindings/Settings";
 import { count } from "../lib/format";
@@ -40,6 +41,19 @@ export function idleChoices(minutes: string): Array<{ value: string; label: stri
   return [...IDLE_CHOICES, { value: minutes, label: `After ${count(Number(minutes), "minute")}` }];
 }
 
+/** What an empty limit stands for, in the engine's figures where they are known. */
+export function whatEmptyMeans(engine: EngineBounds | null): { cpu_limit: string; memory_limit_mb: string } {
+  const processors = engine?.processors ?? null;
+  const memory = engine?.default_memory_mb ?? null;
+  return {
+    cpu_limit: processors === null ? "Empty means all." : `Empty means all ${processors}.`,
+    memory_limit_mb:
+      memory === null
+        ? "Empty means three quarters of the engine’s."
+        : `Empty means three quarters of the engine’s: ${memory}.`,
+  };
+}
+
 export class SettingsForm {
   open = $state(false);
   loading = $state(false);
@@ -51,6 +65,8 @@ export class SettingsForm {
     pids_limit: "",
     idle_stop_minutes: "",
   });
+  /** What the engine has; `null` while it is not known. */
+  engine = $state.raw<EngineBounds | null>(null);
   simpleRenderer = $state(false);
   screenReader = $state(false);
   problems = $state.raw<Record<string, string>>({});
@@ -76,7 +92,9 @@ export class SettingsForm {
     this.simpleRenderer = this.preferences.simpleRenderer;
     this.screenReader = this.preferences.screenReader;
     try {
-      this.#fill(await this.#commands.readSettings());
+      const { settings, engine } = await this.#commands.readSettings();
+      this.engine = engine;
+      this.#fill(settings);
     } catch (thrown) {
       this.failure = reportOf(thrown);
     } finally {

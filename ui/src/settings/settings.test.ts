@@ -2,14 +2,16 @@ import { beforeEach, expect, it, vi } from "vitest";
 
 import type { Settings } from "../bindings/Settings";
 import { CommandError } from "../lib/ipc/error";
-import { idleChoices, NO_NUMBER, SettingsForm, TerminalPreferences } from "./settings.svelte";
+import { idleChoices, NO_NUMBER, SettingsForm, TerminalPreferences, whatEmptyMeans } from "./settings.svelte";
 
 const SETTINGS: Settings = { time_limit_s: 300, cpu_limit: null, memory_limit_mb: 2048, pids_limit: 4096, idle_stop_minutes: null };
+
+const ENGINE = { processors: 2, memory_mb: 4096, default_memory_mb: 3072 };
 
 beforeEach(() => localStorage.clear());
 
 async function shown(writeSettings = vi.fn((settings: Settings) => Promise.resolve(settings))) {
-  const form = new SettingsForm({ readSettings: () => Promise.resolve(SETTINGS), writeSettings }, new TerminalPreferences());
+  const form = new SettingsForm({ readSettings: () => Promise.resolve({ settings: SETTINGS, engine: ENGINE }), writeSettings }, new TerminalPreferences());
   await form.show();
   return { form, writeSettings };
 }
@@ -25,6 +27,18 @@ it("reads what is set and writes what was typed; empty means no limit", async ()
   expect(writeSettings.mock.calls).toEqual([[{ ...SETTINGS, cpu_limit: 1.5, memory_limit_mb: null, idle_stop_minutes: 240 }]]);
   expect([form.open, localStorage.getItem("cove.terminal.renderer")]).toEqual([false, "dom"]);
   expect(new TerminalPreferences().simpleRenderer).toBe(true);
+});
+
+it("says in the engine's figures what an empty limit means", async () => {
+  const { form } = await shown();
+  expect(whatEmptyMeans(form.engine)).toEqual({
+    cpu_limit: "Empty means all 2.",
+    memory_limit_mb: "Empty means three quarters of the engine’s: 3072.",
+  });
+  expect(whatEmptyMeans(null)).toEqual({
+    cpu_limit: "Empty means all.",
+    memory_limit_mb: "Empty means three quarters of the engine’s.",
+  });
 });
 
 it("what is no number is said at its field and nothing is sent", async () => {

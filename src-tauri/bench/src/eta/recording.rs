@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cove_core::engine::docker::DockerEngine;
 use cove_core::engine::{
-    Archive, ContainerFacts, ContainerSpec, Engine, EngineFacts, EngineView, Exec, ExecSpec,
-    ImageFacts, ImageView, Labels, LayerSize, Owned, PullMessage,
+    Archive, ContainerFacts, ContainerSpec, Engine, EngineCapacity, EngineFacts, EngineView, Exec,
+    ExecSpec, ImageFacts, ImageView, Labels, LayerSize, Owned, PullMessage,
 };
 use cove_core::error::Error;
 use cove_core::event::{Reporter, SessionEvent};
@@ -117,6 +117,10 @@ impl Engine for RecordedEngine {
     async fn connect(&self) -> Result<EngineFacts, Error> {
         let call = self.engine.connect();
         self.recorder.call("connect", call).await
+    }
+
+    async fn capacity(&self) -> Result<EngineCapacity, Error> {
+        self.engine.capacity().await
     }
 
     async fn survey(&self) -> Vec<EngineView> {

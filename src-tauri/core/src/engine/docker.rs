@@ -2,8 +2,10 @@
 //! nowhere else.
 //!
 //! Where engines listen is `endpoints`, after the user's own `client_config`; the way to one is `transport` and
-//! `connection`, what is asked of it `calls`. What engines and registries put in words is understood in `wording`.
+//! `connection`, what is asked of it `calls`, what it answers `answers`. What engines and registries put in words is
+//! understood in `wording`.
 
+mod answers;
 mod calls;
 mod client_config;
 mod connection;

@@ -17,7 +17,7 @@ use crate::engine::{ContainerState, Owned, in_time};
 use crate::error::Error;
 use crate::journal::Record;
 use crate::labels;
-use crate::provision::{Nothing, drop_replaced, name_aside, take_back};
+use crate::provision::{Nothing, name_aside, take_back};
 use crate::session::{CreateSession, SessionId};
 
 /// How long after a change the engine is asked, so that a burst of changes is one question.
@@ -129,7 +129,7 @@ impl Sessions {
     /// Takes over what the engine knows of sessions, and says so when that is news.
     pub(super) async fn reconcile(&self) -> Result<(), Error> {
         let before = self.shared.views();
-        let replaced = loop {
+        loop {
             let deleted = self.shared.deleted.load(Ordering::SeqCst);
             // What becomes ready while the engine answers is newer than the answer.
             let ready = self.shared.connected();
@@ -140,11 +140,8 @@ impl Sessions {
                 let found = found(&owned);
                 self.shared.take_over(&mut entries, &found);
                 stop_lost(&mut entries, &found, ready);
-                break replaced(&entries);
+                break;
             }
-        };
-        for id in replaced {
-            self.drop_replaced(id).await;
         }
         if self.shared.views() != before {
             self.shared.reporter.list_changed();
@@ -158,15 +155,6 @@ impl Sessions {
         if let Err(error) = self.reconcile().await {
             log::warn!("the list may be out of date: {error}");
         }
-    }
-
-    /// Removes a container that was replaced and could not be removed then.
-    async fn drop_replaced(&self, id: SessionId) {
-        let Ok(turn) = self.with_entry(id, |entry| Arc::clone(&entry.turn)) else {
-            return;
-        };
-        let Ok(_turn) = turn.try_lock() else { return };
-        drop_replaced(&*self.shared.engine, id).await;
     }
 
     /// Notes that the engine went away: what was lost long before was not lost because of it.
@@ -371,18 +359,6 @@ fn stop_lost(
             }
         }
     }
-}
-
-/// Returns the sessions whose replaced container is still there and has no more use.
-fn replaced(entries: &BTreeMap<SessionId, Entry>) -> Vec<SessionId> {
-    let is_garbage = |entry: &Entry| {
-        entry.on_engine.replaced
-            && entry.on_engine.container.is_some()
-            && entry.leftovers.is_empty()
-            && !matches!(entry.activity, Activity::Provisioning { .. })
-    };
-    let garbage = entries.iter().filter(|(_, entry)| is_garbage(entry));
-    garbage.map(|(id, _)| *id).collect()
 }
 
 /// Sorts what the engine has by session. What a container says of its session is newer than what the

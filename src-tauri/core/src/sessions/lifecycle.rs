@@ -195,7 +195,9 @@ impl Sessions {
         if let Some(entry) = self.shared.entries().get_mut(&id) {
             entry.deletions += 1;
         }
-        let removed = self.remove_from_engine(id, keep_volume).await;
+        // Whatever it is that does not answer, a run that is to end or the engine itself, is told in time.
+        let removal = self.remove_from_engine(id, keep_volume);
+        let removed = in_time("delete the session", removal).await;
         if let Some(entry) = self.shared.entries().get_mut(&id) {
             entry.deletions = entry.deletions.saturating_sub(1);
         }
@@ -211,19 +213,15 @@ impl Sessions {
         let _turn = turn.lock().await;
         self.close(id);
         let engine = &self.shared.engine;
-        let owned = in_time("delete the session", async {
-            let owned = engine.owned(Some(id)).await?;
-            for container in &owned.containers {
-                engine.remove_container(&container.id).await?;
+        let owned = engine.owned(Some(id)).await?;
+        for container in &owned.containers {
+            engine.remove_container(&container.id).await?;
+        }
+        if !keep_volume {
+            for (name, _) in &owned.volumes {
+                engine.remove_volume(name).await?;
             }
-            if !keep_volume {
-                for (name, _) in &owned.volumes {
-                    engine.remove_volume(name).await?;
-                }
-            }
-            Ok(owned)
-        })
-        .await?;
+        }
         // Whatever was to be taken back is gone now, or is to be kept.
         self.shared.journal.forget(id).await;
         let is_kept = keep_volume && !owned.volumes.is_empty();

@@ -176,6 +176,8 @@ impl Sessions {
                 return;
             };
             run.inherited = inherited;
+            let has_replaced = sessions.with_entry(id, |entry| entry.on_engine.replaced);
+            let has_replaced = has_replaced.unwrap_or_default();
             let request = run.request.clone();
             let (outcome, late) = run.drive().await;
             let is_ready = matches!(outcome, Outcome::Ready(_));
@@ -184,7 +186,8 @@ impl Sessions {
             }
             sessions.settle(id, &monitor, outcome);
             drop(ended);
-            if is_ready && rebuild {
+            // Also what an earlier rebuild could not remove.
+            if is_ready && (rebuild || has_replaced) {
                 drop_replaced(&*sessions.shared.engine, id).await;
             }
             if let Some(late) = late {

@@ -1,14 +1,20 @@
 //! What is a session's goes with it, and what only looks like a session's is left alone.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use cove_core::engine::{Engine as _, Labels};
+use cove_core::error::{Error, ErrorCode};
 use cove_core::event::{Phase, SessionEvent};
+use cove_core::image::ImageReference;
 use cove_core::session::{SessionId, SessionState};
 use cove_testbed::{Engine, TestImage};
+use tokio::time::Instant;
 
 use crate::support::fake_engine::{Act, FakeEngine, fake_assets};
-use crate::support::{App, Start, check_ready, check_run, eventually, own_engine, shared_registry};
+use crate::support::{
+    App, Start, check_failed, check_ready, check_run, eventually, own_engine, shared_registry,
+};
 
 /// Returns the names of all volumes but the sessions' own.
 fn nameless_volumes(engine: &Engine) -> BTreeSet<String> {
@@ -17,8 +23,8 @@ fn nameless_volumes(engine: &Engine) -> BTreeSet<String> {
     names.map(str::to_owned).collect()
 }
 
-/// Cancels the run that begins next when it enters the phase, and returns what was undone.
-async fn cancel_at(app: &App, id: SessionId, phase: Phase, count: usize) -> Vec<String> {
+/// Cancels the run that begins next when it enters the phase.
+async fn cancel_at(app: &App, id: SessionId, phase: Phase, count: usize) {
     let sessions = app.sessions.clone();
     app.heard.on_event(move |event| {
         if matches!(event, SessionEvent::Progress(event) if event.phase == phase) {
@@ -33,11 +39,8 @@ async fn cancel_at(app: &App, id: SessionId, phase: Phase, count: usize) -> Vec<
     let run = app.heard.run(id, count).await;
     check_run(&run);
     app.heard.on_event(|_| ());
-    let SessionEvent::Cancelled(cancelled) = &run.last().unwrap().event else {
-        panic!("{run:#?}");
-    };
-    let undone = cancelled.undone.iter();
-    undone.map(|undone| undone.what.clone()).collect()
+    let last = &run.last().unwrap().event;
+    assert!(matches!(last, SessionEvent::Cancelled(_)), "{run:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,9 +56,18 @@ async fn volumes_that_an_image_declares_go_with_their_container() {
 
     // A rebuild that is cancelled keeps those of the container that comes back, and says what went.
     let name = id.resource_name();
-    let undone = cancel_at(&app, id, Phase::StartingContainer, 2).await;
+    cancel_at(&app, id, Phase::StartingContainer, 2).await;
     let removed = format!("Removed container `{name}`, and 2 volumes that its image declared");
-    assert!(undone.contains(&removed), "{undone:?}");
+    let begin = Instant::now();
+    loop {
+        // A container that starts late is removed late, and that is said then.
+        let undone = app.sessions.status(id).await.unwrap().undone;
+        if undone.iter().any(|undone| undone.what == removed) {
+            break;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(30), "{undone:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     assert_eq!(nameless_volumes(&engine), before);
     app.open(id, 3).await;
     assert_eq!(app.sh(id, "cat /data/one/file"), "kept");
@@ -208,4 +220,79 @@ async fn a_record_that_was_tampered_with_removes_no_volume_of_anybody_else() {
     assert_eq!(state, SessionState::Interrupted);
     next.sessions.discard(id).await.unwrap();
     assert!(engine.has_volume("somebody-elses"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_built_in_image_is_known_by_what_it_holds() {
+    let Some(engine) = own_engine() else { return };
+    let name = ImageReference::built_in().to_string();
+    let other = TestImage::NonRoot.build().unwrap();
+    engine.load(&other, &name).unwrap();
+    let app = App::on(&engine);
+    let id = app.ready(None).await;
+    assert_ne!(app.inspect(id)["Image"], other.id());
+    let (_, user) = app.exec(id, "0", &["sed", "-n", "s/^dev:.*/dev/p", "/etc/passwd"]);
+    assert_eq!(user, "dev");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_runs_where_the_engine_runs_its_processor() {
+    let Some(engine) = own_engine() else { return };
+    let app = App::on(&engine);
+    let (before, another) = match std::env::consts::ARCH {
+        "aarch64" => ("arm", "386"),
+        _ => ("386", "arm"),
+    };
+    let runs = format!("test/{before}:1");
+    let image = TestImage::Tiny.build_for(before).unwrap();
+    engine.load(&image, &runs).unwrap();
+    let id = app.ready(Some(&runs)).await;
+    assert_eq!(app.inspect(id)["Image"], image.id());
+
+    let cannot = format!("test/{another}:1");
+    engine
+        .load(&TestImage::Tiny.build_for(another).unwrap(), &cannot)
+        .unwrap();
+    let (_, run) = app.create_and_wait(Some(&cannot)).await;
+    let error = check_failed(&run, ErrorCode::ImageUnavailable, Some("platform"));
+    assert!(error.message.contains("the image is for"), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delete_that_the_engine_does_not_answer_says_so_in_time() {
+    let engine = FakeEngine::new();
+    let app = App::over(engine.clone(), fake_assets(), None, Start::default());
+    let id = app.ready(None).await;
+    engine.next("remove_container", Act::Never);
+    let begin = Instant::now();
+    let answer = app.sessions.delete(id).await;
+    assert!(
+        matches!(answer, Err(Error::EngineSilent { .. })),
+        "{answer:?}"
+    );
+    assert!(
+        begin.elapsed() <= Duration::from_secs(30),
+        "{:?}",
+        begin.elapsed()
+    );
+
+    // Nor when it is a run that does not come to its end.
+    engine.next("stop_container", Act::Never);
+    engine.next("container", Act::Never);
+    app.sessions.rebuild(id, None).await.unwrap();
+    let begin = Instant::now();
+    let answer = app.sessions.delete(id).await;
+    assert!(
+        begin.elapsed() <= Duration::from_secs(30),
+        "{:?}",
+        begin.elapsed()
+    );
+    if answer.is_err() {
+        assert!(
+            matches!(answer, Err(Error::EngineSilent { .. })),
+            "{answer:?}"
+        );
+    }
+    app.sessions.delete(id).await.unwrap();
+    assert_eq!(engine.holds(), (0, 0));
 }

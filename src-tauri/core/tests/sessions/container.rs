@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use cove_core::error::Error;
+use cove_core::event::SessionEvent;
 use cove_core::session::SessionId;
 use cove_core::settings::Settings;
 use serde_json::{Value, json};
@@ -126,12 +128,49 @@ fn check_inside(app: &App, id: SessionId) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_limits_a_container_has_the_whole_machine_but_for_processes() {
+async fn without_limits_a_container_leaves_the_machine_some_memory_and_swaps_nothing() {
     let Some(app) = App::shared() else { return };
     let id = app.ready(None).await;
     let host = &app.inspect(id)["HostConfig"];
-    assert_eq!((&host["NanoCpus"], &host["Memory"]), (&json!(0), &json!(0)));
+    let bounds = app.sessions.engine_bounds().await.unwrap();
+    let memory = json!(bounds.default_memory_mb.unwrap() << 20);
+    assert!(bounds.default_memory_mb < bounds.memory_mb);
+    assert_eq!((&host["NanoCpus"], &host["Memory"]), (&json!(0), &memory));
+    // An engine that cannot limit swap says so, and is not asked to.
+    let info = app.engine().docker(&["info", "--format", "{{.SwapLimit}}"]);
+    if info.unwrap() == "true" {
+        assert_eq!(host["MemorySwap"], memory);
+    }
     assert_eq!(host["PidsLimit"], 4096);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_beyond_the_engine_s_are_refused_when_set_and_lowered_when_they_were() {
+    let Some(app) = App::shared() else { return };
+    let most = app.sessions.engine_bounds().await.unwrap();
+    let most = most.processors.unwrap();
+    let settings = Settings {
+        cpu_limit: Some(200.0),
+        ..Settings::default()
+    };
+    let Err(Error::Validation(fields)) = app.sessions.change_settings(settings).await else {
+        panic!("accepted");
+    };
+    assert!(
+        fields["cpu_limit"].contains(&format!("at most {most}")),
+        "{fields:?}"
+    );
+
+    // Set while another engine was there, for instance.
+    app.sessions.set_settings(settings).unwrap();
+    let (id, run) = app.create_and_wait(None).await;
+    crate::support::check_ready(&run);
+    assert_eq!(
+        app.inspect(id)["HostConfig"]["NanoCpus"],
+        most * 1_000_000_000
+    );
+    let says = |event: &SessionEvent| matches!(event, SessionEvent::Progress(event) if event.message.contains("all that the engine has"));
+    assert!(run.iter().any(|moment| says(&moment.event)), "{run:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -267,7 +267,8 @@ async fn a_rebuilt_session_has_a_new_container_and_the_old_files() {
     check_ready(&app.heard.run(id, 2).await);
     let container = app.inspect(id);
     assert_ne!(container["Id"], before);
-    assert_eq!(container["Config"]["Image"], image);
+    let images = ["images", "--no-trunc", "--quiet", &image];
+    assert_eq!(container["Image"], app.engine().docker(&images).unwrap());
     assert_eq!(container["HostConfig"]["Memory"], 64 << 20);
     let content = app.sessions.read_file(id, "/workspace/file").await.unwrap();
     assert_eq!(content.content, "kept\n");

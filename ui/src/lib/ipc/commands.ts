@@ -4,6 +4,7 @@ import { Channel, invoke } from "@tauri-apps/api/core";
 
 import type { ChosenArchive } from "../../bindings/ChosenArchive";
 import type { Encoding } from "../../bindings/Encoding";
+import type { EngineBounds } from "../../bindings/EngineBounds";
 import type { EngineView } from "../../bindings/EngineView";
 import type { FileContent } from "../../bindings/FileContent";
 import type { FileEntry } from "../../bindings/FileEntry";
@@ -161,8 +162,9 @@ export async function engineStatus(): Promise<EngineView[]> {
   return (await call<{ engines: EngineView[] }>("engine_status")).engines;
 }
 
-export async function readSettings(): Promise<Settings> {
-  return (await call<{ settings: Settings }>("read_settings")).settings;
+/** What is set, and what the engine has; `null` while it does not answer. */
+export function readSettings(): Promise<{ settings: Settings; engine: EngineBounds | null }> {
+  return call<{ settings: Settings; engine: EngineBounds | null }>("read_settings");
 }
 
 export async function writeSettings(settings: Settings): Promise<Settings> {

@@ -8,26 +8,25 @@ use bollard::container::LogOutput;
 use bollard::errors::Error as ApiError;
 use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
 use bollard::models::{
-    ContainerCreateBody, CreateImageInfo, HostConfig, HostConfigLogConfig, MountPoint,
-    VolumeCreateRequest,
+    ContainerCreateBody, CreateImageInfo, HostConfig, HostConfigLogConfig, VolumeCreateRequest,
 };
 use bollard::query_parameters::{
-    CreateContainerOptions, CreateImageOptions, DownloadFromContainerOptions, EventsOptions,
-    ImportImageOptions, InspectContainerOptions, ListContainersOptions, ListImagesOptions,
-    ListVolumesOptions, RemoveContainerOptions, RemoveVolumeOptions, RenameContainerOptions,
-    StartContainerOptions, StopContainerOptions, UploadToContainerOptions,
+    CreateContainerOptions, CreateImageOptions, DownloadFromContainerOptions, ImportImageOptions,
+    RemoveContainerOptions, RemoveVolumeOptions, RenameContainerOptions, StartContainerOptions,
+    StopContainerOptions, UploadToContainerOptions,
 };
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt, future};
+use serde_json::Value;
 
 use super::connection::{DockerEngine, command_of, probe, version_name, version_of, view};
 use super::credentials::{credential_for, credentials};
 use super::errors::{is_not_found, pull_error, translate};
-use super::{client_config, registry, wording};
+use super::{answers, client_config, registry, wording};
 use crate::engine::{
-    Archive, ContainerFacts, ContainerSpec, ContainerState, Engine, EngineFacts, EngineView, Exec,
-    ExecOutput, ExecSpec, ImageFacts, ImageView, Labels, LayerSize, MountedVolume, Owned,
+    Archive, ContainerFacts, ContainerSpec, ContainerState, Engine, EngineCapacity, EngineFacts,
+    EngineView, Exec, ExecOutput, ExecSpec, ImageFacts, ImageView, Labels, LayerSize, Owned,
     PullDialect, PullMessage,
 };
 use crate::error::{Error, ImageReason};
@@ -39,6 +38,8 @@ use crate::session::SessionId;
 const MANIFEST_LIMIT: Duration = Duration::from_secs(20);
 /// How long a container gets between SIGTERM and SIGKILL, in seconds; the agent needs one at most.
 const STOP_GRACE_S: i32 = 3;
+/// The registry whose images go without its name.
+const DOCKER_HUB: &str = "docker.io";
 /// Bytes read from an exec at once.
 const EXEC_BUFFER: usize = 64 * 1024;
 
@@ -105,46 +106,39 @@ impl Engine for DockerEngine {
             .collect()
     }
 
+    async fn capacity(&self) -> Result<EngineCapacity, Error> {
+        let answer = self
+            .asked("/info".to_owned(), "ask the engine what it has")
+            .await?;
+        Ok(answers::capacity(&answer))
+    }
+
     async fn image(&self, image: &ImageReference) -> Result<Option<ImageFacts>, Error> {
-        match self.client().await?.inspect_image(&image.to_string()).await {
-            Ok(found) => {
-                let config = found.config.unwrap_or_default();
-                let mut volumes = config.volumes.unwrap_or_default();
-                volumes.sort();
-                Ok(Some(ImageFacts {
-                    architecture: wording::kernel_architecture(
-                        &found.architecture.unwrap_or_default(),
-                    ),
-                    user: config.user.unwrap_or_default(),
-                    volumes,
-                }))
+        const OPERATION: &str = "inspect the image";
+        let found = self
+            .found(format!("/images/{image}/json"), OPERATION)
+            .await?;
+        let found = match found {
+            Some(found) => Some(found),
+            // Podman calls an image that was made on this machine `localhost/NAME`, and finds it by its short name
+            // as well, but not by the name that Docker would give it.
+            None if image.registry() == DOCKER_HUB => {
+                let path = format!("/images/{}/json", image.familiar());
+                let found = self.found(path, OPERATION).await?;
+                let is_local = |name: &String| name.starts_with("localhost/");
+                found.filter(|found| answers::image_names(found).iter().any(is_local))
             }
-            Err(error) if is_not_found(&error) => Ok(None),
-            Err(error) => Err(self.failed("inspect the image", &error)),
-        }
+            None => None,
+        };
+        found
+            .map(|found| answers::image(&found).ok_or_else(|| unreadable(OPERATION)))
+            .transpose()
     }
 
     async fn images(&self) -> Result<Vec<ImageView>, Error> {
-        let images = self
-            .client()
-            .await?
-            .list_images(None::<ListImagesOptions>)
-            .await;
-        let images = images.map_err(|error| self.failed("list the images", &error))?;
-        let mut views: Vec<_> = images
-            .into_iter()
-            .flat_map(|image| {
-                let size_bytes = u64::try_from(image.size).unwrap_or(0);
-                image.repo_tags.into_iter().filter_map(move |tag| {
-                    let reference: ImageReference = tag.parse().ok()?;
-                    let offered = !reference.is_built_in();
-                    offered.then(|| ImageView {
-                        image_name: reference.familiar(),
-                        size_bytes,
-                    })
-                })
-            })
-            .collect();
+        const OPERATION: &str = "list the images";
+        let answer = self.asked("/images/json".to_owned(), OPERATION).await?;
+        let mut views = answers::images(&answer).ok_or_else(|| unreadable(OPERATION))?;
         views.sort_by(|a, b| a.image_name.cmp(&b.image_name));
         views.dedup_by(|a, b| a.image_name == b.image_name);
         Ok(views)
@@ -204,11 +198,14 @@ impl Engine for DockerEngine {
     }
 
     async fn volume(&self, name: &str) -> Result<Option<Labels>, Error> {
-        match self.client().await?.inspect_volume(name).await {
-            Ok(volume) => Ok(Some(volume.labels)),
-            Err(error) if is_not_found(&error) => Ok(None),
-            Err(error) => Err(self.failed("inspect the volume", &error)),
-        }
+        const OPERATION: &str = "inspect the volume";
+        let found = self.found(format!("/volumes/{name}"), OPERATION).await?;
+        let labels = |found| {
+            Ok(answers::volume(&found)
+                .ok_or_else(|| unreadable(OPERATION))?
+                .1)
+        };
+        found.map(labels).transpose()
     }
 
     async fn create_volume(&self, name: &str, labels: &Labels) -> Result<(), Error> {
@@ -243,28 +240,12 @@ impl Engine for DockerEngine {
     }
 
     async fn container(&self, name: &str) -> Result<Option<ContainerFacts>, Error> {
-        let client = self.client().await?;
-        match client
-            .inspect_container(name, None::<InspectContainerOptions>)
-            .await
-        {
-            Ok(found) => {
-                let state = found.state.unwrap_or_default();
-                Ok(Some(ContainerFacts {
-                    id: found.id.unwrap_or_default(),
-                    name: bare_name(&found.name.unwrap_or_default()),
-                    labels: found
-                        .config
-                        .and_then(|config| config.labels)
-                        .unwrap_or_default(),
-                    state: wording::container_state(state.status.map(|s| s.to_string()).as_deref()),
-                    exit_code: state.exit_code.unwrap_or_default(),
-                    volumes: mounted_volumes(found.mounts),
-                }))
-            }
-            Err(error) if is_not_found(&error) => Ok(None),
-            Err(error) => Err(self.failed("inspect the container", &error)),
-        }
+        const OPERATION: &str = "inspect the container";
+        let path = format!("/containers/{name}/json");
+        let found = self.found(path, OPERATION).await?;
+        found
+            .map(|found| answers::container(&found).ok_or_else(|| unreadable(OPERATION)))
+            .transpose()
     }
 
     async fn create_container(&self, spec: &ContainerSpec) -> Result<String, Error> {
@@ -380,60 +361,33 @@ impl Engine for DockerEngine {
     }
 
     async fn owned(&self, session: Option<SessionId>) -> Result<Owned, Error> {
-        let client = self.client().await?;
+        const OPERATION: &str = "list the sessions";
         let label = match session {
             Some(id) => format!("{}={id}", labels::SESSION),
             None => labels::SESSION.to_owned(),
         };
-        let filters = HashMap::from([("label".to_owned(), vec![label])]);
-        let containers = client.list_containers(Some(ListContainersOptions {
-            all: true,
-            filters: Some(filters.clone()),
-            ..ListContainersOptions::default()
-        }));
-        let volumes = client.list_volumes(Some(ListVolumesOptions {
-            filters: Some(filters),
-        }));
-        let (containers, volumes) = tokio::try_join!(containers, volumes)
-            .map_err(|error| self.failed("list the sessions", &error))?;
-        let containers = containers.into_iter().map(|container| ContainerFacts {
-            id: container.id.unwrap_or_default(),
-            name: bare_name(
-                container
-                    .names
-                    .unwrap_or_default()
-                    .first()
-                    .map_or("", |name| name),
-            ),
-            labels: container.labels.unwrap_or_default(),
-            state: wording::container_state(container.state.map(|s| s.to_string()).as_deref()),
-            exit_code: 0,
-            volumes: mounted_volumes(container.mounts),
-        });
-        let volumes = volumes.volumes.unwrap_or_default().into_iter();
-        Ok(Owned::of_labelled(
-            containers,
-            volumes.map(|volume| (volume.name, volume.labels)),
-        ))
+        let filters = answers::filters(&[("label", &[&label])]);
+        let (containers, volumes) = tokio::try_join!(
+            self.asked(format!("/containers/json?all=true&{filters}"), OPERATION),
+            self.asked(format!("/volumes?{filters}"), OPERATION),
+        )?;
+        let containers = answers::containers(&containers);
+        let volumes = answers::volumes(&volumes);
+        match (containers, volumes) {
+            (Some(containers), Some(volumes)) => Ok(Owned::of_labelled(containers, volumes)),
+            (None, _) | (_, None) => Err(unreadable(OPERATION)),
+        }
     }
 
     async fn changes(&self) -> Result<BoxStream<'static, Result<(), Error>>, Error> {
-        let client = self.client().await?;
         // Volumes' events carry no labels, so that nothing can be sorted out here; but execs, which every
         // look at a file makes, are.
-        let filters = HashMap::from([
-            ("type".to_owned(), words_of(&["container", "volume"])),
-            ("event".to_owned(), words_of(&CHANGES)),
-        ]);
-        let options = EventsOptions {
-            filters: Some(filters),
-            ..EventsOptions::default()
-        };
-        let events = client.events(Some(options));
+        let filters = answers::filters(&[("type", &["container", "volume"]), ("event", &CHANGES)]);
+        let events = answers::stream(self.client().await?, format!("/events?{filters}"));
         let command = self.command();
         Ok(events
-            .map(move |event| {
-                event
+            .map(move |piece| {
+                piece
                     .map(drop)
                     .map_err(|error| translate(command, "follow the engine's events", &error))
             })
@@ -484,24 +438,29 @@ impl Engine for DockerEngine {
     }
 }
 
-fn words_of(words: &[&str]) -> Vec<String> {
-    words.iter().map(|&word| word.to_owned()).collect()
+impl DockerEngine {
+    /// Asks for something that has to be there.
+    async fn asked(&self, path: String, operation: &str) -> Result<Value, Error> {
+        let answer = answers::json(self.client().await?, path).await;
+        answer.map_err(|error| self.failed(operation, &error))
+    }
+
+    /// Asks for something that may not be there.
+    async fn found(&self, path: String, operation: &str) -> Result<Option<Value>, Error> {
+        match answers::json(self.client().await?, path).await {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if is_not_found(&error) => Ok(None),
+            Err(error) => Err(self.failed(operation, &error)),
+        }
+    }
 }
 
-/// Returns the volumes among what is mounted in a container.
-fn mounted_volumes(mounts: Option<Vec<MountPoint>>) -> Vec<MountedVolume> {
-    let mounts = mounts.unwrap_or_default().into_iter();
-    let volume = |mount: MountPoint| {
-        let is_volume = mount.typ.as_deref() == Some("volume");
-        let (name, path) = (mount.name?, mount.destination?);
-        is_volume.then_some(MountedVolume { name, path })
-    };
-    mounts.filter_map(volume).collect()
-}
-
-/// Takes off the slash that the API writes before a container's name.
-fn bare_name(name: &str) -> String {
-    name.trim_start_matches('/').to_owned()
+fn unreadable(operation: &str) -> Error {
+    Error::EngineRefused {
+        operation: operation.to_owned(),
+        status: None,
+        message: "the engine's answer cannot be read".to_owned(),
+    }
 }
 
 fn container_body(spec: &ContainerSpec) -> ContainerCreateBody {
@@ -530,6 +489,9 @@ fn container_body(spec: &ContainerSpec) -> ContainerCreateBody {
             nano_cpus: spec.cpu_limit.map(nano_cpus),
             memory: spec
                 .memory_limit
+                .and_then(|bytes| i64::try_from(bytes).ok()),
+            memory_swap: spec
+                .memory_and_swap_limit
                 .and_then(|bytes| i64::try_from(bytes).ok()),
             init: Some(false),
             log_config: Some(HostConfigLogConfig {

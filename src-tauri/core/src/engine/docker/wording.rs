@@ -25,6 +25,7 @@ pub(super) fn kernel_architecture(name: &str) -> String {
     match name {
         "amd64" => "x86_64",
         "arm64" => "aarch64",
+        "386" => "i686",
         other => other,
     }
     .to_owned()
@@ -219,14 +220,16 @@ pub(super) fn without_echo(message: &str) -> String {
     parts.join(": ")
 }
 
-/// Tells what a container does; what cannot be used as it is, is one kind.
-pub(super) fn container_state(status: Option<&str>) -> ContainerState {
-    match status {
-        Some("created") => ContainerState::Created,
-        Some("running") => ContainerState::Running,
-        Some("paused") => ContainerState::Paused,
-        Some("exited") => ContainerState::Exited,
-        _ => ContainerState::Unusable,
+/// Tells what a container does, in Docker's words and Podman's. One of which nothing is known does not run; starting it
+/// shows what else it is.
+pub(super) fn container_state(word: &str) -> ContainerState {
+    match word {
+        "created" | "configured" | "initialized" => ContainerState::Created,
+        // Podman's last word before `stopped`.
+        "running" | "stopping" => ContainerState::Running,
+        "paused" => ContainerState::Paused,
+        "removing" | "dead" => ContainerState::Unusable,
+        _ => ContainerState::Exited,
     }
 }
 

@@ -14,9 +14,9 @@ use cove_agent::protocol::{
 use cove_agent::tree::Piece;
 use cove_core::assets::{Asset, Assets};
 use cove_core::engine::{
-    Archive, ContainerFacts, ContainerSpec, ContainerState, Engine, EngineFacts, EngineView, Exec,
-    ExecOutput, ExecSpec, ImageFacts, ImageView, Labels, LayerSize, MountedVolume, Owned,
-    PullDialect, PullMessage,
+    Archive, ContainerFacts, ContainerSpec, ContainerState, Engine, EngineCapacity, EngineFacts,
+    EngineView, Exec, ExecOutput, ExecSpec, ImageFacts, ImageView, Labels, LayerSize,
+    MountedVolume, Owned, PullDialect, PullMessage,
 };
 use cove_core::error::{EngineCommand, EngineReason, Error};
 use cove_core::image::ImageReference;
@@ -161,6 +161,7 @@ impl FakeEngine {
         let calls = self.calls.lock().unwrap();
         let looks = [
             "connect",
+            "capacity",
             "image",
             "layer_sizes",
             "volume",
@@ -320,6 +321,21 @@ pub(crate) fn fake_assets() -> Assets {
         content: content.into(),
     };
     let packed = GzEncoder::new(Vec::new(), Compression::default());
+    let mut archive = tar::Builder::new(packed);
+    for (name, content) in [
+        ("manifest.json", r#"[{"Config":"config.json"}]"#),
+        (
+            "config.json",
+            r#"{"config":{"User":""},"rootfs":{"diff_ids":[]}}"#,
+        ),
+    ] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        archive
+            .append_data(&mut header, name, content.as_bytes())
+            .unwrap();
+    }
+    let packed = archive.into_inner().unwrap();
     Assets::new(
         vec![asset(b"made up".to_vec())],
         vec![asset(packed.finish().unwrap())],
@@ -340,6 +356,16 @@ impl Engine for FakeEngine {
         })
     }
 
+    async fn capacity(&self) -> Result<EngineCapacity, Error> {
+        self.act("capacity").await?;
+        Ok(EngineCapacity {
+            processors: Some(4),
+            memory_bytes: Some(8 << 30),
+            limits_memory: true,
+            limits_swap: true,
+        })
+    }
+
     async fn survey(&self) -> Vec<EngineView> {
         Vec::new()
     }
@@ -348,9 +374,11 @@ impl Engine for FakeEngine {
         self.act("image").await?;
         let has_image = *self.has_image.lock().unwrap();
         Ok(has_image.then(|| ImageFacts {
+            id: "sha256:made-up".to_owned(),
             architecture: "x86_64".to_owned(),
             user: String::new(),
             volumes: Vec::new(),
+            layers: Vec::new(),
         }))
     }
 
