@@ -5,6 +5,7 @@
 
 pub mod docker;
 
+use std::fmt;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use crate::labels;
 use crate::session::SessionId;
 
 pub use crate::labels::Labels;
-pub use crate::layer::{LayerSize, LayerStep, PullDialect, PullMessage};
+pub use crate::layer::{LAYER_LIMIT, LayerSize, LayerStep, PullDialect, PullMessage};
 
 /// How long an engine may take to stop or to remove a session. It kills what does not stop after 3 s.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
@@ -47,6 +48,10 @@ pub trait Engine: Send + Sync + 'static {
     /// Returns the images on the engine, sorted by name.
     async fn images(&self) -> Result<Vec<ImageView>, Error>;
 
+    /// Looks up the user's own credential for the image's registry, as `docker` does. `waits` hears the program that
+    /// is waited for, if one has to be asked.
+    async fn credential(&self, image: &ImageReference, waits: Waits<'_>) -> Lent;
+
     /// Pulls an image. Dropping the stream stops the pull on the engine.
     ///
     /// # Errors
@@ -55,6 +60,7 @@ pub trait Engine: Send + Sync + 'static {
     async fn pull(
         &self,
         image: &ImageReference,
+        lent: &Lent,
     ) -> Result<BoxStream<'static, Result<PullMessage, Error>>, Error>;
 
     /// Asks the image's registry how large the image's layers are, for a processor that is named as
@@ -67,6 +73,7 @@ pub trait Engine: Send + Sync + 'static {
         &self,
         image: &ImageReference,
         architecture: &str,
+        lent: &Lent,
     ) -> Result<Vec<LayerSize>, Error>;
 
     /// Loads an image archive, as `docker load` does.
@@ -189,6 +196,53 @@ pub struct EngineCapacity {
     pub limits_memory: bool,
     /// Whether it can limit what a container swaps.
     pub limits_swap: bool,
+}
+
+/// Hears the name of a program that is waited for.
+pub type Waits<'a> = &'a (dyn Fn(&str) + Send + Sync);
+
+/// What the user has for a registry, lent for one pull and never kept.
+#[derive(Debug, Clone, Default)]
+pub struct Lent {
+    /// The credential; `None` when there is none.
+    pub credential: Option<Credential>,
+    /// Why there may be one that could not be had.
+    pub problem: Option<String>,
+}
+
+/// A credential for a registry, with the server that it is kept for.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Credential {
+    /// A name and a password.
+    Password {
+        /// The server.
+        server: String,
+        /// The name.
+        username: String,
+        /// The password.
+        password: String,
+    },
+    /// A token for the authorisation server, which only the engine talks to.
+    IdentityToken {
+        /// The server.
+        server: String,
+        /// The token.
+        token: String,
+    },
+    /// A token for the registry itself.
+    RegistryToken {
+        /// The server.
+        server: String,
+        /// The token.
+        token: String,
+    },
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Nothing of it belongs into a log.
+        f.write_str("Credential")
+    }
 }
 
 /// An image on the engine.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::progress::Phase;
+use crate::words;
 
 /// The most characters of a message that leave the crate.
 const LONGEST_MESSAGE: usize = 2_000;
@@ -81,6 +82,12 @@ pub enum ImageReason {
     Tls,
     /// The image does not exist for the engine's processor.
     Platform,
+    /// The registry wants credentials, and the user's own could not be had.
+    Credentials,
+    /// What answered does not behave as a registry does.
+    NotARegistry,
+    /// The registry has something of this name that is no container image, or a damaged one.
+    NotAnImage,
 }
 
 /// Why no engine can be used.
@@ -413,20 +420,12 @@ impl Error {
         ErrorReport {
             ok: false,
             error: self.code(),
-            message: cut(self.to_string()),
+            // Each part was made fit where it came from; this holds whatever comes from wherever else.
+            message: words::fit(&self.to_string(), LONGEST_MESSAGE),
             hint: self.hint(),
             details,
         }
     }
-}
-
-/// Returns what was said, or its beginning: engines, registries and containers say what they like.
-fn cut(mut words: String) -> String {
-    if let Some((end, _)) = words.char_indices().nth(LONGEST_MESSAGE) {
-        words.truncate(end);
-        words.push('…');
-    }
-    words
 }
 
 fn engine_hint(reason: EngineReason) -> &'static str {
@@ -483,6 +482,15 @@ fn image_hint(reason: ImageReason, image: &str, command: EngineCommand) -> Strin
             "Make the engine trust the registry's certificate authority, then retry."
         }
         ImageReason::Platform => "Choose an image that exists for this machine's processor.",
+        ImageReason::Credentials => {
+            "Mend the credential helper or the file that the message names, then retry."
+        }
+        ImageReason::NotARegistry => {
+            "Check whether the network wants a login in the browser first, and that the image's name begins with a registry; then retry."
+        }
+        ImageReason::NotAnImage => {
+            "Choose another image or tag: what has this name there cannot be run as a container."
+        }
     };
     fixed.to_owned()
 }

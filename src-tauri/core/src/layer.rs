@@ -2,6 +2,9 @@
 //!
 //! Plain types at the ground of the house: an engine tells of layers in them, an estimate counts them.
 
+/// Layers of an image that are looked at. Engines stack 127 at most.
+pub const LAYER_LIMIT: usize = 1_000;
+
 /// How an engine describes the layers of an image that it pulls.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum PullDialect {

@@ -26,3 +26,4 @@ pub mod settings;
 pub mod template;
 pub mod terminal;
 pub mod timing;
+mod words;

@@ -387,7 +387,13 @@ impl Run {
             &self.tracker,
         );
         self.monitor.watch_pull(pull.clone());
-        pull.finished().await
+        let waits = |program: Option<&str>| {
+            self.monitor.say(match program {
+                Some(program) => format!("Waiting for {program}"),
+                None => format!("Pulling {}", self.image_name()),
+            });
+        };
+        pull.finished(waits).await
     }
 
     async fn ensure_volume(&self, found: &Found, unwind: &Unwind) -> Result<(), Error> {

@@ -3,4 +3,4 @@
 /**
  * Why an image could not be had.
  */
-export type ImageReason = "not_found" | "unauthorized" | "rate_limited" | "network" | "tls" | "platform";
+export type ImageReason = "not_found" | "unauthorized" | "rate_limited" | "network" | "tls" | "platform" | "credentials" | "not_a_registry" | "not_an_image";

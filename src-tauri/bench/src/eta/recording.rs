@@ -8,7 +8,7 @@ use bytes::Bytes;
 use cove_core::engine::docker::DockerEngine;
 use cove_core::engine::{
     Archive, ContainerFacts, ContainerSpec, Engine, EngineCapacity, EngineFacts, EngineView, Exec,
-    ExecSpec, ImageFacts, ImageView, Labels, LayerSize, Owned, PullMessage,
+    ExecSpec, ImageFacts, ImageView, Labels, LayerSize, Lent, Owned, PullMessage, Waits,
 };
 use cove_core::error::Error;
 use cove_core::event::{Reporter, SessionEvent};
@@ -136,11 +136,16 @@ impl Engine for RecordedEngine {
         self.engine.images().await
     }
 
+    async fn credential(&self, image: &ImageReference, waits: Waits<'_>) -> Lent {
+        self.engine.credential(image, waits).await
+    }
+
     async fn pull(
         &self,
         image: &ImageReference,
+        lent: &Lent,
     ) -> Result<BoxStream<'static, Result<PullMessage, Error>>, Error> {
-        let call = self.engine.pull(image);
+        let call = self.engine.pull(image, lent);
         let stream = self.recorder.call("pull", call).await?;
         let recorder = Arc::clone(&self.recorder);
         let tee = stream.inspect(move |message| {
@@ -158,8 +163,9 @@ impl Engine for RecordedEngine {
         &self,
         image: &ImageReference,
         architecture: &str,
+        lent: &Lent,
     ) -> Result<Vec<LayerSize>, Error> {
-        let call = self.engine.layer_sizes(image, architecture);
+        let call = self.engine.layer_sizes(image, architecture, lent);
         let layers = self.recorder.call("layer_sizes", call).await?;
         let mut tape = self.recorder.tape();
         let at_ms = tape.now();

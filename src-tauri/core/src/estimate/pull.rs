@@ -7,14 +7,14 @@
 mod layer;
 mod time_left;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use self::layer::{Layer, Stage, layer_id};
 use super::history::{LayerMemory, PullSample, PullUsual};
 use super::rate::{RateMeter, STALL};
 use super::{as_f64, as_ms};
-use crate::layer::{LayerSize, LayerStep, PullDialect, PullMessage};
+use crate::layer::{LAYER_LIMIT, LayerSize, LayerStep, PullDialect, PullMessage};
 use crate::progress::PullProgress;
 use crate::timing::PullTiming;
 
@@ -64,6 +64,9 @@ impl PullTracker {
             // What is no layer of the image is its configuration.
             return false;
         }
+        if is_new && self.layers.len() >= LAYER_LIMIT {
+            return false;
+        }
         let place = place.unwrap_or_else(|| self.announce(&message.layer));
         let Some(layer) = self.layers.get_mut(place) else {
             return false;
@@ -108,12 +111,24 @@ impl PullTracker {
 
     /// Takes the layers of the image in its own order, as the registry's manifest lists them.
     pub fn learn_manifest(&mut self, layers: Vec<LayerSize>) {
-        let ids: Vec<_> = layers.iter().map(|layer| layer_id(&layer.digest)).collect();
+        let ids: Vec<_> = layers
+            .iter()
+            .take(LAYER_LIMIT)
+            .map(|layer| layer_id(&layer.digest))
+            .collect();
+        let mut order = HashMap::new();
+        for (place, id) in ids.iter().enumerate() {
+            // A layer may be listed twice; its first place counts.
+            order.entry(id.as_str()).or_insert(place);
+        }
         if self
             .layers
             .iter()
             .any(|layer| layer.stage != Stage::Waiting)
-            && !self.layers.iter().any(|layer| ids.contains(&layer.id))
+            && !self
+                .layers
+                .iter()
+                .any(|layer| order.contains_key(layer.id.as_str()))
         {
             // Another image by the same name: the engine asks elsewhere.
             return;
@@ -121,15 +136,20 @@ impl PullTracker {
         self.remember(layers);
         self.knows_manifest = true;
         if self.dialect == PullDialect::AsTheyCome {
-            self.layers.retain(|layer| ids.contains(&layer.id));
-            let told: Vec<_> = self.layers.iter().map(|layer| layer.id.clone()).collect();
-            for id in ids.iter().filter(|id| !told.contains(id)) {
-                self.announce(id);
+            self.layers
+                .retain(|layer| order.contains_key(layer.id.as_str()));
+            let told = self.layers.iter().map(|layer| layer.id.clone());
+            let mut told: HashSet<String> = told.collect();
+            for id in &ids {
+                if told.insert(id.clone()) {
+                    self.announce(id);
+                }
             }
         }
-        let place = |id: &String| ids.iter().position(|known| known == id);
-        self.layers
-            .sort_by_key(|layer| place(&layer.id).unwrap_or(usize::MAX));
+        self.layers.sort_by_key(|layer| {
+            let place = order.get(layer.id.as_str()).copied();
+            place.unwrap_or(usize::MAX)
+        });
         let places = self.layers.iter().enumerate();
         self.places = places
             .map(|(place, layer)| (layer.id.clone(), place))

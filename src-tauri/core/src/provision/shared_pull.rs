@@ -16,6 +16,7 @@ use crate::engine::{Engine, EngineFacts};
 use crate::error::Error;
 use crate::estimate::{PullTracker, PullUsual, PullView};
 use crate::image::ImageReference;
+use crate::words::tamed;
 
 /// The pulls that are under way.
 #[derive(Debug, Default)]
@@ -34,6 +35,8 @@ pub(crate) struct SharedPull {
 struct Progress {
     began: Instant,
     tracker: Mutex<PullTracker>,
+    /// The program that is waited for before the pull can begin.
+    waits_for: watch::Sender<Option<String>>,
     /// How the pull ended, once it has.
     ended: watch::Sender<Option<Result<(), Error>>>,
 }
@@ -69,6 +72,7 @@ impl Pulls {
         let progress = Arc::new(Progress {
             began: Instant::now(),
             tracker: Mutex::new(tracker),
+            waits_for: watch::Sender::new(None),
             ended: watch::Sender::new(None),
         });
         let cancel = CancellationToken::new();
@@ -92,13 +96,24 @@ impl Pulls {
 }
 
 impl Joined {
-    /// Waits for the end of the pull.
-    pub(crate) async fn finished(&self) -> Result<(), Error> {
-        let mut ended = self.pull.progress.ended.subscribe();
-        let result = ended.wait_for(Option::is_some).await;
-        match result.as_deref() {
-            Ok(Some(result)) => result.clone(),
-            Ok(None) | Err(_) => Err(Error::Internal("a pull was lost".to_owned())),
+    /// Waits for the end of the pull. Until then `waits` hears which program is waited for, and when none is any more.
+    pub(crate) async fn finished(&self, waits: impl Fn(Option<&str>)) -> Result<(), Error> {
+        let progress = &self.pull.progress;
+        let (mut ended, mut waits_for) =
+            (progress.ended.subscribe(), progress.waits_for.subscribe());
+        if let Some(program) = &*waits_for.borrow_and_update() {
+            waits(Some(program));
+        }
+        loop {
+            tokio::select! {
+                result = ended.wait_for(Option::is_some) => {
+                    return match result.as_deref() {
+                        Ok(Some(result)) => result.clone(),
+                        Ok(None) | Err(_) => Err(Error::Internal("a pull was lost".to_owned())),
+                    };
+                }
+                Ok(()) = waits_for.changed() => waits(waits_for.borrow_and_update().as_deref()),
+            }
         }
     }
 
@@ -152,7 +167,18 @@ async fn pull(
     architecture: &str,
     progress: &Progress,
 ) -> Result<(), Error> {
-    let mut messages = engine.pull(image).await?;
+    let waits = |program: &str| {
+        progress.waits_for.send_replace(Some(program.to_owned()));
+    };
+    // Asked for once, and lent to all that needs it.
+    let lent = engine.credential(image, &waits).await;
+    if let Some(problem) = &lent.problem {
+        log::warn!("going on without what could not be had: {problem}");
+    }
+    progress
+        .waits_for
+        .send_if_modified(|program| program.take().is_some());
+    let mut messages = engine.pull(image, &lent).await?;
     // Asked for when the engine has named layers whose sizes nobody knows.
     let mut sizes = future::Either::Left(future::pending());
     let mut asked = false;
@@ -163,7 +189,7 @@ async fn pull(
                 sizes = future::Either::Left(future::pending());
                 match answer {
                     Ok(known) => progress.tracker().learn_manifest(known),
-                    Err(error) => log::info!("the sizes of layers stay unknown: {error}"),
+                    Err(error) => note_unknown_sizes(&error),
                 }
                 continue;
             }
@@ -178,7 +204,12 @@ async fn pull(
         };
         if lacks_sizes {
             asked = true;
-            sizes = future::Either::Right(engine.layer_sizes(image, architecture));
+            sizes = future::Either::Right(engine.layer_sizes(image, architecture, &lent));
         }
     }
+}
+
+fn note_unknown_sizes(error: &Error) {
+    let words = tamed(&error.to_string());
+    log::info!("the sizes of layers stay unknown: {words}");
 }

@@ -360,3 +360,20 @@ async fn however_fast_an_engine_talks_a_session_tells_ten_things_a_second_at_mos
     check_ready(&run);
     assert!(run.last().unwrap().at >= ms(5_000));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_credential_helper_that_is_waited_for_is_named_and_can_be_cancelled() {
+    let engine = FakeEngine::new();
+    engine.asks_a_helper(ms(5_000));
+    let app = app_that_pulls(&engine, slow_pull());
+    let ids = [(); 2].map(|()| app.create(Some("slow/image")));
+    let message = async |id| app.sessions.status(id).await.unwrap().message;
+    tokio::time::sleep(ms(1_000)).await;
+    for id in ids {
+        assert_eq!(message(id).await, "Waiting for docker-credential-fake");
+    }
+    app.sessions.cancel(ids[0]).await.unwrap();
+    tokio::time::sleep(ms(5_000)).await;
+    assert_eq!(message(ids[1]).await, "Pulling slow/image:latest");
+    assert_eq!(engine.calls("pull"), 1);
+}

@@ -21,18 +21,19 @@ use futures_util::{StreamExt, TryStreamExt, future};
 use serde_json::Value;
 
 use super::connection::{DockerEngine, command_of, probe, version_name, version_of, view};
-use super::credentials::{credential_for, credentials};
+use super::credentials::{Lender, for_engine};
 use super::errors::{is_not_found, pull_error, translate};
 use super::{answers, client_config, registry, wording};
 use crate::engine::{
     Archive, ContainerFacts, ContainerSpec, ContainerState, Engine, EngineCapacity, EngineFacts,
-    EngineView, Exec, ExecOutput, ExecSpec, ImageFacts, ImageView, Labels, LayerSize, Owned,
-    PullDialect, PullMessage,
+    EngineView, Exec, ExecOutput, ExecSpec, ImageFacts, ImageView, Labels, LayerSize, Lent,
+    MountedVolume, Owned, PullDialect, PullMessage, Waits,
 };
 use crate::error::{Error, ImageReason};
 use crate::image::ImageReference;
 use crate::labels;
 use crate::session::SessionId;
+use crate::words;
 
 /// How long a registry may take to say what an image is made of. Nothing waits for it.
 const MANIFEST_LIMIT: Duration = Duration::from_secs(20);
@@ -144,13 +145,20 @@ impl Engine for DockerEngine {
         Ok(views)
     }
 
+    async fn credential(&self, image: &ImageReference, waits: Waits<'_>) -> Lent {
+        Lender::new()
+            .lend(image.registry(), self.command(), waits)
+            .await
+    }
+
     async fn pull(
         &self,
         image: &ImageReference,
+        lent: &Lent,
     ) -> Result<BoxStream<'static, Result<PullMessage, Error>>, Error> {
         let client = self.client().await?;
-        let credential = credential_for(image.registry().to_owned()).await;
-        let credentials = credential.map(|(server, credential)| credentials(server, credential));
+        let credentials = lent.credential.as_ref().map(for_engine);
+        let problem = lent.problem.clone();
         let options = CreateImageOptions {
             from_image: Some(image.repository()),
             tag: Some(image.tag_or_digest().to_owned()),
@@ -159,7 +167,7 @@ impl Engine for DockerEngine {
         let (name, command) = (image.to_string(), self.command());
         let messages = client.create_image(Some(options), None, credentials);
         Ok(messages
-            .map_err(move |error| pull_error(command, &name, &error))
+            .map_err(move |error| pull_error(command, &name, problem.as_deref(), &error))
             .try_filter_map(|message| future::ready(Ok(pull_message(message))))
             .boxed())
     }
@@ -168,14 +176,14 @@ impl Engine for DockerEngine {
         &self,
         image: &ImageReference,
         architecture: &str,
+        lent: &Lent,
     ) -> Result<Vec<LayerSize>, Error> {
-        let credential = credential_for(image.registry().to_owned()).await;
-        let credential = credential.map(|(_, credential)| credential);
+        let credential = lent.credential.as_ref();
         let asked = registry::layer_sizes(image.as_reference(), architecture, credential);
         let answer = tokio::time::timeout(MANIFEST_LIMIT, asked)
             .await
             .map_err(|_elapsed| format!("no answer within {} s", MANIFEST_LIMIT.as_secs()))
-            .and_then(|answer| answer.map_err(|error| error.to_string()));
+            .and_then(|answer| answer.map_err(|problem| words::tamed(&problem)));
         answer.map_err(|message| Error::ImageUnavailable {
             image: image.to_string(),
             reason: ImageReason::Network,

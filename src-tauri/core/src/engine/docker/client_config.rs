@@ -8,7 +8,11 @@ use std::fmt;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use serde_json::{Map, Value};
+
+use crate::engine::Credential;
 
 /// A configuration of more bytes than this is none.
 const SIZE_LIMIT: u64 = 4 << 20;
@@ -20,6 +24,14 @@ const PROXIES: [(&str, &str); 5] = [
     ("noProxy", "NO_PROXY"),
     ("ftpProxy", "FTP_PROXY"),
     ("allProxy", "ALL_PROXY"),
+];
+
+/// The names of Docker Hub; helpers know it by the first.
+const HUB: [&str; 4] = [
+    "https://index.docker.io/v1/",
+    "index.docker.io",
+    "docker.io",
+    "registry-1.docker.io",
 ];
 
 /// What a `config.json` says.
@@ -64,6 +76,19 @@ pub(super) fn folder(
     environment("DOCKER_CONFIG")
         .map(PathBuf::from)
         .or_else(|| home.map(|home| home.join(".docker")))
+}
+
+/// Returns the name of a registry under which its credentials are kept.
+pub(super) fn server_of(registry: &str) -> &str {
+    names_of(registry).first().copied().unwrap_or(registry)
+}
+
+fn names_of(registry: &str) -> Vec<&str> {
+    if registry == "docker.io" {
+        HUB.to_vec()
+    } else {
+        vec![registry]
+    }
 }
 
 /// Returns what `docker run` adds to the environment of a container on the engine at this address: proxies.
@@ -123,6 +148,41 @@ impl ClientConfig {
         text(&self.content, "currentContext").map(str::to_owned)
     }
 
+    /// Returns the name of the helper that keeps the credentials for a registry, `osxkeychain`.
+    pub(super) fn helper_for(&self, registry: &str) -> Option<&str> {
+        let helpers = object(&self.content, "credHelpers");
+        let mut own = names_of(registry)
+            .into_iter()
+            .filter_map(|name| text(helpers?, name));
+        own.next().or_else(|| text(&self.content, "credsStore"))
+    }
+
+    /// Returns the credential that the file itself holds for a registry.
+    ///
+    /// # Errors
+    /// When there is an entry for it that is no credential.
+    pub(super) fn credential_for(&self, registry: &str) -> Result<Option<Credential>, String> {
+        let Some(entries) = object(&self.content, "auths") else {
+            return Ok(None);
+        };
+        let names = names_of(registry);
+        let exact = names.iter().filter_map(|name| entries.get_key_value(*name));
+        let alike = entries
+            .iter()
+            .filter(|(key, _)| names.contains(&host_of(key)));
+        let mut problem = None;
+        for (key, entry) in exact.chain(alike) {
+            match credential_of(entry, server_of(registry)) {
+                Ok(Some(credential)) => return Ok(Some(credential)),
+                Ok(None) => {}
+                Err(what) => {
+                    problem.get_or_insert_with(|| format!("an entry `{key}` whose {what}"));
+                }
+            }
+        }
+        problem.map_or(Ok(None), Err)
+    }
+
     /// Returns what `docker run` adds to the environment of a container on the engine at this address, as
     /// `NAME=value`.
     pub(super) fn proxies(&self, address: &str) -> Vec<String> {
@@ -145,6 +205,59 @@ impl ClientConfig {
             .map(|(name, value)| format!("{name}={value}"))
             .collect()
     }
+}
+
+/// Returns the host and port of a key of `auths`, which may be an address of any scheme, with a path.
+fn host_of(key: &str) -> &str {
+    let address = key.split_once("://").map_or(key, |(_, address)| address);
+    let host = address.split_once('/').map_or(address, |(host, _)| host);
+    host.rsplit_once('@').map_or(host, |(_, host)| host)
+}
+
+fn credential_of(entry: &Value, server: &str) -> Result<Option<Credential>, &'static str> {
+    let Some(entry) = entry.as_object() else {
+        return Ok(None);
+    };
+    let server = server.to_owned();
+    if let Some(token) = text(entry, "identitytoken") {
+        let token = token.to_owned();
+        return Ok(Some(Credential::IdentityToken { server, token }));
+    }
+    let (username, password) = match text(entry, "auth") {
+        Some(auth) => decode_auth(auth)?,
+        None => match (text(entry, "username"), text(entry, "password")) {
+            (Some(username), Some(password)) => (username.to_owned(), password.to_owned()),
+            _ => {
+                return Ok(
+                    text(entry, "registrytoken").map(|token| Credential::RegistryToken {
+                        server,
+                        token: token.to_owned(),
+                    }),
+                );
+            }
+        },
+    };
+    Ok(Some(Credential::Password {
+        server,
+        username,
+        password,
+    }))
+}
+
+/// Reads `name:password` out of base64, with or without its padding.
+fn decode_auth(auth: &str) -> Result<(String, String), &'static str> {
+    const WRONG: &str = "`auth` cannot be read";
+    let lenient = GeneralPurposeConfig::new()
+        .with_decode_padding_mode(base64::engine::DecodePaddingMode::Indifferent);
+    let base64 = GeneralPurpose::new(&base64::alphabet::STANDARD, lenient);
+    let bytes = base64.decode(auth).map_err(|_| WRONG)?;
+    let decoded = String::from_utf8(bytes).map_err(|_| WRONG)?;
+    let (username, password) = decoded.split_once(':').ok_or(WRONG)?;
+    if username.is_empty() {
+        return Err(WRONG);
+    }
+    let password = password.trim_matches('\0');
+    Ok((username.to_owned(), password.to_owned()))
 }
 
 fn bytes_of(path: &Path) -> std::io::Result<Vec<u8>> {
@@ -177,7 +290,7 @@ fn object<'a>(object: &'a Map<String, Value>, name: &str) -> Option<&'a Map<Stri
 }
 
 /// Returns a text that is not empty: Go does not tell an empty one from one that is missing.
-fn text<'a>(object: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
+pub(super) fn text<'a>(object: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
     member(object, name)?
         .as_str()
         .filter(|text| !text.is_empty())

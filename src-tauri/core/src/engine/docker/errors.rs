@@ -4,7 +4,8 @@ use bollard::errors::Error as ApiError;
 
 use super::wording;
 use crate::engine::EngineProblem;
-use crate::error::{EngineCommand, EngineReason, Error};
+use crate::error::{EngineCommand, EngineReason, Error, ImageReason};
+use crate::words;
 
 pub(super) fn is_not_found(error: &ApiError) -> bool {
     matches!(
@@ -32,9 +33,8 @@ pub(super) fn connection_problem(error: &ApiError) -> EngineProblem {
         ApiError::JsonDataError { message, .. } => return wording::stranger(None, message),
         _ => {}
     }
-    let chain = cause_chain(error);
     let kind = io_kind(error);
-    wording::connection_problem(kind, &chain)
+    wording::connection_problem(kind, &cause_chain(error))
 }
 
 pub(super) fn translate(command: EngineCommand, operation: &str, error: &ApiError) -> Error {
@@ -58,12 +58,18 @@ pub(super) fn translate(command: EngineCommand, operation: &str, error: &ApiErro
         _ => Error::EngineRefused {
             operation: operation.to_owned(),
             status: None,
-            message: cause_chain(error),
+            message: words::tamed(&cause_chain(error)),
         },
     }
 }
 
-pub(super) fn pull_error(command: EngineCommand, image: &str, error: &ApiError) -> Error {
+/// Tells why a pull failed; `problem` is why the user's credential could not be had, if it could not.
+pub(super) fn pull_error(
+    command: EngineCommand,
+    image: &str,
+    problem: Option<&str>,
+    error: &ApiError,
+) -> Error {
     let (status, message) = match error {
         ApiError::DockerResponseServerError {
             status_code,
@@ -75,8 +81,20 @@ pub(super) fn pull_error(command: EngineCommand, image: &str, error: &ApiError) 
     match wording::pull_failure(status, message) {
         Some(reason) => Error::ImageUnavailable {
             image: image.to_owned(),
-            reason,
-            message: wording::without_echo(message),
+            reason: match (reason, problem) {
+                (ImageReason::Unauthorized, Some(_)) => ImageReason::Credentials,
+                (reason, _) => reason,
+            },
+            // A registry also says "not found" to whom it does not know.
+            message: match (reason, problem) {
+                (ImageReason::Unauthorized | ImageReason::NotFound, Some(problem)) => {
+                    format!(
+                        "{problem}; the registry said: {}",
+                        wording::without_echo(message)
+                    )
+                }
+                _ => wording::without_echo(message),
+            },
             command,
         },
         None => wording::refusal(command, "pull the image", status, message),

@@ -9,11 +9,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 
-use cove_testbed::{Certificates, Engine, EngineOptions, TestImage};
+use base64::Engine as _;
+
+use cove_testbed::{Certificates, Engine, EngineOptions, Registry, TestImage};
 
 use super::client_config::ClientConfig;
 use super::connection::probe;
 use super::endpoints;
+use crate::engine::Credential;
 use crate::error::EngineReason;
 
 /// Variables of the environment.
@@ -352,5 +355,82 @@ fn containers_get_the_proxies_that_docker_run_gives_them() {
         given.sort();
         let read = ClientConfig::read(folder.path()).unwrap();
         assert_eq!(read.proxies(engine.host()), given, "{content}");
+    }
+}
+
+#[test]
+fn credentials_are_found_wherever_docker_finds_them() {
+    let (Some(engine), Some(registry)) = (Engine::from_env_or_skip(), Registry::private_from_env())
+    else {
+        return;
+    };
+    let host = registry.address();
+    let user = registry.credentials().unwrap();
+    let image = registry.reference(TestImage::Private);
+    let folder = tempfile::tempdir().unwrap();
+    let auth = base64::engine::general_purpose::STANDARD
+        .encode(format!("{}:{}", user.username, user.password));
+    let unpadded = auth.trim_end_matches('=').to_owned();
+    let entry = |key: &str| format!(r#"{{"auths":{{"{key}":{{"auth":"{auth}"}}}}}}"#);
+    let (name, word) = (user.username, user.password);
+    // What `docker` makes of each, and what Cove does: an entry that makes no sense costs only itself.
+    for (content, docker_finds, cove_finds) in [
+        (entry(host), true, true),
+        (entry(&format!("{host}/")), true, true),
+        (entry(&format!("{host}/v2/")), true, true),
+        (entry(&format!("{host}/trial")), true, true),
+        (entry(&format!("http://{host}")), true, true),
+        (entry(&format!("https://{host}/v1/")), true, true),
+        (entry(&format!("ftp://{host}")), true, true),
+        (entry("127.0.0.1"), false, false),
+        (entry("other.test"), false, false),
+        (
+            format!(r#"{{"auths":{{"other":null,"{host}":{{"auth":"{auth}"}}}}}}"#),
+            true,
+            true,
+        ),
+        (
+            format!(r#"{{"auths":{{"{host}":{{"username":"{name}","password":"{word}"}}}}}}"#),
+            true,
+            true,
+        ),
+        (
+            format!(r#"{{"Auths":{{"{host}":{{"Auth":"{auth}"}}}}}}"#),
+            true,
+            true,
+        ),
+        (
+            format!(r#"{{"auths":{{"odd":{{"auth":"%"}},"{host}":{{"auth":"{auth}"}}}}}}"#),
+            false,
+            true,
+        ),
+        (
+            format!(r#"{{"auths":{{"{host}":{{"auth":"{unpadded}"}}}}}}"#),
+            unpadded == auth,
+            true,
+        ),
+        (String::new(), false, false),
+        ("{}".to_owned(), false, false),
+    ] {
+        write(&folder.path().join("config.json"), &content);
+        let pulled = engine
+            .command()
+            .env("DOCKER_CONFIG", folder.path())
+            .args(["pull", "--quiet", &image])
+            .output()
+            .unwrap();
+        assert_eq!(
+            pulled.status.success(),
+            docker_finds,
+            "docker with {content}"
+        );
+        let read = ClientConfig::read(folder.path()).unwrap();
+        let found = read.credential_for(host).unwrap_or_default();
+        let expected = cove_finds.then(|| Credential::Password {
+            server: host.to_owned(),
+            username: name.to_owned(),
+            password: word.to_owned(),
+        });
+        assert_eq!(found, expected, "{content}");
     }
 }

@@ -7,6 +7,7 @@ use std::io::ErrorKind;
 
 use crate::engine::{ContainerState, EngineProblem, LayerStep};
 use crate::error::{EngineCommand, EngineReason, Error, ImageReason};
+use crate::words;
 
 /// The oldest API that Cove speaks: that of Docker 19.03, and of Podman 4.
 pub(super) const OLDEST_API: &str = "1.40";
@@ -42,7 +43,7 @@ pub(super) fn connection_problem(kind: Option<ErrorKind>, message: &str) -> Engi
         Some(ErrorKind::NotFound) => "there is no such socket".to_owned(),
         Some(ErrorKind::PermissionDenied) => "this user may not use it".to_owned(),
         Some(ErrorKind::ConnectionRefused) => "nobody answers there".to_owned(),
-        _ => message.to_owned(),
+        _ => words::tamed(message),
     };
     EngineProblem { reason, message }
 }
@@ -87,89 +88,120 @@ pub(super) fn refusal(
     Error::EngineRefused {
         operation: operation.to_owned(),
         status,
-        message: message.trim().to_owned(),
+        message: words::tamed(message),
     }
 }
 
+/// What engines say of a pull that failed, in the order in which it is believed: a text may hold several phrases.
+const PULL_PHRASES: [(ImageReason, &[&str]); 8] = [
+    (
+        ImageReason::RateLimited,
+        &["toomanyrequests", "too many requests", "rate limit"],
+    ),
+    (
+        ImageReason::Platform,
+        &[
+            "no matching manifest",
+            "does not match the specified platform",
+            "no image found in manifest list",
+        ],
+    ),
+    (
+        ImageReason::Tls,
+        &[
+            "x509:",
+            "certificate",
+            "server gave http response to https client",
+            "tls: ",
+        ],
+    ),
+    (
+        ImageReason::NotFound,
+        &[
+            "manifest unknown",
+            "name unknown",
+            "unknown blob",
+            "blob unknown",
+            "not found",
+            "repository does not exist",
+            "no such image",
+        ],
+    ),
+    (
+        ImageReason::Unauthorized,
+        &[
+            "unauthorized",
+            "no basic auth credentials",
+            "authentication required",
+            "denied",
+            "forbidden",
+            "incorrect username or password",
+        ],
+    ),
+    (
+        ImageReason::NotARegistry,
+        &[
+            // A page instead of a document: of a network that wants a login first, as a rule.
+            "invalid character '<'",
+            "no realm specified",
+            "did not include a token",
+            "unable to decode token response",
+            "failed to decode token",
+            "unsupported auth scheme",
+            "text/html",
+        ],
+    ),
+    (
+        ImageReason::NotAnImage,
+        &[
+            "unsupported media type",
+            "unsupported manifest media type",
+            "unexpected media type",
+            "unsupported schema version",
+            "missing signature key",
+            "manifest invalid",
+            "invalid character",
+            "unexpected end of json input",
+            "error processing tar file",
+            "invalid tar header",
+            "gzip: invalid header",
+            "unsupported docker v1 repository request",
+        ],
+    ),
+    (
+        ImageReason::Network,
+        &[
+            "dial tcp",
+            "no such host",
+            "i/o timeout",
+            "connection refused",
+            "connection reset",
+            "network is unreachable",
+            "no route to host",
+            "tls handshake timeout",
+            "context deadline exceeded",
+            "request canceled",
+            "unexpected eof",
+            ": eof",
+            "proxyconnect",
+            "server misbehaving",
+            "broken pipe",
+            "server closed idle connection",
+            "transport connection broken",
+            "redirects",
+            // What arrived is not what was sent.
+            "verification failed",
+            "unexpected commit digest",
+            "digest did not match",
+        ],
+    ),
+];
+
 /// Tells why a pull failed, or `None` when the registry has nothing to do with it.
 pub(super) fn pull_failure(status: Option<u16>, message: &str) -> Option<ImageReason> {
-    /// Phrases in the order in which they are believed: a text may hold several.
-    const PHRASES: [(ImageReason, &[&str]); 6] = [
-        (
-            ImageReason::RateLimited,
-            &["toomanyrequests", "too many requests", "rate limit"],
-        ),
-        (
-            ImageReason::Platform,
-            &[
-                "no matching manifest",
-                "does not match the specified platform",
-                "no image found in manifest list",
-            ],
-        ),
-        (
-            ImageReason::Tls,
-            &[
-                "x509:",
-                "certificate",
-                "server gave http response to https client",
-                "tls: ",
-            ],
-        ),
-        (
-            ImageReason::NotFound,
-            &[
-                "manifest unknown",
-                "name unknown",
-                "unknown blob",
-                "blob unknown",
-                "not found",
-                "repository does not exist",
-                "no such image",
-            ],
-        ),
-        (
-            ImageReason::Unauthorized,
-            &[
-                "unauthorized",
-                "no basic auth credentials",
-                "authentication required",
-                "denied",
-                "forbidden",
-                "incorrect username or password",
-            ],
-        ),
-        (
-            ImageReason::Network,
-            &[
-                "dial tcp",
-                "no such host",
-                "i/o timeout",
-                "connection refused",
-                "connection reset",
-                "network is unreachable",
-                "no route to host",
-                "tls handshake timeout",
-                "context deadline exceeded",
-                "request canceled",
-                "unexpected eof",
-                ": eof",
-                "proxyconnect",
-                "server misbehaving",
-                "broken pipe",
-                "server closed idle connection",
-                "transport connection broken",
-                "redirects",
-                // What arrived is not what was sent.
-                "verification failed",
-                "unexpected commit digest",
-                "digest did not match",
-            ],
-        ),
-    ];
     // What a file system denies is not the registry's doing.
     let lower = message.to_lowercase().replace("permission denied", "");
-    let phrase = PHRASES
+    let phrase = PULL_PHRASES
         .into_iter()
         .find(|(_, phrases)| phrases.iter().any(|phrase| lower.contains(phrase)))
         .map(|(reason, _)| reason);
@@ -180,9 +212,24 @@ pub(super) fn pull_failure(status: Option<u16>, message: &str) -> Option<ImageRe
     if lower.contains("no space left on device") {
         return None;
     }
+    // The engine says more of an answer that it could not read than of what it means.
+    let quoted = registry_status(&lower).and_then(status_reason);
+    let is_only_unreadable = matches!(
+        phrase,
+        Some(ImageReason::NotARegistry | ImageReason::NotAnImage)
+    );
+    if quoted.is_some() && is_only_unreadable {
+        return quoted;
+    }
     phrase
-        .or_else(|| registry_status(&lower).and_then(status_reason))
+        .or(quoted)
+        .or_else(|| refused_by_registry(&lower).then_some(ImageReason::NotARegistry))
         .or((status == Some(404)).then_some(ImageReason::NotFound))
+}
+
+/// Returns whether a registry refused in a way that registries have, and that is no answer to a pull.
+fn refused_by_registry(lower: &str) -> bool {
+    lower == "unsupported" || lower.starts_with("unknown: ")
 }
 
 /// Returns the HTTP status that an engine quotes when the body said nothing that it understands: a page of a proxy, as
@@ -208,14 +255,16 @@ fn status_reason(status: u16) -> Option<ImageReason> {
         404 => Some(ImageReason::NotFound),
         429 => Some(ImageReason::RateLimited),
         500..=599 => Some(ImageReason::Network),
+        400..=499 => Some(ImageReason::NotARegistry),
         _ => None,
     }
 }
 
-/// Returns an engine's message without the echo that registries' errors come with:
+/// Returns an engine's message, fit to be shown, without the echo that registries' errors come with:
 /// `manifest unknown: manifest unknown` is `manifest unknown`.
 pub(super) fn without_echo(message: &str) -> String {
-    let mut parts: Vec<&str> = message.trim().split(": ").collect();
+    let message = words::tamed(message);
+    let mut parts: Vec<&str> = message.split(": ").collect();
     parts.dedup();
     parts.join(": ")
 }
@@ -365,12 +414,63 @@ mod tests {
                 "open /var/lib/docker/tmp/GetImageBlob1: permission denied",
                 None,
             ),
+            (
+                500,
+                "error parsing HTTP 418 response body: invalid character 'o' looking for beginning of value: \"oops\"",
+                Some(ImageReason::NotARegistry),
+            ),
+            (500, "unknown: strange", Some(ImageReason::NotARegistry)),
+            (500, "unsupported", Some(ImageReason::NotARegistry)),
         ] {
             assert_eq!(
                 pull_failure(Some(status).filter(|it| *it > 0), message),
                 expected,
                 "for `{message}`"
             );
+        }
+    }
+
+    #[test]
+    fn what_is_no_registry_and_what_is_no_image_are_told_as_such() {
+        let decode =
+            "Head \"http://127.0.0.1:5997/v2/x/manifests/latest\": unable to decode token response";
+        for (message, expected) in [
+            (
+                "error unmarshalling content: invalid character '<' looking for beginning of value".to_owned(),
+                ImageReason::NotARegistry,
+            ),
+            (
+                "Head \"http://127.0.0.1:5997/v2/x/manifests/latest\": no realm specified for token auth challenge".to_owned(),
+                ImageReason::NotARegistry,
+            ),
+            (
+                "Head \"http://127.0.0.1:5997/v2/x/manifests/latest\": authorization server did not include a token in the response".to_owned(),
+                ImageReason::NotARegistry,
+            ),
+            (
+                format!("{decode}: invalid character '<' looking for beginning of value"),
+                ImageReason::NotARegistry,
+            ),
+            (
+                format!("{decode}: invalid character 'g' looking for beginning of value"),
+                ImageReason::NotARegistry,
+            ),
+            (
+                "unsupported media type application/vnd.cncf.helm.config.v1+json".to_owned(),
+                ImageReason::NotAnImage,
+            ),
+            (
+                "invalid character 'g' looking for beginning of value".to_owned(),
+                ImageReason::NotAnImage,
+            ),
+            ("missing signature key".to_owned(), ImageReason::NotAnImage),
+            ("unexpected end of JSON input".to_owned(), ImageReason::NotAnImage),
+            (
+                "failed to register layer: Error processing tar file(exit status 1): unexpected EOF".to_owned(),
+                ImageReason::NotAnImage,
+            ),
+        ] {
+            assert_eq!(pull_failure(Some(500), &message), Some(expected), "for `{message}`");
         }
     }
 

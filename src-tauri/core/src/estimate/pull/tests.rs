@@ -114,6 +114,26 @@ fn layers_weigh_by_their_bytes_and_existing_ones_do_not_count() {
 }
 
 #[test]
+fn layers_beyond_any_image_are_not_counted_and_a_long_list_in_another_order_is_taken() {
+    let names: Vec<String> = (0..20_000).map(|layer| format!("{layer:012}")).collect();
+    let mut tracker = PullTracker::default();
+    for name in &names {
+        let message = PullMessage {
+            layer: name.clone(),
+            step: LayerStep::Announced,
+        };
+        tracker.take(&message, Duration::ZERO);
+    }
+    let manifest = names.iter().rev().map(|name| LayerSize {
+        digest: format!("sha256:{name}"),
+        bytes: 1,
+    });
+    tracker.learn_manifest(manifest.collect());
+    let progress = tracker.progress(Duration::ZERO);
+    assert_eq!(progress.layers_total, u32::try_from(LAYER_LIMIT).unwrap());
+}
+
+#[test]
 fn the_total_is_a_lower_bound_until_every_layer_has_said_its_size() {
     let (mut tracker, _) = tracker(&[
         (0, "a", LayerStep::Announced),

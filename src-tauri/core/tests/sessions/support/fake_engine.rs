@@ -15,8 +15,8 @@ use cove_agent::tree::Piece;
 use cove_core::assets::{Asset, Assets};
 use cove_core::engine::{
     Archive, ContainerFacts, ContainerSpec, ContainerState, Engine, EngineCapacity, EngineFacts,
-    EngineView, Exec, ExecOutput, ExecSpec, ImageFacts, ImageView, Labels, LayerSize,
-    MountedVolume, Owned, PullDialect, PullMessage,
+    EngineView, Exec, ExecOutput, ExecSpec, ImageFacts, ImageView, Labels, LayerSize, Lent,
+    MountedVolume, Owned, PullDialect, PullMessage, Waits,
 };
 use cove_core::error::{EngineCommand, EngineReason, Error};
 use cove_core::image::ImageReference;
@@ -63,6 +63,7 @@ pub(crate) struct FakeEngine {
     containers: Mutex<Vec<ContainerFacts>>,
     /// How many containers there have been.
     created: AtomicUsize,
+    helper: Mutex<Option<Duration>>,
 }
 
 impl FakeEngine {
@@ -82,6 +83,7 @@ impl FakeEngine {
             volumes: Mutex::default(),
             containers: Mutex::default(),
             created: AtomicUsize::new(0),
+            helper: Mutex::default(),
         })
     }
 
@@ -140,6 +142,11 @@ impl FakeEngine {
     pub(crate) fn pulls(&self, messages: Vec<(Duration, PullMessage)>) {
         *self.has_image.lock().unwrap() = false;
         *self.pull.lock().unwrap() = messages;
+    }
+
+    /// Credentials are kept by a helper that takes this long.
+    pub(crate) fn asks_a_helper(&self, takes: Duration) {
+        *self.helper.lock().unwrap() = Some(takes);
     }
 
     /// The registry says that the layers are this large.
@@ -386,9 +393,19 @@ impl Engine for FakeEngine {
         Ok(Vec::new())
     }
 
+    async fn credential(&self, _: &ImageReference, waits: Waits<'_>) -> Lent {
+        let wait = *self.helper.lock().unwrap();
+        if let Some(wait) = wait {
+            waits("docker-credential-fake");
+            tokio::time::sleep(wait).await;
+        }
+        Lent::default()
+    }
+
     async fn pull(
         &self,
         _: &ImageReference,
+        _: &Lent,
     ) -> Result<BoxStream<'static, Result<PullMessage, Error>>, Error> {
         self.act("pull").await?;
         *self.has_image.lock().unwrap() = true;
@@ -405,7 +422,12 @@ impl Engine for FakeEngine {
         Ok(messages.boxed())
     }
 
-    async fn layer_sizes(&self, _: &ImageReference, _: &str) -> Result<Vec<LayerSize>, Error> {
+    async fn layer_sizes(
+        &self,
+        _: &ImageReference,
+        _: &str,
+        _: &Lent,
+    ) -> Result<Vec<LayerSize>, Error> {
         self.act("layer_sizes").await?;
         Ok(self.sizes.lock().unwrap().clone())
     }
