@@ -168,7 +168,7 @@ pub struct Entry {
     /// For a symlink that leads to something inside the workspace, what that is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_kind: Option<EntryKind>,
-    /// Bytes.
+    /// The size in bytes.
     pub size: u64,
     /// When the content last changed, in milliseconds since 1970.
     pub modified_ms: i64,

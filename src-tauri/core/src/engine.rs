@@ -424,7 +424,7 @@ pub struct EngineView {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(ts_rs::TS), ts(export))]
 pub struct EngineProblem {
-    /// The kind.
+    /// Which of the known reasons it is.
     pub reason: EngineReason,
     /// What happened.
     pub message: String,

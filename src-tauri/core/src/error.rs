@@ -158,7 +158,7 @@ pub enum Error {
     /// See [`ErrorCode::EngineUnavailable`].
     #[error("no container engine can be used: {message}")]
     EngineUnavailable {
-        /// Why.
+        /// Why no engine can be used.
         reason: EngineReason,
         /// What was tried and what came of it.
         message: String,
@@ -186,7 +186,7 @@ pub enum Error {
     ImageUnavailable {
         /// The normalised reference.
         image: String,
-        /// Why.
+        /// Why the image cannot be pulled.
         reason: ImageReason,
         /// The engine's or registry's words.
         message: String,

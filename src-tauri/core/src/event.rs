@@ -31,7 +31,7 @@ pub enum SessionEvent {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(ts_rs::TS), ts(export))]
 pub struct ProgressEvent {
-    /// Whose.
+    /// The session that this is about.
     pub session_id: SessionId,
     /// Position in the session's stream of events.
     pub seq: u64,
@@ -47,7 +47,7 @@ pub struct ProgressEvent {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(ts_rs::TS), ts(export))]
 pub struct ReadyEvent {
-    /// Whose.
+    /// The session that this is about.
     pub session_id: SessionId,
     /// Position in the session's stream of events.
     pub seq: u64,
@@ -63,13 +63,13 @@ pub struct ReadyEvent {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(ts_rs::TS), ts(export))]
 pub struct FailedEvent {
-    /// Whose.
+    /// The session that this is about.
     pub session_id: SessionId,
     /// Position in the session's stream of events.
     pub seq: u64,
     /// Where the run failed.
     pub phase: Phase,
-    /// Why.
+    /// Why it failed.
     pub error: ErrorReport,
     /// What was taken back.
     pub undone: Vec<Undone>,
@@ -81,7 +81,7 @@ pub struct FailedEvent {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(ts_rs::TS), ts(export))]
 pub struct CancelledEvent {
-    /// Whose.
+    /// The session that this is about.
     pub session_id: SessionId,
     /// Position in the session's stream of events.
     pub seq: u64,
@@ -97,7 +97,7 @@ pub struct CancelledEvent {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(ts_rs::TS), ts(export))]
 pub struct ExportEvent {
-    /// Whose.
+    /// The session that this is about.
     pub session_id: SessionId,
     /// Position in the session's stream of events.
     pub seq: u64,

@@ -55,7 +55,7 @@ pub struct FileEntry {
     pub kind: FileKind,
     /// What a symbolic link leads to; `null` when it is none, or leads nowhere or out of the workspace.
     pub target_kind: Option<FileKind>,
-    /// Bytes.
+    /// The size in bytes.
     pub size: u64,
     /// Milliseconds since 1970, UTC.
     pub modified_ms: i64,

@@ -132,7 +132,7 @@ pub enum Eta {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(ts_rs::TS), ts(export))]
 pub struct FinishedPhase {
-    /// Which.
+    /// The phase that is over.
     pub phase: Phase,
     /// How long it took, in milliseconds.
     pub elapsed_ms: u64,

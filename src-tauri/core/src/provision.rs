@@ -94,7 +94,7 @@ pub(crate) enum Outcome {
     Ready(Answered),
     /// Something went wrong; what the run had made was taken back.
     Failed {
-        /// Why.
+        /// Why it failed.
         error: Error,
         /// What was taken back.
         undone: Vec<Undone>,

@@ -170,7 +170,7 @@ impl CreateSession {
 pub enum Source {
     /// Another session's workspace.
     Session {
-        /// Whose.
+        /// The session whose files are copied.
         id: SessionId,
     },
     /// A tar archive on this machine, compressed or not.
@@ -295,7 +295,7 @@ pub struct SessionStatus {
     /// Always `true`.
     #[cfg_attr(test, ts(type = "true"))]
     pub ok: bool,
-    /// Whose.
+    /// The session that this is about.
     pub session_id: SessionId,
     /// Whether files and terminals can be used.
     pub ready: bool,

@@ -40,7 +40,7 @@ pub enum RunOutcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(ts_rs::TS), ts(export))]
 pub struct PhaseTiming {
-    /// Which.
+    /// The phase.
     pub phase: Phase,
     /// Milliseconds that it took.
     pub took_ms: u64,

@@ -116,6 +116,28 @@ fn no_file_is_called_by_a_name_that_says_nothing() {
     }
 }
 
+#[test]
+fn no_comment_is_a_riddle() {
+    // A question that only the code answers.
+    const RIDDLES: [&str; 9] = [
+        "Whose.",
+        "Which.",
+        "Why.",
+        "What.",
+        "Where.",
+        "When.",
+        "How.",
+        "Who.",
+        "As it is.",
+    ];
+    for (file, text) in sources("src-tauri", &[".rs"]) {
+        for line in text.lines() {
+            let comment = line.trim_start().strip_prefix("/// ").unwrap_or_default();
+            assert!(!RIDDLES.contains(&comment), "{file}: `{comment}` of what?");
+        }
+    }
+}
+
 /// The modules of the core from the ground up: each depends only on those above it in this list. A new module
 /// takes its place here.
 const FROM_THE_GROUND_UP: [&str; 25] = [

@@ -9,7 +9,7 @@ import type { Undone } from "./Undone";
  */
 export type CancelledEvent = { 
 /**
- * Whose.
+ * The session that this is about.
  */
 session_id: SessionId, 
 /**

@@ -6,7 +6,7 @@ import type { EngineReason } from "./EngineReason";
  */
 export type EngineProblem = { 
 /**
- * The kind.
+ * Which of the known reasons it is.
  */
 reason: EngineReason, 
 /**

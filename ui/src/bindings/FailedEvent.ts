@@ -10,7 +10,7 @@ import type { Undone } from "./Undone";
  */
 export type FailedEvent = { 
 /**
- * Whose.
+ * The session that this is about.
  */
 session_id: SessionId, 
 /**
@@ -22,7 +22,7 @@ seq: number,
  */
 phase: Phase, 
 /**
- * Why.
+ * Why it failed.
  */
 error: ErrorReport, 
 /**

@@ -22,7 +22,7 @@ kind: FileKind,
  */
 target_kind: FileKind | null, 
 /**
- * Bytes.
+ * The size in bytes.
  */
 size: number, 
 /**

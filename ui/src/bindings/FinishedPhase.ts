@@ -6,7 +6,7 @@ import type { Phase } from "./Phase";
  */
 export type FinishedPhase = { 
 /**
- * Which.
+ * The phase that is over.
  */
 phase: Phase, 
 /**

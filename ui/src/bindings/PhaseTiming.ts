@@ -6,7 +6,7 @@ import type { Phase } from "./Phase";
  */
 export type PhaseTiming = { 
 /**
- * Which.
+ * The phase.
  */
 phase: Phase, 
 /**

@@ -8,7 +8,7 @@ import type { SessionId } from "./SessionId";
  */
 export type ProgressEvent = { 
 /**
- * Whose.
+ * The session that this is about.
  */
 session_id: SessionId, 
 /**

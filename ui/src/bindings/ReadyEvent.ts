@@ -9,7 +9,7 @@ import type { TimingReport } from "./TimingReport";
  */
 export type ReadyEvent = { 
 /**
- * Whose.
+ * The session that this is about.
  */
 session_id: SessionId, 
 /**

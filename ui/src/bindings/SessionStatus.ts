@@ -17,7 +17,7 @@ export type SessionStatus = {
  */
 ok: true, 
 /**
- * Whose.
+ * The session that this is about.
  */
 session_id: SessionId, 
 /**

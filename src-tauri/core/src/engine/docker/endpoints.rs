@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::client_config::{self, ClientConfig};
 use crate::engine::EngineProblem;
 use crate::error::EngineReason;
+use crate::own_file;
 
 /// Where `docker` looks when nothing is configured.
 const DEFAULT_SOCKET: &str = "unix:///var/run/docker.sock";
@@ -18,6 +19,9 @@ const DEFAULT_SOCKET: &str = "unix:///var/run/docker.sock";
 const DEFAULT_PORT: u16 = 2375;
 /// Where `docker` looks when TLS and nothing else is configured.
 const DEFAULT_TLS_ADDRESS: &str = "tcp://localhost:2376";
+
+/// Bytes that the description of a context comes nowhere near.
+const MOST_BYTES_OF_CONTEXT: u64 = 1_000_000;
 
 /// A place where an engine may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +39,7 @@ pub(super) struct Place {
 /// How a place is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Way {
-    /// As it is.
+    /// By its address alone, unencrypted.
     Plain,
     /// Encrypted, over TCP.
     Tls(Tls),
@@ -350,8 +354,9 @@ fn context(config: &Path, name: &str) -> Place {
     let folders = std::fs::read_dir(config.join("contexts/meta"));
     for folder in folders.into_iter().flatten().flatten() {
         let path = folder.path().join("meta.json");
-        let meta = std::fs::read(&path)
+        let meta = own_file::read_at_most(&path, MOST_BYTES_OF_CONTEXT)
             .map_err(|error| error.to_string())
+            .and_then(|text| text.ok_or_else(|| "it is too large".to_owned()))
             .and_then(|text| {
                 serde_json::from_slice::<ContextMeta>(&text).map_err(|error| error.to_string())
             });
