@@ -5,7 +5,9 @@ use cove_core::engine::{EngineView, ImageView};
 use cove_core::error::Error;
 use cove_core::event::Phase;
 use cove_core::files::{DirContent, Encoding, FileContent};
-use cove_core::session::{ChosenArchive, Session, SessionId, SessionState, SessionStatus, Usage};
+use cove_core::session::{
+    ChosenArchive, Listing, Seen, SessionId, SessionState, SessionStatus, Usage,
+};
 use cove_core::sessions::Sessions;
 use cove_core::settings::{EngineBounds, Settings};
 use cove_core::template::{self, TemplateCard};
@@ -82,12 +84,22 @@ struct Done {
     session_id: SessionId,
 }
 
-/// Says which session was meant, and what it is now.
+/// Says which session was meant, and what has become of it.
+#[derive(Serialize)]
+struct Became {
+    session_id: SessionId,
+    #[serde(flatten)]
+    seen: Seen,
+}
+
+/// Says which session was meant, what it is now, and where its run is.
 #[derive(Serialize)]
 struct Acted {
     session_id: SessionId,
     state: SessionState,
     phase: Phase,
+    #[serde(flatten)]
+    seen: Seen,
 }
 
 impl From<SessionStatus> for Acted {
@@ -96,6 +108,10 @@ impl From<SessionStatus> for Acted {
             session_id: status.session_id,
             state: status.state,
             phase: status.phase,
+            seen: Seen {
+                seq: status.seq,
+                session: Some(status.session),
+            },
         }
     }
 }
@@ -105,14 +121,17 @@ struct Created {
     session_id: SessionId,
     phase: Phase,
     message: &'static str,
+    #[serde(flatten)]
+    seen: Seen,
 }
 
 impl Created {
-    fn of(session_id: SessionId) -> Self {
+    fn of(session_id: SessionId, sessions: &Sessions) -> Self {
         Self {
             session_id,
             phase: Phase::Starting,
             message: "Starting",
+            seen: sessions.seen(session_id),
         }
     }
 }
@@ -125,7 +144,8 @@ async fn create_session(
 ) -> Answer<Created> {
     let mut wanted = Arguments::of(request.body()).value("request").clone();
     let source = archives.source(&mut wanted)?;
-    ok(Created::of(sessions.create_from(&wanted, source)?))
+    let session_id = sessions.create_from(&wanted, source)?;
+    ok(Created::of(session_id, &sessions))
 }
 
 #[tauri::command]
@@ -161,10 +181,13 @@ async fn open_session(request: Request<'_>, sessions: State<'_, Sessions>) -> An
 }
 
 #[tauri::command]
-async fn stop_session(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<Done> {
+async fn stop_session(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<Became> {
     let session_id = Arguments::of(request.body()).id()?;
     sessions.stop(session_id).await?;
-    ok(Done { session_id })
+    ok(Became {
+        session_id,
+        seen: sessions.seen(session_id),
+    })
 }
 
 #[tauri::command]
@@ -179,6 +202,8 @@ async fn restart_session(request: Request<'_>, sessions: State<'_, Sessions>) ->
 struct Renamed {
     session_id: SessionId,
     name: String,
+    #[serde(flatten)]
+    seen: Seen,
 }
 
 #[tauri::command]
@@ -186,9 +211,11 @@ async fn rename_session(request: Request<'_>, sessions: State<'_, Sessions>) -> 
     let arguments = Arguments::of(request.body());
     let session_id = arguments.id()?;
     let name = arguments.get::<String>("name")?;
+    let name = sessions.rename(session_id, &name).await?;
     ok(Renamed {
         session_id,
-        name: sessions.rename(session_id, &name).await?,
+        name,
+        seen: sessions.seen(session_id),
     })
 }
 
@@ -204,18 +231,22 @@ async fn duplicate_session(request: Request<'_>, sessions: State<'_, Sessions>) 
     let arguments = Arguments::of(request.body());
     let id = arguments.id()?;
     let name = arguments.get::<Option<String>>("project_name")?;
-    ok(Created::of(sessions.duplicate(id, name.as_deref()).await?))
+    let session_id = sessions.duplicate(id, name.as_deref()).await?;
+    ok(Created::of(session_id, &sessions))
 }
 
 #[tauri::command]
-async fn discard_session(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<Done> {
+async fn discard_session(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<Became> {
     let session_id = Arguments::of(request.body()).id()?;
     sessions.discard(session_id).await?;
-    ok(Done { session_id })
+    ok(Became {
+        session_id,
+        seen: sessions.seen(session_id),
+    })
 }
 
 #[tauri::command]
-async fn delete_session(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<Done> {
+async fn delete_session(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<Became> {
     let arguments = Arguments::of(request.body());
     let session_id = arguments.id()?;
     if arguments.get::<Option<bool>>("keep_volume")? == Some(true) {
@@ -223,7 +254,10 @@ async fn delete_session(request: Request<'_>, sessions: State<'_, Sessions>) -> 
     } else {
         sessions.delete(session_id).await?;
     }
-    ok(Done { session_id })
+    ok(Became {
+        session_id,
+        seen: sessions.seen(session_id),
+    })
 }
 
 #[derive(Serialize)]
@@ -242,6 +276,8 @@ async fn session_usage(request: Request<'_>, sessions: State<'_, Sessions>) -> A
 struct Export {
     session_id: SessionId,
     started: bool,
+    #[serde(flatten)]
+    seen: Seen,
 }
 
 #[tauri::command]
@@ -261,6 +297,7 @@ async fn export_session(
     ok(Export {
         session_id,
         started,
+        seen: sessions.seen(session_id),
     })
 }
 
@@ -293,16 +330,9 @@ async fn leave_app(request: Request<'_>, app: AppHandle) -> Answer<Left> {
     ok(Left {})
 }
 
-#[derive(Serialize)]
-struct SessionList {
-    sessions: Vec<Session>,
-}
-
 #[tauri::command]
-async fn list_sessions(sessions: State<'_, Sessions>) -> Answer<SessionList> {
-    ok(SessionList {
-        sessions: sessions.list().await,
-    })
+async fn list_sessions(sessions: State<'_, Sessions>) -> Answer<Listing> {
+    ok(sessions.listing().await)
 }
 
 #[derive(Serialize)]

@@ -50,6 +50,7 @@ impl Milestones {
                 true
             }
             SessionEvent::Export(event) => event.outcome.is_some(),
+            SessionEvent::Changed(_) => true,
         }
     }
 }
@@ -86,10 +87,6 @@ impl Reporter for EventReporter {
     fn report(&self, event: &SessionEvent) {
         self.log(event);
         self.emit(event.name(), event);
-    }
-
-    fn list_changed(&self) {
-        self.emit("sessions:changed", &json!({}));
     }
 
     fn engines_changed(&self, engines: &[EngineView]) {
@@ -183,6 +180,7 @@ mod tests {
     use super::*;
     use cove_core::error::ErrorCode;
     use cove_core::event::{CancelledEvent, Progress, ProgressEvent};
+    use cove_core::session::{Session, SessionState};
     use cove_core::timing::{RunOutcome, TimingReport};
 
     /// An event of a run, as far as the log cares.
@@ -228,13 +226,31 @@ mod tests {
             phases: Vec::new(),
             pull: None,
         };
-        let end = SessionEvent::Cancelled(CancelledEvent {
+        let session = Session {
+            session_id: one,
+            workspace_id: String::new(),
+            name: String::new(),
+            project_name: None,
+            description: None,
+            template: None,
+            image: String::new(),
+            image_name: String::new(),
+            state: SessionState::Cancelled,
+            created: String::new(),
+            reconnecting: false,
+            has_container: false,
+            leftovers: Vec::new(),
+            export: None,
+            seq: 2,
+        };
+        let end = SessionEvent::Cancelled(Box::new(CancelledEvent {
             session_id: one,
             seq: 2,
+            session,
             phase: Phase::CreatingVolume,
             undone: Vec::new(),
             timing,
-        });
+        }));
         assert!(milestones.is_new(&end));
         assert_eq!(
             milestones.0.len(),

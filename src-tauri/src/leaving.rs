@@ -4,14 +4,15 @@
 use cove_core::sessions::Sessions;
 use serde::Deserialize;
 use serde_json::json;
-use tauri::menu::{Menu, MenuItem};
+use tauri::menu::{Menu, MenuEvent, MenuItem, MenuItemKind};
 use tauri::tray::{TrayIconBuilder, TrayIconEvent};
-use tauri::{AppHandle, Emitter, Manager, Window, WindowEvent};
+use tauri::{AppHandle, Emitter, ExitRequestApi, Manager, Window, WindowEvent};
 
 const WINDOW: &str = "main";
 const TRAY: &str = "cove";
 const SHOW: &str = "show";
 const QUIT: &str = "quit";
+const QUIT_APP: &str = "quit-app";
 
 /// What the user wants when the window is closed while runs are under way.
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -25,24 +26,63 @@ pub(crate) enum Choice {
     Stay,
 }
 
-/// Asks before a window is closed while runs are under way.
+/// Asks before a window is closed while something is under way.
 pub(crate) fn on_window_event(window: &Window, event: &WindowEvent) {
-    let WindowEvent::CloseRequested { api, .. } = event else {
-        return;
+    if let WindowEvent::CloseRequested { api, .. } = event
+        && asks(window.app_handle())
+    {
+        api.prevent_close();
+    }
+}
+
+/// Asks before the app ends by other ways than its window or an answer, while something is under way.
+pub(crate) fn on_exit_requested(app: &AppHandle, code: Option<i32>, api: &ExitRequestApi) {
+    if code.is_none() && asks(app) {
+        api.prevent_exit();
+    }
+}
+
+/// Ends the app for a menu's entry, or asks before.
+pub(crate) fn on_menu_event(app: &AppHandle, event: &MenuEvent) {
+    if event.id() == QUIT_APP && !asks(app) {
+        app.exit(0);
+    }
+}
+
+/// Puts an entry of our own in the place of the menu's Quit: the system's ends the app without asking.
+pub(crate) fn set_menu(app: &AppHandle) -> tauri::Result<()> {
+    let menu = Menu::default(app)?;
+    let first = menu.items()?.into_iter().next();
+    if let Some(submenu) = first.as_ref().and_then(MenuItemKind::as_submenu) {
+        if let Some(last) = submenu.items()?.len().checked_sub(1) {
+            submenu.remove_at(last)?;
+        }
+        let quit = MenuItem::with_id(app, QUIT_APP, "Quit Cove", true, Some("CmdOrCtrl+Q"))?;
+        submenu.append(&quit)?;
+    }
+    app.set_menu(menu).map(drop)
+}
+
+/// Asks in the window, if something is under way and there is a window; returns whether it was asked.
+fn asks(app: &AppHandle) -> bool {
+    let under_way = app.state::<Sessions>().under_way();
+    let Some(window) = app.get_webview_window(WINDOW) else {
+        return false;
     };
-    let running = window.state::<Sessions>().running();
-    if running == 0 {
-        return;
+    if under_way.is_nothing() {
+        return false;
     }
-    api.prevent_close();
-    log::info!("the window is to be closed while {running} runs are under way");
-    if window.is_minimized().unwrap_or(false) {
-        show(window.app_handle());
+    log::info!("the app is to end while this is under way: {under_way:?}");
+    let is_hidden = !window.is_visible().unwrap_or(true);
+    if is_hidden || window.is_minimized().unwrap_or(false) {
+        show(app);
     }
-    if let Err(error) = window.emit("app:closing", json!({ "running": running })) {
-        log::error!("the window cannot be asked, so it closes: {error}");
-        window.app_handle().exit(0);
+    let question = json!({ "running": under_way.runs, "exporting": under_way.exports });
+    let asked = window.emit("app:closing", question);
+    if let Err(error) = &asked {
+        log::error!("the window cannot be asked, so the app ends: {error}");
     }
+    asked.is_ok()
 }
 
 /// Does what the user wants.
@@ -96,7 +136,7 @@ fn add_tray(app: &AppHandle) -> tauri::Result<()> {
     )?;
     let mut tray = TrayIconBuilder::with_id(TRAY)
         .menu(&menu)
-        .tooltip("Cove is creating sessions")
+        .tooltip("Cove is at work")
         .on_menu_event(|app, event| match event.id().as_ref() {
             SHOW => show(app),
             QUIT => app.exit(0),

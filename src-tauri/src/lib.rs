@@ -37,9 +37,13 @@ pub fn run() -> ExitCode {
         .plugin(tauri_plugin_store::Builder::default().build())
         .invoke_handler(commands::handle)
         .on_window_event(leaving::on_window_event)
+        .on_menu_event(|app, event| leaving::on_menu_event(app, &event))
         .setup(|app| {
             logging::start(app)?;
             set_up(app);
+            if cfg!(target_os = "macos") {
+                leaving::set_menu(app.handle())?;
+            }
             Ok(())
         })
         .build(tauri::generate_context!());
@@ -53,6 +57,7 @@ pub fn run() -> ExitCode {
             tauri::async_runtime::block_on(sessions.shutdown());
             app.state::<Keeper>().finish();
         }
+        RunEvent::ExitRequested { code, api, .. } => leaving::on_exit_requested(app, code, &api),
         #[cfg(target_os = "macos")]
         RunEvent::Reopen { .. } => leaving::show(app),
         _ => {}

@@ -62,6 +62,7 @@ export class Backend {
       reconnecting: false,
       leftovers: [],
       export: null,
+      seq: ++this.#seq,
       ...of,
     };
     this.sessions.set(id, {
@@ -73,7 +74,7 @@ export class Backend {
       progress: progress(0, 0),
       error: null,
       message: "",
-      seq: 0,
+      seq: session.seq,
       session,
       terminals: [],
       undone: [],
@@ -84,41 +85,42 @@ export class Backend {
   }
 
   async progress(id: string, phase: Phase, at: Progress, message = ""): Promise<void> {
-    await emit("session:progress", { session_id: id, seq: ++this.#seq, phase, progress: at, message });
+    const seq = this.#next(id);
+    await emit("session:progress", { session_id: id, seq, phase, progress: at, message });
   }
 
   async ready(id: string, timing: TimingReport = AS_USUAL): Promise<void> {
-    this.#become(id, "ready", timing);
-    const { session } = this.sessions.get(id)!;
-    await emit("session:ready", { session_id: id, seq: ++this.#seq, session, progress: progress(100, 21_000), timing });
+    this.#become(id, { state: "ready" }, timing);
+    const session = this.#seen(id);
+    await emit("session:ready", { session_id: id, seq: session.seq, session, progress: progress(100, 21_000), timing });
   }
 
   async failed(id: string, phase: Phase, error: ErrorReport, undone: Undone[] = [], timing = cutShort("failed")): Promise<void> {
-    this.#become(id, "failed", timing);
-    await emit("session:failed", { session_id: id, seq: ++this.#seq, phase, error, undone, timing });
+    this.#become(id, { state: "failed" }, timing);
+    const session = this.#seen(id);
+    await emit("session:failed", { session_id: id, seq: session.seq, session, phase, error, undone, timing });
   }
 
   async cancelled(id: string, phase: Phase, undone: Undone[], timing = cutShort("cancelled")): Promise<void> {
-    this.#become(id, "cancelled", timing);
-    await emit("session:cancelled", { session_id: id, seq: ++this.#seq, phase, undone, timing });
+    this.#become(id, { state: "cancelled" }, timing);
+    const session = this.#seen(id);
+    await emit("session:cancelled", { session_id: id, seq: session.seq, session, phase, undone, timing });
   }
 
   async export(id: string, at: Partial<ExportEvent>): Promise<void> {
     const news = { bytes: 0, total_bytes: null, outcome: null, file_name: "api-server.tar", error: null, ...at };
-    await emit("session:export", { session_id: id, seq: ++this.#seq, ...news });
+    const exporting = news.outcome === null ? { bytes: news.bytes, total_bytes: news.total_bytes } : null;
+    this.#become(id, { export: exporting });
+    await emit("session:export", { session_id: id, seq: this.#seen(id).seq, ...news });
   }
 
-  /** Changes sessions by other hands, and says that the list differs. */
+  /** Changes sessions by other hands, and says so. */
   async change(change: Record<string, Partial<Session> | null>): Promise<void> {
     for (const [id, session] of Object.entries(change)) {
-      const status = this.sessions.get(id);
       if (session === null) this.sessions.delete(id);
-      else if (status) {
-        status.session = { ...status.session, ...session };
-        status.state = status.session.state;
-      }
+      else this.#become(id, session);
+      await this.#announce(id);
     }
-    await emit("sessions:changed");
   }
 
   async engineChanged(engines: EngineView[]): Promise<void> {
@@ -126,16 +128,44 @@ export class Backend {
     await emit("engine:changed", { engines });
   }
 
-  async closing(running: number): Promise<void> {
-    await emit("app:closing", { running });
+  async closing(running: number, exporting = 0): Promise<void> {
+    await emit("app:closing", { running, exporting });
   }
 
-  #become(id: string, state: SessionState, timing: TimingReport | null = null): void {
+  /** Makes a session another, with the next place in the order of events. */
+  #become(id: string, change: Partial<Session>, timing: TimingReport | null = null): void {
     const status = this.sessions.get(id);
     if (!status) return;
-    status.state = state;
+    const seq = this.#next(id);
+    status.session = { ...status.session, ...change, seq };
+    status.state = status.session.state;
+    status.ready = status.state === "ready";
     status.timing = timing ?? status.timing;
-    status.session = { ...status.session, state };
+  }
+
+  #next(id: string): number {
+    const seq = ++this.#seq;
+    const status = this.sessions.get(id);
+    if (status) {
+      status.seq = seq;
+      status.session = { ...status.session, seq };
+    }
+    return seq;
+  }
+
+  #seen(id: string): Session {
+    return this.sessions.get(id)!.session;
+  }
+
+  async #announce(id: string): Promise<void> {
+    const session = this.sessions.get(id)?.session ?? null;
+    await emit("session:changed", { session_id: id, seq: session?.seq ?? ++this.#seq, session });
+  }
+
+  /** What the answer to a command says of its session. */
+  #answerAbout(id: string): { ok: true; session_id: string; seq: number; session: Session | null } {
+    const session = this.sessions.get(id)?.session ?? null;
+    return { ok: true, session_id: id, seq: session?.seq ?? ++this.#seq, session };
   }
 
   /** The arguments of every call of a command so far. */
@@ -152,7 +182,7 @@ export class Backend {
       case "engine_status":
         return { ok: true, engines: this.engines };
       case "list_sessions":
-        return { ok: true, sessions: [...this.sessions.values()].map((status) => status.session) };
+        return { ok: true, seq: this.#seq, sessions: [...this.sessions.values()].map((status) => status.session) };
       case "session_status":
         return this.sessions.get(id);
       case "list_templates":
@@ -174,49 +204,45 @@ export class Backend {
         const request = args["request"] as { workspace_id: string; project_name?: string; image?: string };
         const made = this.add(request.project_name ?? "session", request.workspace_id, "provisioning", request.image ?? "python:3.13");
         if (this.live) void this.tell(made);
-        return { ok: true, session_id: made, phase: "Starting", message: "starting" };
+        return { ...this.#answerAbout(made), phase: "Starting", message: "starting" };
       }
       case "duplicate_session": {
         const { session } = this.sessions.get(id)!;
         const made = this.add(String(args["project_name"]), session.workspace_id, "provisioning", session.image_name);
         if (this.live) void this.tell(made);
-        return { ok: true, session_id: made, phase: "Starting", message: "starting" };
+        return { ...this.#answerAbout(made), phase: "Starting", message: "starting" };
       }
       case "rename_session": {
-        const status = this.sessions.get(id)!;
         const name = String(args["name"]);
-        status.session = { ...status.session, name };
-        return { ok: true, session_id: id, name };
+        this.#become(id, { name });
+        return { ...this.#answerAbout(id), name };
       }
       case "session_usage":
         return this.usage === null ? new Promise(() => {}) : { ok: true, usage: this.usage };
       case "export_session":
-        return { ok: true, session_id: id, started: true };
+        return { ...this.#answerAbout(id), started: true };
       case "choose_archive":
         return { ok: true, archive: this.archive };
       case "discard_session":
         this.sessions.delete(id);
-        return { ok: true, session_id: id };
+        return this.#answerAbout(id);
       case "open_session":
       case "restart_session":
       case "rebuild_session":
       case "retry_session":
-        this.#become(id, "provisioning");
+        this.#become(id, { state: "provisioning" });
         if (this.live) void this.tell(id);
-        return { ok: true, session_id: id };
+        return this.#answerAbout(id);
       case "cancel_session":
         if (this.live) setTimeout(() => void this.cancelled(id, "PullingImage", UNDONE), 900);
-        return { ok: true, session_id: id };
+        return this.#answerAbout(id);
       case "stop_session":
-        this.#become(id, "stopped");
-        return { ok: true, session_id: id };
+        this.#become(id, { state: "stopped" });
+        return this.#answerAbout(id);
       case "delete_session":
-        if (args["keep_volume"] === true) {
-          this.#become(id, "stopped");
-          const status = this.sessions.get(id)!;
-          status.session = { ...status.session, has_container: false };
-        } else this.sessions.delete(id);
-        return { ok: true, session_id: id };
+        if (args["keep_volume"] === true) this.#become(id, { state: "stopped", has_container: false });
+        else this.sessions.delete(id);
+        return this.#answerAbout(id);
       case "list_dir":
         return { ok: true, entries: FILES[String(args["path"])] ?? [], truncated: args["path"] === "/workspace/many" };
       case "read_file":

@@ -3,14 +3,14 @@
 import { AS_USUAL, cutShort } from "../dev/timings";
 import type { Phase } from "../src/bindings/Phase";
 import type { Progress } from "../src/bindings/Progress";
-import type { Session } from "../src/bindings/Session";
+import type { Session as View } from "../src/bindings/Session";
 import type { SessionStatus } from "../src/bindings/SessionStatus";
 import type { ErrorReport } from "../src/bindings/ErrorReport";
 import type { ExportEvent } from "../src/bindings/ExportEvent";
 import type { SessionNews } from "../src/lib/ipc/events";
-import { NOTHING_YET } from "../src/session/run.svelte";
+import { NOTHING_YET, Session } from "../src/session/session.svelte";
 
-export function session(id: string, more: Partial<Session> = {}): Session {
+export function session(id: string, more: Partial<View> = {}): View {
   return {
     session_id: id,
     workspace_id: "default",
@@ -26,8 +26,16 @@ export function session(id: string, more: Partial<Session> = {}): Session {
     reconnecting: false,
     leftovers: [],
     export: null,
+    seq: 0,
     ...more,
   };
+}
+
+/** A session that the window has in its list. */
+export function listed(id: string, more: Partial<View> = {}): Session {
+  const known = new Session(id);
+  known.see(session(id, more), 0);
+  return known;
 }
 
 export function progress(percent: number, more: Partial<Progress> = {}): Progress {
@@ -36,6 +44,7 @@ export function progress(percent: number, more: Partial<Progress> = {}): Progres
 
 export function status(id: string, more: Partial<SessionStatus> = {}): SessionStatus {
   const state = more.state ?? "provisioning";
+  const seq = more.seq ?? 5;
   return {
     ok: true,
     session_id: id,
@@ -45,8 +54,8 @@ export function status(id: string, more: Partial<SessionStatus> = {}): SessionSt
     progress: progress(17),
     error: null,
     message: "pulling the image",
-    seq: 5,
-    session: session(id, { state }),
+    seq,
+    session: session(id, { state, seq }),
     terminals: [],
     undone: [],
     timing: null,
@@ -59,11 +68,15 @@ export function moved(id: string, seq: number, percent: number, phase: Phase = "
 }
 
 export function becameReady(id: string, seq: number): SessionNews {
-  return { kind: "ready", session_id: id, seq, session: session(id, { state: "ready" }), progress: progress(100), timing: AS_USUAL };
+  return { kind: "ready", session_id: id, seq, session: session(id, { state: "ready", seq }), progress: progress(100), timing: AS_USUAL };
+}
+
+export function changed(id: string, seq: number, more: Partial<View> | null): SessionNews {
+  return { kind: "changed", session_id: id, seq, session: more === null ? null : session(id, { ...more, seq }) };
 }
 
 export function failed(id: string, seq: number): SessionNews {
-  return { kind: "failed", session_id: id, seq, phase: "PullingImage", error: failure(), undone: [], timing: cutShort("failed") };
+  return { kind: "failed", session_id: id, seq, session: session(id, { state: "failed", seq }), phase: "PullingImage", error: failure(), undone: [], timing: cutShort("failed") };
 }
 
 export function cancelled(id: string, seq: number, why: string | null = null): SessionNews {
@@ -71,6 +84,7 @@ export function cancelled(id: string, seq: number, why: string | null = null): S
     kind: "cancelled",
     session_id: id,
     seq,
+    session: session(id, { state: "cancelled", seq }),
     phase: "PullingImage",
     undone: [{ what: "removed volume `cove-1`", failure: why }],
     timing: cutShort("cancelled"),

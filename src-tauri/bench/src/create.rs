@@ -143,7 +143,7 @@ mod measured {
         };
         loop {
             match events.recv()? {
-                SessionEvent::Progress(_) => {}
+                SessionEvent::Progress(_) | SessionEvent::Changed(_) => {}
                 SessionEvent::Ready(event) => {
                     let ready = begin.elapsed();
                     let phases = &event.progress.finished;

@@ -10,7 +10,8 @@ use crate::timing::TimingReport;
 
 pub use crate::progress::{Eta, FinishedPhase, Phase, Progress, PullProgress, Undone};
 
-/// What is said about a session. Within a run, `seq` rises and exactly one terminal event ends it.
+/// What is said about a session. `seq` rises with every event of every session: the newer one holds. Exactly
+/// one terminal event ends a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(ts_rs::TS), ts(export))]
 #[serde(untagged)]
@@ -20,11 +21,26 @@ pub enum SessionEvent {
     /// `session:ready`
     Ready(Box<ReadyEvent>),
     /// `session:failed`
-    Failed(FailedEvent),
+    Failed(Box<FailedEvent>),
     /// `session:cancelled`
-    Cancelled(CancelledEvent),
+    Cancelled(Box<CancelledEvent>),
     /// `session:export`
     Export(ExportEvent),
+    /// `session:changed`
+    Changed(Box<ChangedEvent>),
+}
+
+/// Payload of `session:changed`: a session is another than it was, whoever changed it. What another event
+/// says already is not said again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS), ts(export))]
+pub struct ChangedEvent {
+    /// Whose.
+    pub session_id: SessionId,
+    /// Position in the stream of all events.
+    pub seq: u64,
+    /// The session as it is now; `null` when it is gone.
+    pub session: Option<Session>,
 }
 
 /// Payload of `session:progress`.
@@ -33,7 +49,7 @@ pub enum SessionEvent {
 pub struct ProgressEvent {
     /// The session that this is about.
     pub session_id: SessionId,
-    /// Position in the session's stream of events.
+    /// Position in the stream of all events.
     pub seq: u64,
     /// Where the run is.
     pub phase: Phase,
@@ -49,7 +65,7 @@ pub struct ProgressEvent {
 pub struct ReadyEvent {
     /// The session that this is about.
     pub session_id: SessionId,
-    /// Position in the session's stream of events.
+    /// Position in the stream of all events.
     pub seq: u64,
     /// The session as it is now.
     pub session: Session,
@@ -65,10 +81,12 @@ pub struct ReadyEvent {
 pub struct FailedEvent {
     /// The session that this is about.
     pub session_id: SessionId,
-    /// Position in the session's stream of events.
+    /// Position in the stream of all events.
     pub seq: u64,
     /// Where the run failed.
     pub phase: Phase,
+    /// The session as it is now.
+    pub session: Session,
     /// Why it failed.
     pub error: ErrorReport,
     /// What was taken back.
@@ -83,8 +101,10 @@ pub struct FailedEvent {
 pub struct CancelledEvent {
     /// The session that this is about.
     pub session_id: SessionId,
-    /// Position in the session's stream of events.
+    /// Position in the stream of all events.
     pub seq: u64,
+    /// The session as it is now.
+    pub session: Session,
     /// Where the run was when it was cancelled.
     pub phase: Phase,
     /// What was taken back.
@@ -99,7 +119,7 @@ pub struct CancelledEvent {
 pub struct ExportEvent {
     /// The session that this is about.
     pub session_id: SessionId,
-    /// Position in the session's stream of events.
+    /// Position in the stream of all events.
     pub seq: u64,
     /// Bytes written.
     pub bytes: u64,
@@ -136,6 +156,7 @@ impl SessionEvent {
             Self::Failed(_) => "session:failed",
             Self::Cancelled(_) => "session:cancelled",
             Self::Export(_) => "session:export",
+            Self::Changed(_) => "session:changed",
         }
     }
 
@@ -148,6 +169,7 @@ impl SessionEvent {
             Self::Failed(event) => event.session_id,
             Self::Cancelled(event) => event.session_id,
             Self::Export(event) => event.session_id,
+            Self::Changed(event) => event.session_id,
         }
     }
 
@@ -155,7 +177,7 @@ impl SessionEvent {
     #[must_use]
     pub const fn is_terminal(&self) -> bool {
         match self {
-            Self::Progress(_) | Self::Export(_) => false,
+            Self::Progress(_) | Self::Export(_) | Self::Changed(_) => false,
             Self::Ready(_) | Self::Failed(_) | Self::Cancelled(_) => true,
         }
     }
@@ -165,9 +187,6 @@ impl SessionEvent {
 pub trait Reporter: Send + Sync + 'static {
     /// Takes one event, in order of `seq` within its session.
     fn report(&self, event: &SessionEvent);
-
-    /// Hears that the list of sessions is another than it was: `sessions:changed`.
-    fn list_changed(&self) {}
 
     /// Hears that an engine has come or gone: `engine:changed`.
     fn engines_changed(&self, _engines: &[EngineView]) {}

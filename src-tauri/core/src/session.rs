@@ -286,6 +286,29 @@ pub struct Session {
     pub leftovers: Vec<String>,
     /// How far the export under way is; `null` without one.
     pub export: Option<ExportProgress>,
+    /// The last event that this includes: of two views of a session the one with the higher `seq` holds.
+    pub seq: u64,
+}
+
+/// All sessions at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS), ts(export))]
+pub struct Listing {
+    /// The sessions, by workspace and age.
+    pub sessions: Vec<Session>,
+    /// The last event of any session that this includes. One that was told earlier and is not in the list is
+    /// gone.
+    pub seq: u64,
+}
+
+/// A session after a command that was about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS), ts(export))]
+pub struct Seen {
+    /// The last event that this includes.
+    pub seq: u64,
+    /// The session; `null` when it is gone.
+    pub session: Option<Session>,
 }
 
 /// The snapshot of a session, for a window that opened late or was reloaded.

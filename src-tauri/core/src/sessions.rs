@@ -23,6 +23,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::entry::{Activity, Entry};
+use self::registry::Registry;
+pub use self::runs::UnderWay;
 use crate::assets::Assets;
 use crate::engine::{Engine, EngineView, ImageView};
 use crate::error::Error;
@@ -114,7 +116,7 @@ struct Shared {
     /// How many sessions were deleted so far.
     deleted: AtomicU64,
     pulls: Arc<Pulls>,
-    entries: Mutex<BTreeMap<SessionId, Entry>>,
+    registry: Mutex<Registry>,
     settings: watch::Sender<Settings>,
     history: Mutex<History>,
     names: Mutex<Names>,
@@ -139,7 +141,7 @@ impl Sessions {
                 following: AtomicBool::new(false),
                 deleted: AtomicU64::new(0),
                 pulls: Arc::default(),
-                entries: Mutex::new(entries),
+                registry: Mutex::new(Registry::new(entries)),
                 settings: watch::Sender::new(start.settings),
                 history: Mutex::new(start.history),
                 names: Mutex::new(start.names),

@@ -208,10 +208,11 @@ impl App {
         self.window
             .wait("the first event of the session", SOON, |_| {
                 let heard = self.recorded().heard;
-                Ok(heard
+                let (known, fresh) = heard.split_at(before.min(heard.len()));
+                let is_known = |id: &str| known.iter().any(|heard| heard.session() == id);
+                Ok(fresh
                     .iter()
-                    .skip(before)
-                    .find(|heard| heard.payload["seq"] == 1)
+                    .find(|heard| !is_known(heard.session()))
                     .map(|heard| heard.session().to_owned()))
             })
             .unwrap()

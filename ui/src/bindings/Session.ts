@@ -64,4 +64,4 @@ leftovers: Array<string>,
 /**
  * How far the export under way is; `null` without one.
  */
-export: ExportProgress | null, };
+seq: number, export: ExportProgress | null, };

@@ -23,6 +23,8 @@ export class OpenFile {
   content = $state.raw<Content>({ kind: "loading" });
   /** The encoding that the user chose for it; null for what it looks like. */
   charset = $state<string | null>(null);
+  /** How often it was read; only the answer to the last time counts. */
+  reads = 0;
 
   constructor(path: string, name: string) {
     this.path = path;
@@ -60,15 +62,15 @@ export class OpenFiles {
   }
 
   async #load(file: OpenFile): Promise<void> {
-    const { charset } = file;
+    const read = ++file.reads;
     let content: Content;
     try {
-      content = contentOf(await this.#read(file.path, charset));
+      content = contentOf(await this.#read(file.path, file.charset));
     } catch (thrown) {
       content = { kind: "failed", failure: reportOf(thrown) };
     }
-    // Another encoding may have been chosen meanwhile.
-    if (file.charset === charset) file.content = content;
+    // It may have been read again meanwhile, or in another encoding.
+    if (file.reads === read) file.content = content;
   }
 
   /** Returns what is open, as text that `restore` takes. */

@@ -89,3 +89,14 @@ describe("tabs", () => {
     expect(open.active?.content).toMatchObject({ kind: "failed", failure: { message: "gone" } });
   });
 });
+
+it("a slow first read does not overwrite a later one", async () => {
+  const answers: Array<(content: FileContent) => void> = [];
+  const open = new OpenFiles(() => new Promise((resolve) => answers.push(resolve)));
+  const first = open.open({ path: "p", name: "p" });
+  const second = open.open({ path: "p", name: "p" });
+  answers[1]?.(read({ content: "new" }));
+  answers[0]?.(read({ content: "old" }));
+  await Promise.all([first, second]);
+  expect(open.active?.content).toMatchObject({ text: "new" });
+});

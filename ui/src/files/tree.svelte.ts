@@ -92,7 +92,23 @@ export class FileTree {
     const branch = this.#branches.get(path);
     if (!branch) return;
     branch.open = !branch.open;
-    if (branch.open && !branch.loading) await this.#load(path, branch);
+    if (!branch.open || branch.loading) return;
+    // What was left open in it is in sight again, and may be another than it was.
+    const within = this.#within(path).filter((row) => row.branch?.open);
+    await Promise.all([
+      this.#load(path, branch),
+      ...within.map((row) => (row.branch ? this.#load(row.entry.path, row.branch) : undefined)),
+    ]);
+  }
+
+  /** The entries in sight that are in a directory, at any depth. */
+  #within(path: string): EntryRow[] {
+    const entries = this.#entries;
+    const at = entries.findIndex((row) => row.entry.path === path);
+    const depth = entries[at]?.depth ?? 0;
+    const below = entries.slice(at + 1);
+    const end = below.findIndex((row) => row.depth <= depth);
+    return at < 0 ? [] : below.slice(0, end < 0 ? below.length : end);
   }
 
   /** Moves by a key; returns the file to open, or null. `handled` says whether the key meant something. */

@@ -2,7 +2,7 @@ import { describe, expect, it, vi } from "vitest";
 
 import type { FileEntry } from "../bindings/FileEntry";
 import { CommandError, report } from "../lib/ipc/error";
-import { FileTree } from "./tree.svelte";
+import { FileTree, type ReadDirectory } from "./tree.svelte";
 
 function entry(name: string, kind: FileEntry["kind"] = "file", more: Partial<FileEntry> = {}): FileEntry {
   return { name, path: `opaque:${name}`, kind, target_kind: null, size: 1, modified_ms: 0, mode: 0o644, ...more };
@@ -160,4 +160,20 @@ it("the cursor comes back to the beginning when its entry is gone", async () => 
   left.pop();
   await tree.refresh();
   expect(tree.cursor).toBe("opaque:a");
+});
+
+it("a directory that is opened again reads what was left open in it, too", async () => {
+  const inner = [entry("old")];
+  const read: ReadDirectory = (path) => {
+    if (path === "opaque:inner") return Promise.resolve({ entries: [...inner], truncated: false });
+    return Promise.resolve({ entries: [entry(path === "opaque:outer" ? "inner" : "outer", "dir")], truncated: false });
+  };
+  const tree = new FileTree(read);
+  await tree.load();
+  await tree.toggle("opaque:outer");
+  await tree.toggle("opaque:inner");
+  await tree.toggle("opaque:outer");
+  inner.splice(0, 1, entry("new"));
+  await tree.toggle("opaque:outer");
+  expect(shown(tree)).toEqual(["outer", "  inner", "    new"]);
 });

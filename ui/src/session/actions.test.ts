@@ -1,9 +1,8 @@
 import { describe, expect, it } from "vitest";
 
-import { session } from "../../test/sessions";
-import type { Session } from "../bindings/Session";
+import { listed } from "../../test/sessions";
+import type { Session as View } from "../bindings/Session";
 import { menuOf, type SessionActions } from "./actions";
-import { Run, UNKNOWN } from "./run.svelte";
 
 function actions(engineAnswers = true): SessionActions {
   const act = () => {};
@@ -28,22 +27,21 @@ function actions(engineAnswers = true): SessionActions {
   };
 }
 
-function menu(of: Partial<Session>, engineAnswers = true) {
-  const run = new Run("s");
-  run.list(session("s", of), UNKNOWN);
-  run.seeded = true;
-  return menuOf(run, actions(engineAnswers));
+function menu(of: Partial<View>, engineAnswers = true) {
+  const session = listed("s", of);
+  session.detailed = true;
+  return menuOf(session, actions(engineAnswers));
 }
 
 /** The names of the entries, with a bar where a line is. */
-function names(of: Partial<Session>): string {
+function names(of: Partial<View>): string {
   return menu(of)
     .map((entry) => `${entry.apart ? "| " : ""}${entry.name}`)
     .join(" ");
 }
 
 describe("the menu of a session that is", () => {
-  it.each<[string, Partial<Session>, string]>([
+  it.each<[string, Partial<View>, string]>([
     ["ready", { state: "ready" }, "stop restart | rename rebuild duplicate export | copy-name details | remove"],
     ["stopped", { state: "stopped" }, "open | rename rebuild duplicate export | copy-name details | remove"],
     ["only files", { state: "stopped", has_container: false }, "open | details | remove"],
@@ -56,7 +54,7 @@ describe("the menu of a session that is", () => {
 });
 
 it("without the engine only what needs none can be done", () => {
-  const possible = (of: Partial<Session>) => menu(of, false).filter((entry) => !entry.disabled).map((entry) => entry.name);
+  const possible = (of: Partial<View>) => menu(of, false).filter((entry) => !entry.disabled).map((entry) => entry.name);
   expect(possible({ state: "stopped" })).toEqual(["rename", "copy-name", "details"]);
   expect(possible({ state: "interrupted" })).toEqual(["rename", "copy-name", "details"]);
   expect(possible({ state: "failed" })).toEqual(["rename", "copy-name", "details"]);

@@ -17,7 +17,7 @@ import Undo2 from "@lucide/svelte/icons/undo-2";
 
 import type { SessionState } from "../bindings/SessionState";
 import type { MenuAction } from "../lib/components/menu";
-import type { Run } from "./run.svelte";
+import type { Session } from "./session.svelte";
 
 export interface SessionActions {
   /** Whether the engine answers; what needs it cannot be done otherwise. */
@@ -55,38 +55,38 @@ export function containerName(id: string): string {
   return `cove-${id}`;
 }
 
-export function mayRename(run: Run): boolean {
-  return !run.running && !run.kept;
+export function mayRename(session: Session): boolean {
+  return !session.running && !session.kept;
 }
 
-export function mayRemove(run: Run, actions: SessionActions): boolean {
-  return !run.running && actions.engineAnswers;
+export function mayRemove(session: Session, actions: SessionActions): boolean {
+  return !session.running && actions.engineAnswers;
 }
 
 /** The entries in groups: the state, the session as a whole, what is known of it, its end. */
-export function menuOf(run: Run, actions: SessionActions): MenuAction[] {
-  const { id, state } = run;
+export function menuOf(session: Session, actions: SessionActions): MenuAction[] {
+  const { id, state } = session;
   const disabled = !actions.engineAnswers;
-  const groups: MenuAction[][] = [stateEntries(run, actions), [], [], []];
+  const groups: MenuAction[][] = [stateEntries(session, actions), [], [], []];
   const [, whole = [], known = [], end = []] = groups;
-  if (mayRename(run)) {
+  if (mayRename(session)) {
     whole.push({ name: "rename", label: "Rename…", icon: Pencil, key: "F2", run: () => actions.rename(id) });
   }
-  if (mayRebuild(run)) {
+  if (mayRebuild(session)) {
     whole.push({ name: "rebuild", label: "Rebuild…", icon: Hammer, disabled, run: () => actions.rebuild(id) });
   }
-  if (hasFiles(run)) {
-    const exporting = run.export !== null;
+  if (hasFiles(session)) {
+    const exporting = session.export !== null;
     whole.push(
       { name: "duplicate", label: "Duplicate…", icon: CopyPlus, disabled, run: () => actions.duplicate(id) },
       { name: "export", label: "Export files…", icon: Download, disabled: disabled || exporting, run: () => actions.export(id) },
     );
   }
-  if (!run.kept) {
+  if (!session.kept) {
     known.push({ name: "copy-name", label: "Copy container name", icon: Copy, run: () => actions.copyName(id) });
   }
   known.push({ name: "details", label: "Details", icon: Info, run: () => actions.details(id) });
-  if (run.mayTellTiming) known.push({ name: "timing", label: "Timing", icon: Timer, run: () => actions.timing(id) });
+  if (session.mayTellTiming) known.push({ name: "timing", label: "Timing", icon: Timer, run: () => actions.timing(id) });
   if (state !== "provisioning") {
     const remove = () => actions.remove(id);
     end.push({ name: "remove", label: "Delete…", icon: Trash2, danger: true, disabled, key: "Delete", run: remove });
@@ -97,8 +97,8 @@ export function menuOf(run: Run, actions: SessionActions): MenuAction[] {
 }
 
 /** What leads from its state to another. */
-function stateEntries(run: Run, actions: SessionActions): MenuAction[] {
-  const { id, state } = run;
+function stateEntries(session: Session, actions: SessionActions): MenuAction[] {
+  const { id, state } = session;
   const disabled = !actions.engineAnswers;
   const entries: MenuAction[] = [];
   const wayOn = WAY_ON[state];
@@ -123,11 +123,11 @@ function stateEntries(run: Run, actions: SessionActions): MenuAction[] {
 }
 
 /** Whether there are files of which it is known that they are whole. */
-function hasFiles(run: Run): boolean {
-  return run.state === "ready" || run.state === "paused" || (run.state === "stopped" && !run.kept);
+function hasFiles(session: Session): boolean {
+  return session.state === "ready" || session.state === "paused" || (session.state === "stopped" && !session.kept);
 }
 
 /** A container that cannot be made ready may be better made anew. */
-function mayRebuild(run: Run): boolean {
-  return hasFiles(run) || (run.state === "failed" && run.session?.has_container === true);
+function mayRebuild(session: Session): boolean {
+  return hasFiles(session) || (session.state === "failed" && session.view?.has_container === true);
 }

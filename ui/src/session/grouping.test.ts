@@ -1,8 +1,7 @@
 import { expect, it } from "vitest";
 
-import { session } from "../../test/sessions";
+import { listed } from "../../test/sessions";
 import { groupByWorkspace, inSidebarOrder } from "./grouping";
-import { Run, UNKNOWN } from "./run.svelte";
 
 it("groups by workspace, by name, and keeps the order within a group", () => {
   const sessions = [
@@ -20,16 +19,12 @@ it("groups by workspace, by name, and keeps the order within a group", () => {
 });
 
 it("files that were kept come last, whatever workspace they are from", () => {
-  const runs = (
+  const sessions = (
     [
       ["files", "a", false],
       ["z", "z", true],
       ["b", "b", true],
     ] as const
-  ).map(([id, workspace_id, has_container]) => {
-    const run = new Run(id);
-    run.list(session(id, { state: "stopped", workspace_id, has_container }), UNKNOWN);
-    return run;
-  });
-  expect(inSidebarOrder(runs).map((run) => run.id)).toEqual(["b", "z", "files"]);
+  ).map(([id, workspace_id, has_container]) => listed(id, { state: "stopped", workspace_id, has_container }));
+  expect(inSidebarOrder(sessions).map((session) => session.id)).toEqual(["b", "z", "files"]);
 });

@@ -1,6 +1,6 @@
 // The sidebar's groups: sessions by the workspace id they were created with, then what is only files.
 
-import type { Run } from "./run.svelte";
+import type { Session } from "./session.svelte";
 
 export interface Group<T> {
   workspace: string;
@@ -22,16 +22,16 @@ export function groupByWorkspace<T>(items: readonly T[], workspaceOf: (item: T) 
 }
 
 /** The groups of what has a container, and apart from them the files that were kept. */
-export function sidebarOf(runs: readonly Run[]): { groups: Group<Run>[]; kept: Run[] } {
+export function sidebarOf(sessions: readonly Session[]): { groups: Group<Session>[]; kept: Session[] } {
   const groups = groupByWorkspace(
-    runs.filter((run) => !run.kept),
-    (run) => run.session?.workspace_id ?? "",
+    sessions.filter((session) => !session.kept),
+    (session) => session.view?.workspace_id ?? "",
   );
-  return { groups, kept: runs.filter((run) => run.kept) };
+  return { groups, kept: sessions.filter((session) => session.kept) };
 }
 
 /** The sessions from top to bottom. */
-export function inSidebarOrder(runs: readonly Run[]): Run[] {
-  const { groups, kept } = sidebarOf(runs);
+export function inSidebarOrder(sessions: readonly Session[]): Session[] {
+  const { groups, kept } = sidebarOf(sessions);
   return [...groups.flatMap((group) => group.members), ...kept];
 }

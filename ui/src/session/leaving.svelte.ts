@@ -1,17 +1,19 @@
-// The question when the window is closed while sessions are being set up.
+// The question when the app is to end while sessions are being set up or their files exported.
 
 import type { ErrorReport } from "../bindings/ErrorReport";
+import { count } from "../lib/format";
 import type { LeaveChoice } from "../lib/ipc/commands";
 import { reportOf } from "../lib/ipc/error";
+import type { UnderWay } from "../lib/ipc/events";
 
 export class Leaving {
-  /** How many are being set up; null when nothing is asked. */
-  running = $state<number | null>(null);
+  /** What is under way; null when nothing is asked. */
+  underWay = $state.raw<UnderWay | null>(null);
   /** What was answered, until the other side has heard it. */
   answering = $state<LeaveChoice | null>(null);
   failure = $state.raw<ErrorReport | null>(null);
 
-  /** Whether any of them was seen here, so that seeing none means that they ended. */
+  /** Whether any of that was seen here, so that seeing none means that all has ended. */
   #seen = false;
   readonly #leave: (choice: LeaveChoice) => Promise<void>;
 
@@ -19,28 +21,39 @@ export class Leaving {
     this.#leave = leave;
   }
 
-  ask(running: number): void {
+  readonly title = $derived.by(() => {
+    const { running, exporting } = this.underWay ?? { running: 0, exporting: 0 };
+    const parts = [
+      ...(running > 0 ? [`${count(running, "session")} ${running === 1 ? "is" : "are"} being set up`] : []),
+      ...(exporting > 0 ? [`${count(exporting, "export")} ${exporting === 1 ? "is" : "are"} under way`] : []),
+    ];
+    return parts.join(", ");
+  });
+
+  ask(underWay: UnderWay): void {
     this.#seen = false;
     this.failure = null;
-    this.running = running;
+    this.underWay = underWay;
   }
 
-  /** Follows how many are running here. When all have ended there is nothing left to ask. */
-  follow(running: number): void {
-    if (this.running === null) return;
-    if (running > 0) {
+  /** Follows what is under way here. When all has ended there is nothing left to ask. */
+  follow(underWay: UnderWay): void {
+    const asked = this.underWay;
+    if (asked === null) return;
+    if (underWay.running + underWay.exporting > 0) {
       this.#seen = true;
-      this.running = running;
+      const differs = underWay.running !== asked.running || underWay.exporting !== asked.exporting;
+      if (differs) this.underWay = underWay;
     } else if (this.#seen) void this.answer("stay");
   }
 
   async answer(choice: LeaveChoice): Promise<void> {
-    if (this.running === null || this.answering !== null) return;
+    if (this.underWay === null || this.answering !== null) return;
     this.answering = choice;
     this.failure = null;
     try {
       await this.#leave(choice);
-      this.running = null;
+      this.underWay = null;
     } catch (thrown) {
       this.failure = reportOf(thrown);
     } finally {

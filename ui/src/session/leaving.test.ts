@@ -9,36 +9,57 @@ function leaving(leave: () => Promise<void> = () => Promise.resolve()) {
   return { asked, question: new Leaving(asked) };
 }
 
+const runs = (running: number) => ({ running, exporting: 0 });
+
+it.each([
+  [1, 0, "1 session is being set up"],
+  [2, 0, "2 sessions are being set up"],
+  [0, 1, "1 export is under way"],
+  [1, 2, "1 session is being set up, 2 exports are under way"],
+])("names %i runs and %i exports", (running, exporting, title) => {
+  const { question } = leaving();
+  question.ask({ running, exporting });
+  expect(question.title).toBe(title);
+});
+
+it("goes on to ask while an export is under way", () => {
+  const { asked, question } = leaving();
+  question.ask({ running: 1, exporting: 1 });
+  question.follow({ running: 1, exporting: 1 });
+  question.follow({ running: 0, exporting: 1 });
+  expect([question.title, asked.mock.calls]).toEqual(["1 export is under way", []]);
+});
+
 it("is answered once, and only when it was asked", async () => {
   const { asked, question } = leaving();
   await question.answer("cancel");
-  question.ask(2);
+  question.ask(runs(2));
   await Promise.all([question.answer("background"), question.answer("cancel")]);
   expect(asked.mock.calls).toEqual([["background"]]);
-  expect(question.running).toBeNull();
+  expect(question.underWay).toBeNull();
 });
 
 it("follows the runs, and stays by itself when all have ended", async () => {
   const { asked, question } = leaving();
-  question.follow(2);
-  question.ask(2);
-  question.follow(0);
-  expect([question.running, asked.mock.calls]).toEqual([2, []]);
-  question.follow(2);
-  question.follow(1);
-  expect(question.running).toBe(1);
-  question.follow(0);
-  await vi.waitFor(() => expect(question.running).toBeNull());
+  question.follow(runs(2));
+  question.ask(runs(2));
+  question.follow(runs(0));
+  expect([question.underWay, asked.mock.calls]).toEqual([runs(2), []]);
+  question.follow(runs(2));
+  question.follow(runs(1));
+  expect(question.underWay).toEqual(runs(1));
+  question.follow(runs(0));
+  await vi.waitFor(() => expect(question.underWay).toBeNull());
   expect(asked.mock.calls).toEqual([["stay"]]);
 });
 
 it("says nothing of its own while an answer is under way", async () => {
   let resolve = () => {};
   const { asked, question } = leaving(() => new Promise((done) => (resolve = done)));
-  question.ask(1);
-  question.follow(1);
+  question.ask(runs(1));
+  question.follow(runs(1));
   const answered = question.answer("cancel");
-  question.follow(0);
+  question.follow(runs(0));
   resolve();
   await answered;
   expect(asked.mock.calls).toEqual([["cancel"]]);
@@ -46,7 +67,7 @@ it("says nothing of its own while an answer is under way", async () => {
 
 it("stays open when the answer was not heard", async () => {
   const { question } = leaving(() => Promise.reject(new CommandError(failure("INTERNAL"))));
-  question.ask(1);
+  question.ask(runs(1));
   await question.answer("background");
-  expect([question.running, question.failure?.error, question.answering]).toEqual([1, "INTERNAL", null]);
+  expect([question.underWay, question.failure?.error, question.answering]).toEqual([runs(1), "INTERNAL", null]);
 });

@@ -3,11 +3,11 @@
 
 import type { ErrorReport } from "../bindings/ErrorReport";
 import { problemsOf, reportOf } from "../lib/ipc/error";
-import type { Run } from "./run.svelte";
+import type { Session } from "./session.svelte";
 
 export class Question {
   /** About which session; null when nothing is asked. */
-  run = $state.raw<Run | null>(null);
+  session = $state.raw<Session | null>(null);
   answer = $state("");
   problem = $state<string | null>(null);
   /** What went wrong that is not about the answer. */
@@ -16,34 +16,34 @@ export class Question {
 
   /** What the other side calls the answer. */
   readonly #field: string;
-  readonly #send: (run: Run, answer: string) => Promise<unknown>;
+  readonly #send: (session: Session, answer: string) => Promise<unknown>;
 
-  constructor(field: string, send: (run: Run, answer: string) => Promise<unknown>) {
+  constructor(field: string, send: (session: Session, answer: string) => Promise<unknown>) {
     this.#field = field;
     this.#send = send;
   }
 
-  show(run: Run, answer: string): void {
+  show(session: Session, answer: string): void {
     if (this.submitting) return;
-    this.run = run;
+    this.session = session;
     this.answer = answer;
     this.problem = null;
     this.failure = null;
   }
 
   close(): void {
-    this.run = null;
+    this.session = null;
   }
 
   async submit(): Promise<void> {
-    const { run } = this;
-    if (run === null || this.submitting) return;
+    const { session } = this;
+    if (session === null || this.submitting) return;
     this.submitting = true;
     this.problem = null;
     this.failure = null;
     try {
-      await this.#send(run, this.answer.trim());
-      this.run = null;
+      await this.#send(session, this.answer.trim());
+      this.session = null;
     } catch (thrown) {
       const failure = reportOf(thrown);
       this.problem = problemsOf(failure)[this.#field] ?? null;

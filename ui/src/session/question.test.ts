@@ -1,26 +1,21 @@
 import { expect, it, vi } from "vitest";
 
-import { failure, session } from "../../test/sessions";
+import { failure, listed } from "../../test/sessions";
 import { CommandError } from "../lib/ipc/error";
 import { Question } from "./question.svelte";
-import { Run, UNKNOWN } from "./run.svelte";
 
-function worker(): Run {
-  const run = new Run("w");
-  run.list(session("w", { state: "stopped" }), UNKNOWN);
-  return run;
-}
+const worker = () => listed("w", { state: "stopped" });
 
 it("sends the answer once, without the space around it, and closes", async () => {
   const send = vi.fn(() => Promise.resolve());
   const question = new Question("name", send);
-  const run = worker();
+  const session = worker();
   await question.submit();
-  question.show(run, "w");
+  question.show(session, "w");
   question.answer = " api ";
   await Promise.all([question.submit(), question.submit()]);
-  expect(send.mock.calls).toEqual([[run, "api"]]);
-  expect([question.run, question.submitting]).toEqual([null, false]);
+  expect(send.mock.calls).toEqual([[session, "api"]]);
+  expect([question.session, question.submitting]).toEqual([null, false]);
 });
 
 it("says what is wrong with the answer at the field, and the rest above it", async () => {
@@ -32,7 +27,7 @@ it("says what is wrong with the answer at the field, and the rest above it", asy
   const question = new Question("name", send);
   question.show(worker(), "");
   await question.submit();
-  expect([question.run?.id, question.problem, question.failure]).toEqual(["w", "is required", null]);
+  expect([question.session?.id, question.problem, question.failure]).toEqual(["w", "is required", null]);
   await question.submit();
   expect([question.problem, question.failure?.error]).toEqual([null, "SESSION_NOT_FOUND"]);
   question.close();

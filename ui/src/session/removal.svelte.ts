@@ -4,13 +4,13 @@ import type { ErrorReport } from "../bindings/ErrorReport";
 import type { Usage } from "../bindings/Usage";
 import { ago, bytes } from "../lib/format";
 import { reportOf } from "../lib/ipc/error";
-import type { Run } from "./run.svelte";
+import type { Session } from "./session.svelte";
 
 const NOT_KNOWN: Usage = { size_bytes: null, stored_bytes: null, at_least: false, modified_ms: null };
 
 export class Removal {
   /** What would be deleted; null when nothing is asked. */
-  run = $state.raw<Run | null>(null);
+  session = $state.raw<Session | null>(null);
   keepFiles = $state(false);
   /** Null while it is measured. */
   usage = $state.raw<Usage | null>(null);
@@ -25,37 +25,37 @@ export class Removal {
   }
 
   /** Files that were kept are all there is: they go, or nothing does. */
-  readonly mayKeep = $derived.by(() => this.run !== null && !this.run.kept);
+  readonly mayKeep = $derived.by(() => this.session !== null && !this.session.kept);
   readonly action = $derived.by(() => {
     if (!this.mayKeep) return "Delete files";
     return this.keepFiles ? "Delete container" : "Delete session and files";
   });
 
-  async show(run: Run): Promise<void> {
-    this.run = run;
+  async show(session: Session): Promise<void> {
+    this.session = session;
     this.keepFiles = false;
     this.usage = null;
     this.failure = null;
     let usage = NOT_KNOWN;
     try {
-      usage = await this.#measure(run.id);
+      usage = await this.#measure(session.id);
     } catch {
       // That the size is not known is no reason not to delete.
     }
-    if (this.run === run) this.usage = usage;
+    if (this.session === session) this.usage = usage;
   }
 
   close(): void {
-    this.run = null;
+    this.session = null;
   }
 
   async submit(): Promise<void> {
-    const { run } = this;
-    if (run === null) return;
+    const { session } = this;
+    if (session === null) return;
     this.failure = null;
     try {
-      await this.#remove(run.id, this.mayKeep && this.keepFiles);
-      this.run = null;
+      await this.#remove(session.id, this.mayKeep && this.keepFiles);
+      this.session = null;
     } catch (thrown) {
       this.failure = reportOf(thrown);
     }

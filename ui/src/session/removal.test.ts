@@ -1,19 +1,14 @@
 import { describe, expect, it, vi } from "vitest";
 
-import { failure, session } from "../../test/sessions";
+import { failure, listed } from "../../test/sessions";
 import type { Usage } from "../bindings/Usage";
 import { CommandError } from "../lib/ipc/error";
 import { Removal, usageWords } from "./removal.svelte";
-import { Run, UNKNOWN } from "./run.svelte";
 
 const USAGE: Usage = { size_bytes: 214_000_000, stored_bytes: null, at_least: false, modified_ms: 1_000 };
 const HOUR = 3_600_000;
 
-function listed(id: string, has_container = true): Run {
-  const run = new Run(id);
-  run.list(session(id, { state: "stopped", has_container }), UNKNOWN);
-  return run;
-}
+const stopped = (id: string, has_container = true) => listed(id, { state: "stopped", has_container });
 
 describe("what would be lost", () => {
   it.each<[Usage | null, string]>([
@@ -29,7 +24,7 @@ describe("what would be lost", () => {
   it("is measured when it is shown, and an answer about another session is not taken", async () => {
     const answers = new Map<string, (usage: Usage) => void>();
     const removal = new Removal((id) => new Promise((resolve) => answers.set(id, resolve)), () => Promise.resolve());
-    const shown = [removal.show(listed("a")), removal.show(listed("b"))];
+    const shown = [removal.show(stopped("a")), removal.show(stopped("b"))];
     expect(removal.usage).toBeNull();
     answers.get("a")?.({ size_bytes: 1, stored_bytes: null, at_least: false, modified_ms: null });
     await shown[0];
@@ -42,10 +37,10 @@ describe("what would be lost", () => {
   it("that cannot be measured is not known, and can be deleted all the same", async () => {
     const remove = vi.fn(() => Promise.resolve());
     const removal = new Removal(() => Promise.reject(new CommandError(failure("ENGINE_REFUSED"))), remove);
-    await removal.show(listed("a"));
+    await removal.show(stopped("a"));
     expect(removal.usage).toEqual({ size_bytes: null, stored_bytes: null, at_least: false, modified_ms: null });
     await removal.submit();
-    expect([remove.mock.calls, removal.run]).toEqual([[["a", false]], null]);
+    expect([remove.mock.calls, removal.session]).toEqual([[["a", false]], null]);
   });
 });
 
@@ -53,26 +48,26 @@ describe("the files", () => {
   it("stay when that is wanted, and the button says so", async () => {
     const remove = vi.fn(() => Promise.resolve());
     const removal = new Removal(() => Promise.resolve(USAGE), remove);
-    await removal.show(listed("a"));
+    await removal.show(stopped("a"));
     expect([removal.mayKeep, removal.action]).toEqual([true, "Delete session and files"]);
     removal.keepFiles = true;
     expect(removal.action).toBe("Delete container");
     await removal.submit();
     expect(remove.mock.calls).toEqual([["a", true]]);
-    await removal.show(listed("b"));
+    await removal.show(stopped("b"));
     expect(removal.keepFiles).toBe(false);
   });
 
   it("that were kept are all there is", async () => {
     const removal = new Removal(() => Promise.resolve(USAGE), () => Promise.resolve());
-    await removal.show(listed("a", false));
+    await removal.show(stopped("a", false));
     expect([removal.mayKeep, removal.action]).toEqual([false, "Delete files"]);
   });
 });
 
 it("that fails says so and stays", async () => {
   const removal = new Removal(() => Promise.resolve(USAGE), () => Promise.reject(new CommandError(failure("ENGINE_REFUSED"))));
-  await removal.show(listed("a"));
+  await removal.show(stopped("a"));
   await removal.submit();
-  expect([removal.run?.id, removal.failure?.error]).toEqual(["a", "ENGINE_REFUSED"]);
+  expect([removal.session?.id, removal.failure?.error]).toEqual(["a", "ENGINE_REFUSED"]);
 });

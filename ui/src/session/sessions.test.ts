@@ -1,30 +1,46 @@
 import { beforeEach, describe, expect, it, vi } from "vitest";
 
-import { becameReady, cancelled, exported, failed, failure, moved, session, status } from "../../test/sessions";
+import { becameReady, cancelled, changed, exported, failed, failure, moved, session, status } from "../../test/sessions";
 import type { SessionStatus } from "../bindings/SessionStatus";
 import { CommandError } from "../lib/ipc/error";
 import { type SessionCommands, Sessions } from "./sessions.svelte";
 
-beforeEach(() => sessionStorage.clear());
+beforeEach(() => {
+  sessionStorage.clear();
+  order.seq = 50;
+});
+
+/** The place in the order of events that the next answer has; lists and events of before are older. */
+const order = { seq: 50 };
+
+/** What a command answers about a session that is so now. */
+function became(id: string | null | undefined, more: Parameters<typeof session>[1] | null) {
+  const seq = ++order.seq;
+  return { ok: true as const, session_id: id ?? "", seq, session: more === null ? null : session(id ?? "", { ...more, seq }) };
+}
+
+function created(id: string, name: string, workspace_id = "default") {
+  return { ...became(id, { name, workspace_id }), phase: "Starting" as const, message: "starting" };
+}
 
 function commands(more: Partial<SessionCommands> = {}) {
-  const acted: SessionCommands["stopSession"] = (id) => Promise.resolve({ ok: true, session_id: id ?? "" });
+  const begins: SessionCommands["openSession"] = (id) => Promise.resolve(became(id, { state: "provisioning" }));
   const all: SessionCommands = {
-    createSession: () => Promise.resolve({ ok: true, session_id: "new", phase: "Starting", message: "starting" }),
+    createSession: (request) => Promise.resolve(created("new", request.project_name ?? "new")),
     sessionStatus: (id) => Promise.resolve(status(id ?? "")),
-    cancelSession: acted,
-    retrySession: acted,
-    openSession: acted,
-    stopSession: acted,
-    restartSession: acted,
-    rebuildSession: (id) => acted(id),
-    duplicateSession: () => Promise.resolve({ ok: true, session_id: "copy", phase: "Starting", message: "starting" }),
-    renameSession: (id, name) => Promise.resolve({ ok: true, session_id: id ?? "", name }),
-    discardSession: acted,
-    deleteSession: (id) => acted(id),
-    exportSession: () => Promise.resolve(true),
-    cancelExport: acted,
-    listSessions: () => Promise.resolve([session("new")]),
+    cancelSession: begins,
+    retrySession: begins,
+    openSession: begins,
+    stopSession: (id) => Promise.resolve(became(id, { state: "stopped" })),
+    restartSession: begins,
+    rebuildSession: (id) => begins(id),
+    duplicateSession: (_, name) => Promise.resolve(created("copy", name ?? "", "shop")),
+    renameSession: (id, name) => Promise.resolve({ ...became(id, { state: "ready", name }), name }),
+    discardSession: (id) => Promise.resolve(became(id, null)),
+    deleteSession: (id, keepVolume) => Promise.resolve(became(id, keepVolume ? { state: "stopped", has_container: false } : null)),
+    exportSession: (id) => Promise.resolve(became(id, { state: "ready", export: { bytes: 0, total_bytes: null } })),
+    cancelExport: (id) => Promise.resolve({ ok: true, session_id: id ?? "" }),
+    listSessions: () => Promise.resolve(list([session("new")])),
     ...more,
   };
   return {
@@ -46,8 +62,11 @@ function commands(more: Partial<SessionCommands> = {}) {
   };
 }
 
+/** A list from before everything else, unless its sessions say otherwise. */
+const list = (sessions: ReturnType<typeof session>[]) => ({ seq: Math.max(0, ...sessions.map(({ seq }) => seq)), sessions });
+
 const listing = (...sessions: Parameters<typeof session>[]) => ({
-  listSessions: () => Promise.resolve(sessions.map((of) => session(...of))),
+  listSessions: () => Promise.resolve(list(sessions.map((of) => session(...of)))),
 });
 
 describe("after a reload", () => {
@@ -76,7 +95,7 @@ describe("after a reload", () => {
     const calls = commands({
       listSessions: () => {
         sessions.hear(becameReady("b", 8));
-        return Promise.resolve([session("b", { state: "provisioning" })]);
+        return Promise.resolve(list([session("b", { state: "provisioning" })]));
       },
     });
     const sessions = new Sessions(calls);
@@ -95,26 +114,26 @@ describe("after a reload", () => {
 describe("creating", () => {
   it("shows the progress, closes by itself when ready, and hands the focus to the terminal", async () => {
     const sessions = new Sessions(commands());
-    await sessions.create({ workspace_id: "default", project_name: "api" }, "python:3.13");
+    await sessions.create({ workspace_id: "default", project_name: "api" });
     expect([sessions.shown?.name, sessions.selectedId]).toEqual(["api", "new"]);
-    sessions.hear(moved("new", 1, 12));
-    sessions.hear(becameReady("new", 2));
+    sessions.hear(moved("new", 61, 12));
+    sessions.hear(becameReady("new", 62));
     expect([sessions.shown, sessions.focusId, sessions.selected?.state]).toEqual([null, "new", "ready"]);
   });
 
   it("events that overtake the answer count", async () => {
     const sessions = new Sessions(commands());
-    sessions.hear(moved("new", 4, 21));
-    await sessions.create({ workspace_id: "default" }, "python:3.13");
-    expect([sessions.shown?.progress.percent, sessions.shown?.seq]).toEqual([21, 4]);
+    sessions.hear(moved("new", 64, 21));
+    await sessions.create({ workspace_id: "default" });
+    expect([sessions.shown?.progress.percent, sessions.shown?.seq]).toEqual([21, 64]);
   });
 
   it("what becomes ready in the background takes neither selection nor focus", async () => {
     const sessions = new Sessions(commands(listing(["new"], ["other", { state: "ready" }])));
-    await sessions.create({ workspace_id: "default" }, "python:3.13");
+    await sessions.create({ workspace_id: "default" });
     sessions.leave();
     sessions.select("other");
-    sessions.hear(becameReady("new", 2));
+    sessions.hear(becameReady("new", 62));
     expect([sessions.selectedId, sessions.focusId, sessions.announcement]).toEqual(["other", null, "new: ready"]);
   });
 });
@@ -127,7 +146,7 @@ describe("cancelling and retrying", () => {
     await Promise.all([sessions.cancel("b"), sessions.cancel("b")]);
     expect(calls.cancelSession).toHaveBeenCalledTimes(1);
     expect(sessions.shown?.cancelling).toBe(true);
-    sessions.hear(cancelled("b", 9));
+    sessions.hear(cancelled("b", 69));
     expect([sessions.shown?.state, sessions.shown?.cancelling, sessions.shown?.undone.length]).toEqual(["cancelled", false, 1]);
   });
 
@@ -160,13 +179,42 @@ describe("cancelling and retrying", () => {
     });
     const sessions = new Sessions(calls);
     await sessions.load();
-    await sessions.open("b");
+    const opening = sessions.open("b");
+    // Nothing was answered or heard yet, and it shows.
+    expect([sessions.shown?.doing, sessions.shown?.state]).toEqual(["Opening", "provisioning"]);
+    await opening;
     expect(calls.openSession.mock.calls).toEqual([["b"]]);
     expect([sessions.shown?.doing, sessions.shown?.state]).toEqual(["Opening", "provisioning"]);
     // The snapshot that was asked for before the press comes late, and is stale.
     answer(status("b", { state: "stopped", seq: 0 }));
     await new Promise((done) => setTimeout(done));
     expect(sessions.shown?.state).toBe("provisioning");
+  });
+
+  it("opening a paused session sets nothing up and shows no progress", async () => {
+    const calls = commands({
+      ...listing(["b", { state: "paused" }]),
+      sessionStatus: (id) => Promise.resolve(status(id ?? "", { state: "paused", seq: 0 })),
+      openSession: (id) => Promise.resolve(became(id, { state: "ready" })),
+    });
+    const sessions = new Sessions(calls);
+    await sessions.load();
+    const opening = sessions.open("b");
+    expect([sessions.shown, sessions.selected?.state]).toEqual([null, "paused"]);
+    await opening;
+    expect([sessions.shown, sessions.selected?.state]).toEqual([null, "ready"]);
+  });
+
+  it("opening one that others have opened meanwhile ends in its terminal", async () => {
+    const calls = commands({
+      ...listing(["b", { state: "stopped" }]),
+      sessionStatus: (id) => Promise.resolve(status(id ?? "", { state: "stopped", seq: 0 })),
+      openSession: (id) => Promise.resolve(became(id, { state: "ready" })),
+    });
+    const sessions = new Sessions(calls);
+    await sessions.load();
+    await sessions.open("b");
+    expect([sessions.shown, sessions.focusId, sessions.selected?.state]).toEqual([null, "b", "ready"]);
   });
 });
 
@@ -177,9 +225,9 @@ describe("deleting", () => {
     await sessions.load();
     sessions.select("b");
     await sessions.remove("b");
-    sessions.hear(moved("b", 99, 50));
+    sessions.hear(moved("b", 49, 50));
     await sessions.load();
-    expect(sessions.listed.map((run) => run.id)).toEqual(["a"]);
+    expect(sessions.listed.map((known) => known.id)).toEqual(["a"]);
     expect(sessions.selectedId).toBe("a");
   });
 
@@ -189,7 +237,7 @@ describe("deleting", () => {
     );
     await sessions.load();
     await expect(sessions.remove("b")).rejects.toThrow(CommandError);
-    expect(sessions.listed.map((run) => [run.id, run.asking])).toEqual([["b", false]]);
+    expect(sessions.listed.map((known) => [known.id, known.asking])).toEqual([["b", false]]);
   });
 });
 
@@ -197,7 +245,7 @@ describe("changes from outside", () => {
   it("while a list is read, make one more and never a second at a time", async () => {
     const answers: Array<() => void> = [];
     const calls = commands({
-      listSessions: () => new Promise((resolve) => answers.push(() => resolve([session("a", { state: "stopped" })]))),
+      listSessions: () => new Promise((resolve) => answers.push(() => resolve(list([session("a", { state: "stopped" })])))),
     });
     const sessions = new Sessions(calls);
     const loads = [sessions.load(), sessions.load(), sessions.load()];
@@ -212,45 +260,72 @@ describe("changes from outside", () => {
     expect(calls.listSessions).toHaveBeenCalledTimes(3);
   });
 
-  it("keep the runs that are known, and ask for the selected one if its state differs", async () => {
-    let list = [session("a", { state: "ready" }), session("b", { state: "ready" })];
+  it("keep the sessions that are known, and ask for the selected one if its state differs", async () => {
+    let state: SessionStatus["state"] = "ready";
+    let seq = 1;
     const calls = commands({
-      listSessions: () => Promise.resolve(list),
-      sessionStatus: (id) => Promise.resolve(status(id ?? "", { state: "stopped", seq: 1 })),
+      listSessions: () => Promise.resolve(list(["a", "b"].map((id) => session(id, { state, seq })))),
+      sessionStatus: (id) => Promise.resolve(status(id ?? "", { state: "stopped", seq })),
     });
     const sessions = new Sessions(calls);
     await sessions.load();
-    const run = sessions.selected;
+    const known = sessions.selected;
     await sessions.load();
     expect(calls.sessionStatus).not.toHaveBeenCalled();
-    list = list.map((listed) => ({ ...listed, state: "stopped" }));
+    [state, seq] = ["stopped", 2];
     await sessions.load();
-    expect(sessions.selected).toBe(run);
+    expect(sessions.selected).toBe(known);
     expect(sessions.listed.map((listed) => listed.state)).toEqual(["stopped", "stopped"]);
     expect(calls.sessionStatus.mock.calls).toEqual([["a"]]);
   });
 
-  it("take a session out, and the one below it is selected, else the one above", async () => {
-    let list = ["a", "b", "c"].map((id) => session(id, { state: "stopped" }));
-    list.push(session("files", { state: "stopped", has_container: false }));
-    const sessionStatus: SessionCommands["sessionStatus"] = (id) => Promise.resolve(status(id ?? "", { state: "stopped", seq: 0 }));
-    const sessions = new Sessions(commands({ listSessions: () => Promise.resolve(list), sessionStatus }));
+  it("are told, whoever makes them, and nothing is asked for", async () => {
+    const calls = commands(listing(["a", { state: "ready" }], ["b", { state: "stopped" }]));
+    const sessions = new Sessions(calls);
     await sessions.load();
     sessions.select("b");
+    sessions.hear(changed("a", 7, { state: "stopped", name: "api" }));
+    expect(sessions.listed.map((known) => [known.name, known.state])).toEqual([["api", "stopped"], ["b", "stopped"]]);
+    sessions.hear(changed("a", 8, null));
+    sessions.hear(changed("c", 9, { state: "ready" }));
+    expect(sessions.listed.map((known) => known.id)).toEqual(["b", "c"]);
+    // A list from before all that brings nothing back and takes nothing out.
+    await sessions.load();
+    expect(sessions.listed.map((known) => known.id)).toEqual(["b", "c"]);
+    expect(calls.listSessions).toHaveBeenCalledTimes(2);
+  });
+
+  it("a snapshot that could not be had is asked for again", async () => {
+    const sessionStatus = vi.fn(() => Promise.reject<SessionStatus>(new CommandError(failure("ENGINE_UNAVAILABLE"))));
+    const sessions = new Sessions(commands({ ...listing(["a", { state: "failed" }]), sessionStatus }));
+    await sessions.load();
+    sessions.select("a");
+    await vi.waitFor(() => expect(sessions.selected?.detailed).toBe(false));
+    sessionStatus.mockImplementation(() => Promise.resolve(status("a", { state: "failed", seq: 0, error: failure() })));
+    await new Promise((done) => setTimeout(done));
+    sessions.select("a");
+    await vi.waitFor(() => expect(sessions.selected?.error?.error).toBe("IMAGE_UNAVAILABLE"));
+  });
+
+  it("take a session out, and the one below it is selected, else the one above", async () => {
+    const all = ["a", "b", "c"].map((id) => session(id, { state: "stopped" }));
+    all.push(session("files", { state: "stopped", has_container: false }));
+    const sessionStatus: SessionCommands["sessionStatus"] = (id) => Promise.resolve(status(id ?? "", { state: "stopped", seq: 0 }));
+    const sessions = new Sessions(commands({ listSessions: () => Promise.resolve(list(all)), sessionStatus }));
+    await sessions.load();
+    sessions.select("b");
+    let seq = 0;
     for (const [gone, next] of [["b", "c"], ["c", "a"], ["a", "files"], ["files", null]] as const) {
-      list = list.filter((listed) => listed.session_id !== gone);
-      await sessions.load();
+      sessions.hear(changed(gone, ++seq, null));
       expect(sessions.selectedId).toBe(next);
     }
   });
 
   it("a run that begins by itself does not come up", async () => {
-    let list = [session("a", { state: "stopped" })];
-    const sessionStatus = () => Promise.resolve(status("a", { state: list[0]?.state ?? "stopped" }));
-    const sessions = new Sessions(commands({ listSessions: () => Promise.resolve(list), sessionStatus }));
+    const sessionStatus: SessionCommands["sessionStatus"] = (id) => Promise.resolve(status(id ?? "", { state: "stopped", seq: 0 }));
+    const sessions = new Sessions(commands({ ...listing(["a", { state: "stopped" }]), sessionStatus }));
     await sessions.load();
-    list = [session("a", { state: "provisioning" })];
-    await sessions.load();
+    sessions.hear(changed("a", 5, { state: "provisioning" }));
     sessions.hear(moved("a", 6, 20));
     expect([sessions.shown, sessions.selected?.state, sessions.selected?.doing]).toEqual([null, "provisioning", "Opening"]);
     sessions.hear(becameReady("a", 7));
@@ -260,8 +335,8 @@ describe("changes from outside", () => {
   it("do not undo what was just begun here", async () => {
     let answer = () => {};
     const calls = commands({
-      listSessions: () => Promise.resolve([session("a", { state: "stopped" })]),
-      openSession: (id) => new Promise((resolve) => (answer = () => resolve({ ok: true, session_id: id ?? "" }))),
+      ...listing(["a", { state: "stopped" }]),
+      openSession: (id) => new Promise((resolve) => (answer = () => resolve(became(id, { state: "provisioning" })))),
     });
     const sessions = new Sessions(calls);
     await sessions.load();
@@ -270,6 +345,7 @@ describe("changes from outside", () => {
     expect(sessions.shown?.state).toBe("provisioning");
     answer();
     await opening;
+    expect(sessions.shown?.state).toBe("provisioning");
   });
 });
 
@@ -291,8 +367,10 @@ describe("restarting and rebuilding", () => {
     const calls = commands({
       ...listing(["b", { state: "ready" }]),
       rebuildSession: (id) => {
-        sessions.hear(moved("b", 4, 12));
-        return Promise.resolve({ ok: true, session_id: id ?? "" });
+        const answer = became(id, { state: "provisioning" });
+        sessions.hear(changed("b", 60, { state: "provisioning" }));
+        sessions.hear(moved("b", 64, 12));
+        return Promise.resolve(answer);
       },
     });
     const sessions = new Sessions(calls);
@@ -318,11 +396,11 @@ it("a copy is a new session in the same workspace, and its progress is shown", a
   await sessions.load();
   await sessions.duplicate("b", "b copy");
   expect(calls.duplicateSession.mock.calls).toEqual([["b", "b copy"]]);
-  expect([sessions.shown?.name, sessions.shown?.session?.workspace_id, sessions.selectedId]).toEqual(["b copy", "shop", "copy"]);
+  expect([sessions.shown?.name, sessions.shown?.view?.workspace_id, sessions.selectedId]).toEqual(["b copy", "shop", "copy"]);
 });
 
 it("a session has its new name as soon as it is answered", async () => {
-  const sessions = new Sessions(commands({ ...listing(["b", { state: "ready" }]), renameSession: (id) => Promise.resolve({ ok: true, session_id: id ?? "", name: "api" }) }));
+  const sessions = new Sessions(commands(listing(["b", { state: "ready" }])));
   await sessions.load();
   await sessions.rename("b", "api");
   expect(sessions.selected?.name).toBe("api");
@@ -349,8 +427,9 @@ describe("an export", () => {
   it("is not shown when the system's dialog was dismissed, nor when it has ended before the answer", async () => {
     for (const started of [false, true]) {
       const exportSession = () => {
-        if (started) sessions.hear(exported("b", 3, { outcome: "done" }));
-        return Promise.resolve(started);
+        const answer = became("b", { state: "ready", export: started ? { bytes: 0, total_bytes: null } : null });
+        if (started) sessions.hear(exported("b", 63, { outcome: "done" }));
+        return Promise.resolve(answer);
       };
       const sessions = new Sessions(commands({ ...listing(["b", { state: "ready" }]), exportSession }));
       await sessions.load();

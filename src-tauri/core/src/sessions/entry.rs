@@ -323,6 +323,7 @@ impl Entry {
             has_container: about_to || self.on_engine.container.is_some(),
             leftovers: leftovers.map(ToString::to_string).collect(),
             export: self.export.as_ref().map(|export| export.progress),
+            seq: self.seq,
         }
     }
 

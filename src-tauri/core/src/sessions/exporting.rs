@@ -132,7 +132,6 @@ impl Sessions {
         let Some(entry) = entries.get_mut(&session_id) else {
             return;
         };
-        entry.seq += 1;
         let Some(export) = &mut entry.export else {
             return;
         };
@@ -141,16 +140,17 @@ impl Sessions {
         if outcome.is_some() {
             entry.export = None;
         }
-        let event = SessionEvent::Export(ExportEvent {
-            session_id,
-            seq: entry.seq,
-            bytes,
-            total_bytes,
-            outcome,
-            file_name: file_name.to_owned(),
-            error,
+        entries.tell_session(session_id, |session| {
+            SessionEvent::Export(ExportEvent {
+                session_id,
+                seq: session.seq,
+                bytes,
+                total_bytes,
+                outcome,
+                file_name: file_name.to_owned(),
+                error,
+            })
         });
-        self.shared.reporter.report(&event);
     }
 }
 

@@ -93,7 +93,6 @@ impl Sessions {
         *pause = RECONNECT.0;
         self.shared.set_following(true);
         self.tell_engines().await;
-        self.shared.reporter.list_changed();
         if mem::take(is_away) {
             self.reopen_lost();
         }
@@ -128,7 +127,6 @@ impl Sessions {
 
     /// Takes over what the engine knows of sessions, and says so when that is news.
     pub(super) async fn reconcile(&self) -> Result<(), Error> {
-        let before = self.shared.views();
         loop {
             let deleted = self.shared.deleted.load(Ordering::SeqCst);
             // What becomes ready while the engine answers is newer than the answer.
@@ -142,9 +140,6 @@ impl Sessions {
                 stop_lost(&mut entries, &found, ready);
                 break;
             }
-        }
-        if self.shared.views() != before {
-            self.shared.reporter.list_changed();
         }
         Ok(())
     }

@@ -77,7 +77,6 @@ impl Sessions {
             entry.request.project_name = Some(name.to_owned());
         }
         self.change_names(|names| names.insert(id, name.to_owned()));
-        self.shared.reporter.list_changed();
         Ok(name.to_owned())
     }
 
@@ -246,7 +245,6 @@ impl Sessions {
                 self.shared.keep.history(&history);
             }
         }
-        self.shared.reporter.list_changed();
         Ok(())
     }
 

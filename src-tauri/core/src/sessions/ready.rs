@@ -209,19 +209,15 @@ impl Sessions {
     }
 
     fn note_reach(&self, id: SessionId, open: &Arc<OpenSession>, reach: Reach) {
-        {
-            let mut entries = self.shared.entries();
-            let Some(entry) = entries.get_mut(&id) else {
-                return;
-            };
-            // The session may have been stopped and opened anew meanwhile.
-            let current = entry.activity.connected();
-            if !current.is_some_and(|current| Arc::ptr_eq(current, open)) || open.is_paused() {
-                return;
-            }
+        let mut entries = self.shared.entries();
+        let Some(entry) = entries.get_mut(&id) else {
+            return;
+        };
+        // The session may have been stopped and opened anew meanwhile.
+        let current = entry.activity.connected();
+        if current.is_some_and(|current| Arc::ptr_eq(current, open)) && !open.is_paused() {
             open.set_reach(reach);
         }
-        self.shared.reporter.list_changed();
     }
 
     /// Returns when the session has not been used for as long as the settings allow.

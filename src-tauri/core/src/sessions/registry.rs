@@ -1,13 +1,35 @@
-//! What is known of the sessions: the entries, their lock, and the views of them that leave the crate.
+//! What is known of the sessions: the entries behind their one lock, the order of everything that is told
+//! of them, and the views that leave the crate.
+//!
+//! Whoever changes an entry need not say so: when the lock is given back, each session that looks another
+//! than it was last told is told, with the next `seq`. There is one count for all sessions, so that it
+//! rises across a deletion too, and so that a list says by its `seq` which sessions it cannot know.
 
 use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::Ordering;
 
 use parking_lot::MutexGuard;
 
 use super::{Entry, Sessions, Shared};
 use crate::error::Error;
-use crate::session::{Session, SessionId, SessionStatus};
+use crate::event::{ChangedEvent, Reporter, SessionEvent};
+use crate::session::{Listing, Seen, Session, SessionId, SessionStatus};
+
+/// All sessions that are known, and what was last told of each.
+pub(super) struct Registry {
+    entries: BTreeMap<SessionId, Entry>,
+    told: BTreeMap<SessionId, Session>,
+    /// The place of the last event in the order of all.
+    seq: u64,
+}
+
+/// The entries, while their lock is held. Changes are told when it is given back.
+pub(super) struct Entries<'a> {
+    registry: MutexGuard<'a, Registry>,
+    reporter: &'a dyn Reporter,
+    may_differ: bool,
+}
 
 impl Sessions {
     /// Returns the snapshot of a session. Asks the engine only about a session it has not heard of.
@@ -22,19 +44,37 @@ impl Sessions {
     /// Returns all sessions, by workspace and age. What the engine cannot tell while it is away is
     /// left as it was.
     pub async fn list(&self) -> Vec<Session> {
+        self.listing().await.sessions
+    }
+
+    /// Returns what [`Self::list`] does, and its place in the order of events.
+    pub async fn listing(&self) -> Listing {
         // While the engine's events are followed, the list is current already.
         if !self.shared.following.load(Ordering::SeqCst) {
             self.look_again().await;
         }
-        let mut sessions = self.shared.views();
-        sessions.sort_by(|a, b| {
+        let mut listing = self.shared.entries().listing();
+        listing.sessions.sort_by(|a, b| {
             (&a.workspace_id, &a.created, a.session_id).cmp(&(
                 &b.workspace_id,
                 &b.created,
                 b.session_id,
             ))
         });
-        sessions
+        listing
+    }
+
+    /// Returns a session as it is known now, without asking the engine: what an answer to a command says.
+    #[must_use]
+    pub fn seen(&self, id: SessionId) -> Seen {
+        let entries = self.shared.entries();
+        let session = entries.get(&id).map(|entry| entry.session(id));
+        Seen {
+            seq: session
+                .as_ref()
+                .map_or(entries.registry.seq, |session| session.seq),
+            session,
+        }
     }
 
     /// Makes sure that a session is known, by asking the engine if it is not.
@@ -73,16 +113,121 @@ pub(super) fn lasting(
 }
 
 impl Shared {
-    pub(super) fn entries(&self) -> MutexGuard<'_, BTreeMap<SessionId, Entry>> {
-        self.entries.lock()
+    pub(super) fn entries(&self) -> Entries<'_> {
+        Entries {
+            registry: self.registry.lock(),
+            reporter: &*self.reporter,
+            may_differ: false,
+        }
+    }
+}
+
+impl Registry {
+    pub(super) const fn new(entries: BTreeMap<SessionId, Entry>) -> Self {
+        Self {
+            entries,
+            told: BTreeMap::new(),
+            seq: 0,
+        }
+    }
+}
+
+impl Entries<'_> {
+    /// Tells what is not part of what a session is. The lock is held while the reporter hears it: a
+    /// snapshot that says `seq` 7 includes what event 7 said.
+    pub(super) fn tell(&mut self, id: SessionId, event: impl FnOnce(u64) -> SessionEvent) {
+        let registry = &mut *self.registry;
+        let Some(entry) = registry.entries.get_mut(&id) else {
+            return;
+        };
+        registry.seq += 1;
+        entry.seq = registry.seq;
+        self.reporter.report(&event(entry.seq));
     }
 
-    /// Returns all sessions as the list shows them, by id.
-    pub(super) fn views(&self) -> Vec<Session> {
-        let entries = self.entries();
-        entries
-            .iter()
-            .map(|(id, entry)| entry.session(*id))
-            .collect()
+    /// Tells an event that says what the session is now.
+    pub(super) fn tell_session(
+        &mut self,
+        id: SessionId,
+        event: impl FnOnce(Session) -> SessionEvent,
+    ) {
+        let registry = &mut *self.registry;
+        let Some(entry) = registry.entries.get_mut(&id) else {
+            return;
+        };
+        registry.seq += 1;
+        entry.seq = registry.seq;
+        let session = entry.session(id);
+        registry.told.insert(id, session.clone());
+        self.reporter.report(&event(session));
+    }
+
+    fn listing(&self) -> Listing {
+        let entries = self.registry.entries.iter();
+        Listing {
+            seq: self.registry.seq,
+            sessions: entries.map(|(id, entry)| entry.session(*id)).collect(),
+        }
+    }
+
+    /// Tells each session that is another than was told of it, and each that is gone.
+    fn tell_differences(&mut self) {
+        let Registry { entries, told, seq } = &mut *self.registry;
+        for (id, entry) in entries.iter_mut() {
+            let mut session = entry.session(*id);
+            let before = told.get(id);
+            if before.is_some_and(|before| {
+                session.seq = before.seq;
+                session == *before
+            }) {
+                continue;
+            }
+            *seq += 1;
+            entry.seq = *seq;
+            session.seq = *seq;
+            told.insert(*id, session.clone());
+            self.reporter
+                .report(&SessionEvent::Changed(Box::new(ChangedEvent {
+                    session_id: *id,
+                    seq: *seq,
+                    session: Some(session),
+                })));
+        }
+        told.retain(|id, _| {
+            let is_there = entries.contains_key(id);
+            if !is_there {
+                *seq += 1;
+                self.reporter
+                    .report(&SessionEvent::Changed(Box::new(ChangedEvent {
+                        session_id: *id,
+                        seq: *seq,
+                        session: None,
+                    })));
+            }
+            is_there
+        });
+    }
+}
+
+impl Deref for Entries<'_> {
+    type Target = BTreeMap<SessionId, Entry>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.registry.entries
+    }
+}
+
+impl DerefMut for Entries<'_> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        self.may_differ = true;
+        &mut self.registry.entries
+    }
+}
+
+impl Drop for Entries<'_> {
+    fn drop(&mut self) {
+        if self.may_differ {
+            self.tell_differences();
+        }
     }
 }

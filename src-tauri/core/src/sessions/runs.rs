@@ -20,6 +20,23 @@ use crate::provision::{Answered, Attempted, Monitor, Outcome, Run, drop_replaced
 use crate::session::{CreateSession, SessionId, SessionStatus, Source};
 use crate::timing::{RunOutcome, TimingReport};
 
+/// What would be lost if the app ended now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnderWay {
+    /// Runs that make sessions ready.
+    pub runs: usize,
+    /// Exports of sessions' files.
+    pub exports: usize,
+}
+
+impl UnderWay {
+    /// Returns whether there is nothing to lose.
+    #[must_use]
+    pub const fn is_nothing(self) -> bool {
+        self.runs == 0 && self.exports == 0
+    }
+}
+
 impl Sessions {
     /// Checks a request and starts provisioning. Returns before the engine is asked anything.
     /// Must be called within a Tokio runtime.
@@ -103,12 +120,18 @@ impl Sessions {
         self.reconcile().await
     }
 
-    /// Returns how many runs are under way.
+    /// Returns what is under way.
     #[must_use]
-    pub fn running(&self) -> usize {
+    pub fn under_way(&self) -> UnderWay {
         let entries = self.shared.entries();
         let runs = |entry: &&Entry| matches!(entry.activity, Activity::Provisioning { .. });
-        entries.values().filter(runs).count()
+        UnderWay {
+            runs: entries.values().filter(runs).count(),
+            exports: entries
+                .values()
+                .filter(|entry| entry.export.is_some())
+                .count(),
+        }
     }
 
     /// Starts a run. What earlier runs may have left is this one's from now on.
@@ -216,11 +239,10 @@ impl Sessions {
         let Some(entry) = entries.get_mut(&id) else {
             return;
         };
-        entry.seq += 1;
-        let (session_id, seq) = (id, entry.seq);
         entry.timing = Some(timing.clone());
         self.learn(id, &timing, sample);
-        let event = match outcome {
+        let session_id = id;
+        match outcome {
             Outcome::Ready(Answered {
                 connection,
                 user,
@@ -232,14 +254,15 @@ impl Sessions {
                     open,
                     progress: progress.clone(),
                 };
-                let session = entry.session(id);
-                SessionEvent::Ready(Box::new(ReadyEvent {
-                    session_id,
-                    seq,
-                    session,
-                    progress,
-                    timing,
-                }))
+                entries.tell_session(id, |session| {
+                    SessionEvent::Ready(Box::new(ReadyEvent {
+                        session_id,
+                        seq: session.seq,
+                        session,
+                        progress,
+                        timing,
+                    }))
+                });
             }
             Outcome::Failed { error, undone } => {
                 log::warn!("session {id} failed in {phase:?}: {error}");
@@ -250,14 +273,17 @@ impl Sessions {
                     error: error.clone(),
                     undone: undone.clone(),
                 };
-                SessionEvent::Failed(FailedEvent {
-                    session_id,
-                    seq,
-                    phase,
-                    error,
-                    undone,
-                    timing,
-                })
+                entries.tell_session(id, |session| {
+                    SessionEvent::Failed(Box::new(FailedEvent {
+                        session_id,
+                        seq: session.seq,
+                        phase,
+                        session,
+                        error,
+                        undone,
+                        timing,
+                    }))
+                });
             }
             Outcome::Cancelled { undone } => {
                 entry.activity = Activity::Cancelled {
@@ -265,16 +291,18 @@ impl Sessions {
                     progress,
                     undone: undone.clone(),
                 };
-                SessionEvent::Cancelled(CancelledEvent {
-                    session_id,
-                    seq,
-                    phase,
-                    undone,
-                    timing,
-                })
+                entries.tell_session(id, |session| {
+                    SessionEvent::Cancelled(Box::new(CancelledEvent {
+                        session_id,
+                        seq: session.seq,
+                        session,
+                        phase,
+                        undone,
+                        timing,
+                    }))
+                });
             }
-        };
-        self.shared.reporter.report(&event);
+        }
     }
 
     /// Keeps the sample of a run, if it was one that is counted, and where its time went.
@@ -303,9 +331,7 @@ impl Sessions {
         let Some(entry) = entries.get_mut(&id) else {
             return;
         };
-        let before = entry.leftovers.len();
         entry.leftovers = attempted.left;
-        let mut is_news = before != entry.leftovers.len();
         if let Activity::Failed { undone, .. } | Activity::Cancelled { undone, .. } =
             &mut entry.activity
         {
@@ -313,13 +339,8 @@ impl Sessions {
                 let what = undo.to_string();
                 for told in undone.iter_mut().filter(|told| told.what == what) {
                     *told = done.clone();
-                    is_news = true;
                 }
             }
-        }
-        drop(entries);
-        if is_news {
-            self.shared.reporter.list_changed();
         }
     }
 
@@ -339,21 +360,16 @@ impl Sessions {
 }
 
 impl Shared {
-    /// Tells progress. The lock is held while the reporter hears it: a snapshot that says `seq` 7
-    /// includes what event 7 said.
+    /// Tells progress.
     fn tell(&self, session_id: SessionId, phase: Phase, progress: Progress, message: String) {
-        let mut entries = self.entries();
-        let Some(entry) = entries.get_mut(&session_id) else {
-            return;
-        };
-        entry.seq += 1;
-        let event = ProgressEvent {
-            session_id,
-            seq: entry.seq,
-            phase,
-            progress,
-            message,
-        };
-        self.reporter.report(&SessionEvent::Progress(event));
+        self.entries().tell(session_id, |seq| {
+            SessionEvent::Progress(ProgressEvent {
+                session_id,
+                seq,
+                phase,
+                progress,
+                message,
+            })
+        });
     }
 }

@@ -13,6 +13,7 @@
 
 mod app_killed;
 mod bystanders;
+mod connection;
 mod disk;
 mod outside;
 mod phases;

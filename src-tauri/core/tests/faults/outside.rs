@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::support::{App, Book, Ground, Kept, note, one_of, random, seeds, up_to};
 
 /// How long a call may take.
-const LIMIT: Duration = Duration::from_secs(5);
+pub(crate) const LIMIT: Duration = Duration::from_secs(5);
 /// How long calls are made, so that some come before and some after.
 const USED: Duration = Duration::from_millis(1_200);
 
@@ -66,7 +66,7 @@ enum Use {
 const USES: [Use; 3] = [Use::Opening, Use::Files, Use::Terminal];
 
 /// Notes what a call came to: it works, or says clearly what is wrong, and in time.
-async fn call<T>(
+pub(crate) async fn call<T>(
     problems: &mut Vec<String>,
     what: &str,
     call: impl Future<Output = Result<T, Error>>,

@@ -291,7 +291,9 @@ fn judge(record: &mut FaultRecord, plan: &Plan, struck: Option<&str>, end: &Sess
             "ready".clone_into(&mut record.outcome);
             return true;
         }
-        SessionEvent::Progress(_) | SessionEvent::Export(_) => return false,
+        SessionEvent::Progress(_) | SessionEvent::Export(_) | SessionEvent::Changed(_) => {
+            return false;
+        }
     };
     let is_done = undone.iter().all(|undone| undone.failure.is_none());
     if !is_done && !plan.fault.delays_undos() {

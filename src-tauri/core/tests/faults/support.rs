@@ -120,6 +120,10 @@ struct Ear(Arc<Heard>);
 
 impl Reporter for Ear {
     fn report(&self, event: &SessionEvent) {
+        // What a session becomes beside its runs is asked for where it matters.
+        if let SessionEvent::Changed(_) = event {
+            return;
+        }
         self.0.events.lock().unwrap().push(event.clone());
         self.0.count.send_modify(|count| *count += 1);
         if let Some(hook) = &mut *self.0.hook.lock().unwrap() {

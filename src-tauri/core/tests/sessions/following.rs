@@ -24,7 +24,7 @@ pub(crate) async fn until_shown(
     id: SessionId,
     like: impl Fn(Option<&Session>) -> bool,
 ) -> Duration {
-    let (begin, mut changes) = (Instant::now(), app.heard.list_changes.subscribe());
+    let (begin, mut changes) = (Instant::now(), app.heard.changes.subscribe());
     let shown = async {
         while !like(find(app, id).await.as_ref()) {
             changes.changed().await.unwrap();
@@ -48,9 +48,9 @@ pub(crate) fn is(state: SessionState, has_container: bool) -> impl Fn(Option<&Se
 
 /// Starts to follow, and waits until that has begun.
 pub(crate) async fn follow(app: &App) {
-    let mut changes = app.heard.list_changes.subscribe();
+    let mut engines = app.heard.engines.subscribe();
     app.sessions.follow_engine();
-    changes.changed().await.unwrap();
+    engines.changed().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

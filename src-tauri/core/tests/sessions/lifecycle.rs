@@ -168,7 +168,10 @@ async fn stopping_a_run_ends_it() {
         match run.last().unwrap().event {
             SessionEvent::Cancelled(_) => app.check_nothing_is_left(id),
             SessionEvent::Ready(_) => assert_eq!(app.inspect(id)["State"]["Running"], false),
-            SessionEvent::Progress(_) | SessionEvent::Failed(_) | SessionEvent::Export(_) => {
+            SessionEvent::Progress(_)
+            | SessionEvent::Failed(_)
+            | SessionEvent::Export(_)
+            | SessionEvent::Changed(_) => {
                 panic!("{run:#?}")
             }
         }

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cove_core::assets::Assets;
-use cove_core::engine::Engine;
 use cove_core::engine::docker::DockerEngine;
+use cove_core::engine::{Engine, EngineView};
 use cove_core::error::{ErrorCode, ErrorReport};
 use cove_core::estimate::History;
 use cove_core::event::{Phase, Progress, Reporter, SessionEvent};
@@ -41,8 +41,12 @@ pub(crate) struct Heard {
     moments: Mutex<Vec<Moment>>,
     hook: Mutex<Option<Hook>>,
     count: watch::Sender<usize>,
-    /// How often the list changed.
-    pub(crate) list_changes: watch::Sender<usize>,
+    /// How often a session was told to be another than it was.
+    pub(crate) changes: watch::Sender<usize>,
+    /// How often the engines were told.
+    pub(crate) engines: watch::Sender<usize>,
+    /// The `seq` of the last event: there is no gap, so that none is lost.
+    seq: Mutex<u64>,
 }
 
 impl Heard {
@@ -52,7 +56,9 @@ impl Heard {
             moments: Mutex::default(),
             hook: Mutex::default(),
             count: watch::Sender::new(0),
-            list_changes: watch::Sender::new(0),
+            changes: watch::Sender::new(0),
+            engines: watch::Sender::new(0),
+            seq: Mutex::default(),
         })
     }
 
@@ -105,20 +111,29 @@ struct Ear(Arc<Heard>);
 
 impl Reporter for Ear {
     fn report(&self, event: &SessionEvent) {
-        let at = self.0.begin.lock().unwrap().elapsed();
-        let moment = Moment {
-            at,
-            event: event.clone(),
-        };
-        self.0.moments.lock().unwrap().push(moment);
-        self.0.count.send_modify(|count| *count += 1);
+        {
+            let mut seq = self.0.seq.lock().unwrap();
+            assert_eq!(seq_of(event), *seq + 1, "{event:?}");
+            *seq += 1;
+        }
+        if let SessionEvent::Changed(_) = event {
+            self.0.changes.send_modify(|count| *count += 1);
+        } else {
+            let at = self.0.begin.lock().unwrap().elapsed();
+            let moment = Moment {
+                at,
+                event: event.clone(),
+            };
+            self.0.moments.lock().unwrap().push(moment);
+            self.0.count.send_modify(|count| *count += 1);
+        }
         if let Some(hook) = &mut *self.0.hook.lock().unwrap() {
             hook(event);
         }
     }
 
-    fn list_changed(&self) {
-        self.0.list_changes.send_modify(|count| *count += 1);
+    fn engines_changed(&self, _: &[EngineView]) {
+        self.0.engines.send_modify(|count| *count += 1);
     }
 }
 
@@ -352,6 +367,7 @@ pub(crate) fn seq_of(event: &SessionEvent) -> u64 {
         SessionEvent::Failed(event) => event.seq,
         SessionEvent::Cancelled(event) => event.seq,
         SessionEvent::Export(event) => event.seq,
+        SessionEvent::Changed(event) => event.seq,
     }
 }
 
@@ -360,18 +376,22 @@ pub(crate) fn progress_of(event: &SessionEvent) -> Option<(Phase, &Progress)> {
     match event {
         SessionEvent::Progress(event) => Some((event.phase, &event.progress)),
         SessionEvent::Ready(event) => Some((Phase::Ready, &event.progress)),
-        SessionEvent::Failed(_) | SessionEvent::Cancelled(_) | SessionEvent::Export(_) => None,
+        SessionEvent::Failed(_)
+        | SessionEvent::Cancelled(_)
+        | SessionEvent::Export(_)
+        | SessionEvent::Changed(_) => None,
     }
 }
 
-/// What holds for every run, however it ends: consecutive events, percents that rise within their
+/// What holds for every run, however it ends: `seq` that rises, percents that rise within their
 /// bands, one terminal event, and that last.
 #[track_caller]
 pub(crate) fn check_run(run: &[Moment]) {
-    let first = seq_of(&run[0].event);
+    let mut seq = 0;
     let (mut percent, mut phase, mut elapsed) = (0.0, Phase::Starting, 0);
     for (index, Moment { event, .. }) in run.iter().enumerate() {
-        assert_eq!(seq_of(event), first + index as u64);
+        assert!(seq_of(event) > seq, "{event:?} after {seq}");
+        seq = seq_of(event);
         assert_eq!(event.is_terminal(), index + 1 == run.len(), "{event:?}");
         let Some((now, progress)) = progress_of(event) else {
             continue;

@@ -10,7 +10,8 @@ import type { FileContent } from "../../bindings/FileContent";
 import type { FileEntry } from "../../bindings/FileEntry";
 import type { ImageView } from "../../bindings/ImageView";
 import type { Phase } from "../../bindings/Phase";
-import type { Session } from "../../bindings/Session";
+import type { Listing } from "../../bindings/Listing";
+import type { Seen } from "../../bindings/Seen";
 import type { SessionId } from "../../bindings/SessionId";
 import type { SessionStatus } from "../../bindings/SessionStatus";
 import type { Settings } from "../../bindings/Settings";
@@ -28,23 +29,24 @@ export interface CreateRequest {
   archive?: string;
 }
 
-export interface CreatedSession {
+export type { Seen };
+
+export interface CreatedSession extends Seen {
   ok: true;
   session_id: SessionId;
   phase: Phase;
   message: string;
 }
 
-export interface Acted {
+export interface Done {
   ok: true;
   session_id: SessionId;
 }
 
-export interface Renamed {
-  ok: true;
-  session_id: SessionId;
-  name: string;
-}
+/** What became of a session by a command. */
+export type Acted = Done & Seen;
+
+export type Renamed = Acted & { name: string };
 
 /** What becomes of the runs under way when the window is closed. */
 export type LeaveChoice = "background" | "cancel" | "stay";
@@ -127,12 +129,12 @@ export async function sessionUsage(id: MaybeId): Promise<Usage> {
   return (await callWithId<{ usage: Usage }>("session_usage", id)).usage;
 }
 
-/** Lets the user choose a file and begins to write to it; returns false when none was chosen. */
-export async function exportSession(id: MaybeId): Promise<boolean> {
-  return (await callWithId<{ started: boolean }>("export_session", id)).started;
+/** Lets the user choose a file and begins to write to it, unless none was chosen. */
+export function exportSession(id: MaybeId): Promise<Acted> {
+  return callWithId("export_session", id);
 }
 
-export function cancelExport(id: MaybeId): Promise<Acted> {
+export function cancelExport(id: MaybeId): Promise<Done> {
   return callWithId("cancel_export", id);
 }
 
@@ -146,8 +148,8 @@ export async function leaveApp(choice: LeaveChoice): Promise<void> {
   await call("leave_app", { choice });
 }
 
-export async function listSessions(): Promise<Session[]> {
-  return (await call<{ sessions: Session[] }>("list_sessions")).sessions;
+export function listSessions(): Promise<Listing> {
+  return call("list_sessions");
 }
 
 export async function listTemplates(): Promise<TemplateCard[]> {

@@ -3,6 +3,7 @@
 import { listen } from "@tauri-apps/api/event";
 
 import type { CancelledEvent } from "../../bindings/CancelledEvent";
+import type { ChangedEvent } from "../../bindings/ChangedEvent";
 import type { EngineView } from "../../bindings/EngineView";
 import type { ExportEvent } from "../../bindings/ExportEvent";
 import type { FailedEvent } from "../../bindings/FailedEvent";
@@ -14,28 +15,33 @@ export type SessionNews =
   | ({ kind: "ready" } & ReadyEvent)
   | ({ kind: "failed" } & FailedEvent)
   | ({ kind: "cancelled" } & CancelledEvent)
-  | ({ kind: "export" } & ExportEvent);
+  | ({ kind: "export" } & ExportEvent)
+  | ({ kind: "changed" } & ChangedEvent);
+
+/** How many sessions are being set up, and of how many the files are being exported. */
+export interface UnderWay {
+  running: number;
+  exporting: number;
+}
 
 export interface Hearing {
   onsession: (news: SessionNews) => void;
-  /** The list differs from what it was. */
-  onsessions: () => void;
   onengine: (engines: EngineView[]) => void;
-  /** The window was closed while this many runs are under way. */
-  onclosing: (running: number) => void;
+  /** The app was to end while so much is under way. */
+  onclosing: (underWay: UnderWay) => void;
 }
 
 /** Resolves once every event is listened to, with a function that ends it. */
-export async function listenToAll({ onsession, onsessions, onengine, onclosing }: Hearing): Promise<() => void> {
+export async function listenToAll({ onsession, onengine, onclosing }: Hearing): Promise<() => void> {
   const endings = await Promise.all([
     listen<ProgressEvent>("session:progress", ({ payload }) => onsession({ kind: "progress", ...payload })),
     listen<ReadyEvent>("session:ready", ({ payload }) => onsession({ kind: "ready", ...payload })),
     listen<FailedEvent>("session:failed", ({ payload }) => onsession({ kind: "failed", ...payload })),
     listen<CancelledEvent>("session:cancelled", ({ payload }) => onsession({ kind: "cancelled", ...payload })),
     listen<ExportEvent>("session:export", ({ payload }) => onsession({ kind: "export", ...payload })),
-    listen("sessions:changed", () => onsessions()),
+    listen<ChangedEvent>("session:changed", ({ payload }) => onsession({ kind: "changed", ...payload })),
     listen<{ engines: EngineView[] }>("engine:changed", ({ payload }) => onengine(payload.engines)),
-    listen<{ running: number }>("app:closing", ({ payload }) => onclosing(payload.running)),
+    listen<UnderWay>("app:closing", ({ payload }) => onclosing(payload)),
   ]);
   return () => {
     for (const end of endings) end();

@@ -1,0 +1,226 @@
+//! The ways between Cove and a session break: the engine's events are cut, the agent's server is killed or held up,
+//! while files and terminals are in use. No shell is lost, no call hangs, and what was answered as written is there.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use cove_core::files::Encoding;
+use cove_core::session::{SessionId, SessionState};
+use cove_core::terminal::{Output, Size, Terminal};
+use cove_testbed::FaultRecord;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::outside::{LIMIT, call};
+use crate::support::{App, Book, Ground, one_of, random, seeds, up_to};
+
+/// How long the session is used around a fault.
+const USED: Duration = Duration::from_millis(800);
+/// When a fault comes, at the latest.
+const LATEST: Duration = Duration::from_millis(500);
+const PATH: &str = "/workspace/written.txt";
+
+/// What breaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Break {
+    /// The engine's events.
+    Events,
+    /// The agent's server.
+    ServerKilled,
+    /// The agent's server is there, and does nothing.
+    ServerHeldUp,
+    /// Both at once.
+    EventsAndServer,
+}
+
+const BREAKS: [Break; 4] = [
+    Break::Events,
+    Break::ServerKilled,
+    Break::ServerHeldUp,
+    Break::EventsAndServer,
+];
+
+/// A shell, and what it has shown.
+struct Shell {
+    terminal: Arc<Terminal>,
+    shown: Arc<Mutex<Vec<u8>>>,
+    /// How it ended, when it has.
+    end: Arc<Mutex<Option<String>>>,
+    count: watch::Receiver<usize>,
+}
+
+impl Shell {
+    async fn open(app: &App, id: SessionId) -> Result<Self, String> {
+        let shown = Arc::new(Mutex::new(Vec::new()));
+        let end = Arc::new(Mutex::new(None));
+        let (sender, count) = watch::channel(0);
+        let (screen, over) = (Arc::clone(&shown), Arc::clone(&end));
+        let sink = Box::new(move |output| {
+            match output {
+                Output::Bytes(bytes) => screen.lock().unwrap().extend(bytes),
+                Output::Exit { message, .. } => *over.lock().unwrap() = Some(message),
+            }
+            sender.send_modify(|count| *count += 1);
+        });
+        let size = Size { cols: 80, rows: 24 };
+        let failed = |error| format!("no terminal: {error}");
+        let opened = app.sessions.open_terminal(id, size, sink).await;
+        let terminal = app.sessions.terminal(id, &opened.map_err(failed)?).await;
+        Ok(Self {
+            terminal: terminal.map_err(failed)?,
+            shown,
+            end,
+            count,
+        })
+    }
+
+    /// The shell answers, in time.
+    async fn check(&self, number: u64) -> Result<(), String> {
+        let line = format!("echo a$(({number}+1))b\n");
+        let typed = self.terminal.write(line.as_bytes()).await;
+        typed.map_err(|error| format!("a shell is lost: {error}"))?;
+        let wanted = format!("a{}b", number + 1);
+        let mut count = self.count.clone();
+        let answered = async {
+            loop {
+                let (found, seen) = {
+                    let shown = self.shown.lock().unwrap();
+                    let mut windows = shown.windows(wanted.len());
+                    (windows.any(|part| part == wanted.as_bytes()), shown.len())
+                };
+                self.terminal.acknowledge(seen as u64);
+                if found || count.changed().await.is_err() {
+                    return found;
+                }
+            }
+        };
+        let answered = tokio::time::timeout(LIMIT, answered).await;
+        if answered == Ok(true) {
+            self.shown.lock().unwrap().shrink_to_fit();
+            return Ok(());
+        }
+        let end = self.end.lock().unwrap().clone();
+        Err(format!("a shell does not answer; its end: {end:?}"))
+    }
+}
+
+/// A session in use, whose shells live as long as it does.
+struct Used {
+    id: SessionId,
+    shells: Vec<Shell>,
+}
+
+impl Used {
+    async fn new(app: &App) -> Result<Self, String> {
+        let id = app.ready(None).await;
+        let shells = vec![Shell::open(app, id).await?, Shell::open(app, id).await?];
+        Ok(Self { id, shells })
+    }
+}
+
+fn signal(ground: &Ground, id: SessionId, signal: &str) {
+    // The pattern is not found in the command that looks for it.
+    let script = format!("pkill {signal} -f 'agent serv[e]'");
+    let name = id.resource_name();
+    let words = ["exec", "--user", "0", &name, "sh", "-c", &script];
+    // There may be none just then.
+    ground.engine.run(&words).unwrap();
+}
+
+fn break_it(ground: &Ground, id: SessionId, what: Break) {
+    match what {
+        Break::Events => {
+            ground.proxy.cut_only("/events");
+        }
+        Break::ServerKilled => signal(ground, id, "-KILL"),
+        Break::ServerHeldUp => signal(ground, id, "-STOP"),
+        Break::EventsAndServer => {
+            ground.proxy.cut_only("/events");
+            signal(ground, id, "-KILL");
+        }
+    }
+}
+
+/// Uses files until the time is over; what was answered as written is there.
+async fn use_files(app: &App, id: SessionId, seed: u64, problems: &mut Vec<String>) -> usize {
+    let (begin, mut count, mut lost) = (Instant::now(), 0, 0);
+    while begin.elapsed() < USED && problems.is_empty() {
+        count += 1;
+        let sessions = &app.sessions;
+        call(problems, "list_dir", sessions.list_dir(id, "/workspace")).await;
+        let text = format!("{seed} {count}\n");
+        let write = sessions.write_file(id, PATH, text.clone(), Encoding::Utf8, None);
+        let written = call(problems, "write_file", write).await;
+        let read = call(problems, "read_file", sessions.read_file(id, PATH)).await;
+        if let (Some(_), Some(read)) = (written, read)
+            && read.content != text
+        {
+            lost = 1;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    lost
+}
+
+async fn check(ground: &Arc<Ground>, app: &App, used: &Used, seed: u64) -> FaultRecord {
+    let mut random = random(seed);
+    let what = one_of(&mut random, &BREAKS);
+    let mut record = FaultRecord {
+        kind: "connection".to_owned(),
+        phase: "Ready".to_owned(),
+        fault: format!("{what:?}"),
+        seed,
+        ..FaultRecord::default()
+    };
+    let (delay, id) = (up_to(&mut random, LATEST), used.id);
+    let outside = Arc::clone(ground);
+    let breaking = std::thread::spawn(move || {
+        std::thread::sleep(delay);
+        break_it(&outside, id, what);
+    });
+    let mut problems = Vec::new();
+    record.lost = use_files(app, id, seed, &mut problems).await;
+    breaking.join().unwrap();
+    for (index, shell) in used.shells.iter().enumerate() {
+        let number = seed % 1_000_000 * 10 + index as u64;
+        problems.extend(shell.check(number).await.err());
+    }
+    if problems.is_empty() {
+        problems.extend(app.until_ready(id).await.err());
+    }
+    match app.sessions.status(id).await {
+        Ok(status) if status.state == SessionState::Ready => {
+            "ready".clone_into(&mut record.outcome)
+        }
+        other => problems.push(format!("it is {other:?}")),
+    }
+    // A server that was held up ends as soon as it can: nobody speaks to it any more.
+    signal(ground, id, "-CONT");
+    record.broken = problems.join("; ");
+    record.bystanders = ground.bystanders.touched();
+    record
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_breaks_between_cove_and_a_session_no_shell_is_lost_and_no_call_hangs() {
+    let Some(ground) = Ground::with_running() else {
+        return;
+    };
+    let ground = Arc::new(ground);
+    let app = ground.app();
+    let mut book = Book::default();
+    let mut used = Used::new(&app).await.unwrap();
+    for seed in seeds(63) {
+        let record = check(&ground, &app, &used, seed).await;
+        let is_good = record.is_good();
+        book.add(record);
+        if !is_good {
+            // What is broken must not break what comes next.
+            app.delete(used.id).await.unwrap();
+            used = Used::new(&app).await.unwrap();
+        }
+    }
+    app.delete(used.id).await.unwrap();
+    app.sessions.shutdown().await;
+    book.check();
+}

@@ -1,0 +1,2 @@
+import type { Session } from "./Session";
+export type Listing = { sessions: Array<Session>, seq: number, };

@@ -1,0 +1,2 @@
+import type { Session } from "./Session";
+export type Seen = { seq: number, session: Session | null, };
