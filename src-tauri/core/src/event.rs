@@ -35,7 +35,7 @@ pub enum SessionEvent {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(ts_rs::TS), ts(export))]
 pub struct ChangedEvent {
-    /// Whose.
+    /// The session that this is about.
     pub session_id: SessionId,
     /// Position in the stream of all events.
     pub seq: u64,
