@@ -190,7 +190,7 @@ async fn check(ground: &Arc<Ground>, app: &App, used: &Used, seed: u64) -> Fault
     }
     match app.sessions.status(id).await {
         Ok(status) if status.state == SessionState::Ready => {
-            "ready".clone_into(&mut record.outcome)
+            "ready".clone_into(&mut record.outcome);
         }
         other => problems.push(format!("it is {other:?}")),
     }

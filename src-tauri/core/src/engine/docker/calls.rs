@@ -26,8 +26,8 @@ use super::errors::{is_not_found, pull_error, translate};
 use super::{answers, client_config, registry, wording};
 use crate::engine::{
     Archive, ContainerFacts, ContainerSpec, ContainerState, Engine, EngineCapacity, EngineFacts,
-    EngineView, Exec, ExecOutput, ExecSpec, ImageFacts, ImageView, Labels, LayerSize, Lent,
-    MountedVolume, Owned, PullDialect, PullMessage, Waits,
+    EngineView, Exec, ExecOutput, ExecSpec, ImageFacts, ImageView, Labels, LayerSize, Lent, Owned,
+    PullDialect, PullMessage, Waits,
 };
 use crate::error::{Error, ImageReason};
 use crate::image::ImageReference;

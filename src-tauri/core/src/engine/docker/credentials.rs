@@ -312,9 +312,8 @@ pub(super) fn for_engine(credential: &Credential) -> DockerCredentials {
 }
 
 #[cfg(test)]
+#[cfg(unix)]
 mod tests {
-    #![cfg(unix)]
-
     use std::os::unix::fs::PermissionsExt as _;
 
     use parking_lot::Mutex;
