@@ -1,5 +1,6 @@
 //! `agent shell`: becomes the image's shell on the TTY that [`crate::terminal`] made, as an interactive
-//! login shell.
+//! shell, and not as a login shell: `/etc/profile` sets `PATH` anew in most images, and what the image and
+//! the session have set must hold. It is the shell that `docker exec -it` gives.
 //!
 //! It says so when the image has none, rather than letting the terminal vanish.
 
@@ -46,7 +47,7 @@ pub fn run() -> ExitCode {
         let variables = variables(|name| env::var_os(name), &shell, account.as_ref());
         // It returns if the file is missing, not executable or made for another machine: try the next.
         let _ = Command::new(&shell)
-            .arg0(login_name(&shell))
+            .arg0(name_of(&shell))
             .envs(variables)
             .exec();
     }
@@ -76,37 +77,46 @@ fn candidates(shell: Option<&OsStr>, account: Option<&Account>) -> Vec<PathBuf> 
     shells
 }
 
-/// Returns the variables to set in addition to what the image and the engine have set.
+/// Returns the variables to set in addition to what the image and the engine have set, none of which is
+/// overruled.
 fn variables(
     present: impl Fn(&str) -> Option<OsString>,
     shell: &Path,
     account: Option<&Account>,
 ) -> Vec<(&'static str, OsString)> {
-    let mut variables = vec![("SHELL", shell.into()), ("COLORTERM", "truecolor".into())];
+    let is_missing = |name: &str| present(name).is_none_or(|value| value.is_empty());
+    let mut variables: Vec<(&'static str, OsString)> = Vec::new();
+    let mut offer = |name: &'static str, value: OsString| {
+        if is_missing(name) {
+            variables.push((name, value));
+        }
+    };
+    offer("SHELL", shell.into());
+    offer("COLORTERM", "truecolor".into());
+    if is_missing("LC_ALL") && is_missing("LC_CTYPE") {
+        offer("LANG", "C.UTF-8".into());
+    }
+    if let Some(account) = account {
+        offer("USER", (&account.name).into());
+        offer("LOGNAME", (&account.name).into());
+    }
     // `xterm` is what engines set for any terminal: it knows fewer colours than ours.
     if present("TERM").is_none_or(|term| term.is_empty() || term == "dumb" || term == "xterm") {
         variables.push(("TERM", "xterm-256color".into()));
     }
-    if present("LANG").is_none() && present("LC_ALL").is_none() {
-        variables.push(("LANG", "C.UTF-8".into()));
-    }
-    if let Some(account) = account {
-        variables.push(("USER", (&account.name).into()));
-        variables.push(("LOGNAME", (&account.name).into()));
-        if !account.home.is_empty()
-            && present("HOME").is_none_or(|home| home.is_empty() || home == "/")
-        {
-            variables.push(("HOME", (&account.home).into()));
-        }
+    // `/` is what engines set for a user without a home.
+    if let Some(account) = account
+        && !account.home.is_empty()
+        && present("HOME").is_none_or(|home| home.is_empty() || home == "/")
+    {
+        variables.push(("HOME", (&account.home).into()));
     }
     variables
 }
 
-/// A leading `-` makes a login shell.
-fn login_name(shell: &Path) -> OsString {
-    let mut name = OsString::from("-");
-    name.push(shell.file_name().unwrap_or(OsStr::from_bytes(b"sh")));
-    name
+/// Returns the name that a shell is called by. A leading `-` would make it a login shell.
+fn name_of(shell: &Path) -> &OsStr {
+    shell.file_name().unwrap_or(OsStr::from_bytes(b"sh"))
 }
 
 /// Waits until a key is pressed or the terminal is closed.
@@ -180,37 +190,49 @@ mod tests {
                 .map(|(_, value)| value.into())
         };
         let found = variables(present, Path::new("/bin/sh"), account);
-        let mut expected: Vec<_> = expected
+        let expected: Vec<_> = expected
             .iter()
             .map(|(name, value)| (*name, OsString::from(value)))
             .collect();
-        expected.splice(
-            0..0,
-            [("SHELL", "/bin/sh"), ("COLORTERM", "truecolor")].map(|(n, v)| (n, v.into())),
-        );
         assert_eq!(found, expected);
     }
 
     #[test]
     fn the_environment_is_completed_and_not_overruled() {
         let node = account("/home/node", "/bin/sh");
+        let own = [("SHELL", "/bin/sh"), ("COLORTERM", "truecolor")];
         let user = [("USER", "node"), ("LOGNAME", "node")];
-        let set = [("TERM", "xterm-256color"), ("LANG", "C.UTF-8")];
-        check_variables(&[], None, &set);
+        let lang = [("LANG", "C.UTF-8")];
+        let term = [("TERM", "xterm-256color")];
+        check_variables(&[], None, &[&own[..], &lang, &term].concat());
         check_variables(
             &[("TERM", "xterm"), ("HOME", "/")],
             Some(&node),
-            &[&set[..], &user, &[("HOME", "/home/node")]].concat(),
+            &[&own[..], &lang, &user, &term, &[("HOME", "/home/node")]].concat(),
         );
         check_variables(
             &[("TERM", "foot"), ("LC_ALL", "C"), ("HOME", "/data")],
             Some(&node),
-            &user,
+            &[&own[..], &user].concat(),
+        );
+        check_variables(
+            &[
+                ("SHELL", "/bin/zsh"),
+                ("COLORTERM", "24bit"),
+                ("LANG", "de_DE.UTF-8"),
+                ("USER", "builder"),
+                ("LOGNAME", "builder"),
+                ("TERM", "foot"),
+                ("HOME", "/data"),
+                ("PATH", "/usr/local/cargo/bin:/bin"),
+            ],
+            Some(&node),
+            &[],
         );
     }
 
     #[test]
-    fn a_login_shell_has_a_dash_in_its_name() {
-        assert_eq!(login_name(Path::new("/usr/bin/bash")), "-bash");
+    fn the_shell_is_none_of_a_login() {
+        assert_eq!(name_of(Path::new("/usr/bin/bash")), "bash");
     }
 }

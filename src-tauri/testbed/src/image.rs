@@ -92,6 +92,12 @@ impl Tree {
         self
     }
 
+    /// Returns whether there is something at a path.
+    #[must_use]
+    pub fn contains(&self, path: &str) -> bool {
+        self.entries.contains_key(path)
+    }
+
     fn add(&mut self, path: &str, kind: Kind, mode: u32, owner: u64) -> &mut Self {
         self.entries
             .insert(path.to_owned(), Entry { kind, mode, owner });

@@ -21,6 +21,7 @@ mod connections;
 mod container;
 mod creating;
 mod crossing;
+mod environment;
 #[cfg(unix)]
 mod failing;
 mod files;

@@ -1,6 +1,7 @@
 //! Cove without a window, and with ears: sessions on an engine, and every event that they told.
 
 pub(crate) mod fake_engine;
+pub(crate) mod own_image;
 #[cfg(unix)]
 pub(crate) mod slow_engine;
 

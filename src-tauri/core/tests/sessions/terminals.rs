@@ -108,6 +108,21 @@ impl Shell {
         }
     }
 
+    /// Runs a command and returns what it prints.
+    pub(crate) async fn output_of(&self, command: &str) -> String {
+        let from = self.seen.lock().unwrap().bytes.len();
+        // In pieces, so that the echo of the command is not taken for its output.
+        self.type_line(&format!("printf 'BE%s' GIN; {command}; printf 'E%s' ND"))
+            .await;
+        self.until(|seen| {
+            let shown = String::from_utf8_lossy(&seen.bytes[from..]).into_owned();
+            let (_, output) = shown.split_once("BEGIN")?;
+            let (output, _) = output.split_once("END")?;
+            Some(output.to_owned())
+        })
+        .await
+    }
+
     pub(crate) async fn until_exit(&self) -> (Option<i32>, String) {
         self.until(|seen| seen.exit.clone()).await
     }

@@ -1,0 +1,116 @@
+//! What the image and the session set holds in every terminal, as it does in a shell of `docker exec`.
+
+use std::collections::BTreeMap;
+
+use cove_testbed::Tree;
+
+use crate::support::{App, own_image};
+use crate::terminals::Shell;
+
+/// What Debian's `/etc/profile` does, and Alpine's: it sets `PATH` anew.
+const PROFILE: &str = "export PATH=/usr/bin:/bin\nexport LANG=C\n";
+
+const SET: [&str; 6] = [
+    "PATH=/usr/local/cargo/bin:/usr/local/go/bin:/usr/local/bin:/usr/bin:/bin",
+    "LANG=de_DE.UTF-8",
+    "GOPATH=/go",
+    "USER=builder",
+    "EMPTY=",
+    "WORDS=two words",
+];
+
+/// Adds a tool where only the image's `PATH` finds it, and login files that reset that.
+fn add_tool(tree: &mut Tree) {
+    let tool = b"#!/bin/sh\necho cargo-was-found\n";
+    tree.file("usr/local/cargo/bin/cargo", 0o755, 0, tool.to_vec());
+    tree.file("etc/profile", 0o644, 0, PROFILE.into());
+    let passwd = "root:x:0:0::/root:SHELL\napp:x:1500:1500::/home/app:SHELL\n";
+    let shell = if tree.contains("bin/bash") {
+        "/bin/bash"
+    } else {
+        "/bin/sh"
+    };
+    tree.file(
+        "etc/passwd",
+        0o644,
+        0,
+        passwd.replace("SHELL", shell).into(),
+    );
+    tree.folder("home/app", 0o755, 1500);
+}
+
+/// Returns the variables of `env`'s output.
+fn variables(text: &str) -> BTreeMap<String, String> {
+    let lines = text.lines().filter_map(|line| line.split_once('='));
+    lines
+        .map(|(name, value)| (name.to_owned(), value.trim_end().to_owned()))
+        .collect()
+}
+
+/// A terminal of this image has all that a shell of `docker exec -it` has, and a little more.
+async fn check(app: &App, reference: &str, user: &str, shell: &str) {
+    let id = app.ready(Some(reference)).await;
+    let terminal = Shell::open(app, id).await;
+    let found = terminal.output_of("cargo").await;
+    assert_eq!(found.trim(), "cargo-was-found");
+    let ours = variables(&terminal.output_of("env").await);
+
+    let name = id.resource_name();
+    let beside = [
+        "exec",
+        "-t",
+        "--user",
+        user,
+        "-w",
+        "/workspace",
+        &name,
+        shell,
+        "-ic",
+        "env",
+    ];
+    let theirs = variables(&app.engine().docker(&beside).unwrap());
+    assert!(theirs.contains_key("PATH"), "{theirs:?}");
+    // How a shell counts itself and what it runs is its own; `TERM` names a terminal that knows more.
+    let own = ["_", "SHLVL", "TERM", "PWD", "OLDPWD"];
+    for (name, value) in theirs
+        .iter()
+        .filter(|(name, _)| !own.contains(&name.as_str()))
+    {
+        assert_eq!(ours.get(name), Some(value), "{name} of {reference}");
+    }
+    let added: Vec<_> = ours
+        .keys()
+        .filter(|name| !theirs.contains_key(*name) && !own.contains(&name.as_str()))
+        .collect();
+    assert!(
+        added
+            .iter()
+            .all(|name| ["COLORTERM", "LOGNAME", "SHELL"].contains(&name.as_str())),
+        "{added:?}"
+    );
+    assert_eq!(ours["TERM"], "xterm-256color");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_has_the_environment_of_its_image_in_busybox() {
+    let Some(app) = App::shared() else { return };
+    let config = own_image::config("app", &SET);
+    let reference = own_image::load(&app, "environment-ash", &config, add_tool);
+    check(&app, &reference, "app", "sh").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_has_the_environment_of_its_image_in_bash() {
+    let Some(app) = App::shared() else { return };
+    let config = own_image::config("", &SET);
+    let mut has_bash = false;
+    let reference = own_image::load(&app, "environment-bash", &config, |tree| {
+        has_bash = own_image::add_program(tree, "/bin/bash");
+        add_tool(tree);
+    });
+    if !has_bash {
+        cove_testbed::skip("this machine has no bash");
+        return;
+    }
+    check(&app, &reference, "0", "bash").await;
+}
