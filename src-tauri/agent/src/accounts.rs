@@ -1,7 +1,18 @@
 //! The users and groups of an image, from its `/etc/passwd` and `/etc/group`.
 //!
-//! Either file may be missing or damaged: a line that makes no sense is skipped. Nothing but these files
-//! is asked, since a static binary cannot use the image's name services.
+//! Either file may be missing or damaged: a line that makes no sense is skipped. What is no regular file is
+//! as good as missing, for nobody knows when a pipe or a device would end, and of a long one only the
+//! beginning counts. Nothing but these files is asked, since a static binary cannot use the image's name
+//! services.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+
+use rustix::fs::OFlags;
+
+/// The most bytes of a file that are read: some ten thousand lines.
+const MAX_FILE: u64 = 1 << 20;
 
 /// A line of `/etc/passwd`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,10 +67,19 @@ pub(crate) fn resolve_owner(user: &str, passwd: &str, group: &str) -> Result<(u3
 }
 
 fn text_of(path: &str) -> String {
-    std::fs::read(path).map_or_else(
-        |_| String::new(),
-        |bytes| String::from_utf8_lossy(&bytes).into_owned(),
-    )
+    // A pipe would hold up whoever opens it, and its opening may already do something in a device.
+    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
+    let opened = File::options().read(true).custom_flags(flags).open(path);
+    let Ok(file) = opened else {
+        return String::new();
+    };
+    if !file.metadata().is_ok_and(|found| found.is_file()) {
+        return String::new();
+    }
+    let mut bytes = Vec::new();
+    // What was read before an error counts.
+    let _ = file.take(MAX_FILE).read_to_end(&mut bytes);
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn accounts(passwd: &str) -> impl Iterator<Item = Account> {
@@ -122,6 +142,32 @@ mod tests {
         check("nobody", Err("the image has no user `nobody`"));
         check("node:wheel", Err("the image has no group `wheel`"));
         check("-1", Err("the image has no user `-1`"));
+    }
+
+    #[test]
+    fn only_a_regular_file_is_read_and_only_its_beginning() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            path("pipe"),
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RWXU,
+            0,
+        )
+        .unwrap();
+        std::os::unix::fs::symlink("/dev/zero", path("zero")).unwrap();
+        std::fs::write(path("long"), "a".repeat(3 << 20)).unwrap();
+        std::os::unix::fs::symlink("long", path("link")).unwrap();
+        for (name, expected) in [
+            ("pipe", 0),
+            ("zero", 0),
+            ("none", 0),
+            ("", 0),
+            ("link", 1 << 20),
+        ] {
+            assert_eq!(text_of(&path(name)).len(), expected, "{name}");
+        }
     }
 
     #[test]
