@@ -12,6 +12,8 @@ pub mod tree;
 #[cfg(target_os = "linux")]
 mod accounts;
 #[cfg(target_os = "linux")]
+pub mod hand_over;
+#[cfg(target_os = "linux")]
 pub mod init;
 #[cfg(target_os = "linux")]
 pub mod pack;
@@ -41,3 +43,13 @@ pub const WORKSPACE: &str = path::ROOT;
 
 /// The version of the agent, which is the version of the app that carries it.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Closes this process to the others of the same user: its memory, its descriptors and its environment in
+/// `/proc`, and tracing. What travels over the agent's streams is between it and the app.
+#[cfg(target_os = "linux")]
+pub fn conceal() {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+
+    // It fails on no kernel that runs containers; without it the agent works all the same.
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+}

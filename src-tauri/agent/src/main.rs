@@ -7,10 +7,13 @@ fn main() -> ExitCode {
     use std::io::Write;
     use std::path::Path;
 
-    use cove_agent::init::Give;
+    use cove_agent::hand_over::Give;
     use cove_agent::{
         AGENT_DIRECTORY, VERSION, WORKSPACE, init, pack, protocol, serve, shell, terminal, unpack,
     };
+
+    // First of all: the session's user may look into its own processes, and this is none of them.
+    cove_agent::conceal();
 
     let arguments: Vec<String> = std::env::args_os()
         .skip(1)
@@ -19,9 +22,21 @@ fn main() -> ExitCode {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let (directory, workspace) = (Path::new(AGENT_DIRECTORY), Path::new(WORKSPACE));
     match *arguments {
-        ["init", "--owner", owner] => init::run(owner, Give::Fresh, directory, workspace),
-        ["init", "--owner", owner, "--everything"] => {
-            init::run(owner, Give::Everything, directory, workspace)
+        ["init", "--owner", owner, "--give", "all", "--token", token] => {
+            init::run(owner, (Give::All, token), directory, workspace)
+        }
+        [
+            "init",
+            "--owner",
+            owner,
+            "--give",
+            "former",
+            "--token",
+            token,
+        ] => init::run(owner, (Give::Former, token), directory, workspace),
+        // Containers that an earlier version made.
+        ["init", "--owner", owner] | ["init", "--owner", owner, "--everything"] => {
+            init::run(owner, (Give::Former, "earlier"), directory, workspace)
         }
         ["serve"] => serve::run(directory, workspace),
         ["terminal", "--cols", cols, "--rows", rows] => {
@@ -47,7 +62,7 @@ fn main() -> ExitCode {
             // Without a stderr there is nobody to tell.
             let _ = writeln!(
                 std::io::stderr(),
-                "usage: agent init --owner USER [--everything] | serve | terminal --cols N --rows N | shell | pack [--measure] | unpack --owner USER|--keep-owners | version"
+                "usage: agent init --owner USER --give all|former --token TOKEN | serve | terminal --cols N --rows N | shell | pack [--measure] | unpack --owner USER|--keep-owners | version"
             );
             ExitCode::from(2)
         }

@@ -53,7 +53,8 @@ pub struct Response {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Call {
-    /// Is the container ready? Answered when process 1 has finished its setup, at the latest after 10 s.
+    /// Is the container ready? Answered when process 1 has finished its setup; after a moment by
+    /// [`Failure::Preparing`] while that says how far it is; at the latest after 10 s.
     Hello {
         /// The [`VERSION`] that the app speaks.
         protocol: u32,
@@ -237,6 +238,11 @@ pub enum Failure {
     },
     /// The container is not ready: its setup failed, or process 1 is not the agent.
     NotReady,
+    /// The container is not ready yet: files are being given to their user. Ask again.
+    Preparing {
+        /// So many files have been looked at.
+        seen: u64,
+    },
     /// The request makes no sense for what is at the path, for example reading a pipe.
     Invalid,
     /// Everything else; the message tells.

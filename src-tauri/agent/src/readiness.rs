@@ -1,8 +1,8 @@
 //! How `agent serve` learns that `agent init` has finished its setup.
 //!
-//! Init leaves a small file, [`STATE`], that holds the start time of process 1 and the outcome. A file of
-//! an earlier start of the container has another start time and counts as not there. The file and its
-//! directory belong to root: who talks to the agent as the image's user cannot forge it.
+//! Init leaves a small file, [`STATE`], that holds the start time of process 1 and how far the setup is. A
+//! file of an earlier start of the container has another start time and counts as not there. The file and
+//! its directory belong to root: who talks to the agent as the image's user cannot forge it.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -19,17 +19,38 @@ use crate::processes;
 /// The name of the file in the agent's directory.
 pub(crate) const STATE: &str = "state";
 
-const FINISHED: &str = "ok";
-
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// Leaves the outcome of the setup for [`wait`].
-pub(crate) fn announce(
-    directory: &Path,
-    start_time: u64,
-    outcome: &Result<(), String>,
-) -> io::Result<()> {
-    let outcome = outcome.as_ref().map_or_else(String::as_str, |()| FINISHED);
+/// How long a setup that says how far it is may go on before that is answered.
+const TELL_AFTER: Duration = Duration::from_millis(500);
+
+/// How far the setup of the container is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Setup {
+    /// The container is ready.
+    Finished,
+    /// It never will be; the text says why.
+    Failed(String),
+    /// Files are being given to their user; so many have been looked at.
+    At(u64),
+}
+
+/// Why the container is not ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum NotReady {
+    /// It never will be; the text says why.
+    Failed(String),
+    /// Files are being given to their user; so many have been looked at.
+    At(u64),
+}
+
+/// Leaves what is known of the setup for [`wait`].
+pub(crate) fn announce(directory: &Path, start_time: u64, setup: &Setup) -> io::Result<()> {
+    let setup = match setup {
+        Setup::Finished => "ok".to_owned(),
+        Setup::Failed(reason) => format!("failed {reason}"),
+        Setup::At(seen) => format!("at {seen}"),
+    };
     let new = directory.join(format!("{STATE}.new"));
     forget(&new)?;
     let flags = OFlags::NOFOLLOW.bits().cast_signed();
@@ -41,7 +62,7 @@ pub(crate) fn announce(
         .open(&new)?;
     // The umask may have taken from the mode.
     file.set_permissions(std::fs::Permissions::from_mode(0o644))?;
-    file.write_all(format!("{start_time}\n{outcome}").as_bytes())?;
+    file.write_all(format!("{start_time}\n{setup}").as_bytes())?;
     std::fs::rename(&new, directory.join(STATE))
 }
 
@@ -64,21 +85,28 @@ pub(crate) fn prepare(directory: &Path) -> io::Result<()> {
 /// Waits until the setup of this start of the container has finished.
 ///
 /// # Errors
-/// Says why the container is not ready: the setup failed, took longer than `limit`, or process 1 is not
-/// the agent.
-pub(crate) fn wait(directory: &Path, limit: Duration) -> Result<(), String> {
+/// Says why the container is not ready: the setup failed, has said nothing within `limit`, or process 1 is not
+/// the agent; or how far the setup is.
+pub(crate) fn wait(directory: &Path, limit: Duration) -> Result<(), NotReady> {
     let Some(init) = processes::stat_of(Pid::INIT) else {
-        return Err("/proc is not mounted in this container, or hides process 1".to_owned());
+        let reason = "/proc is not mounted in this container, or hides process 1";
+        return Err(NotReady::Failed(reason.to_owned()));
     };
-    let deadline = Instant::now() + limit;
+    let begin = Instant::now();
     let mut changes = None;
     loop {
-        if let Some(outcome) = outcome_in(directory, init.start_time) {
-            return outcome;
-        }
-        let rest = deadline.saturating_duration_since(Instant::now());
+        let (limit, not_yet) = match setup_in(directory, init.start_time) {
+            Some(Setup::Finished) => return Ok(()),
+            Some(Setup::Failed(reason)) => return Err(NotReady::Failed(reason)),
+            Some(Setup::At(seen)) => (limit.min(TELL_AFTER), NotReady::At(seen)),
+            None => {
+                let reason = format!("{}, and has not finished its setup", process_1());
+                (limit, NotReady::Failed(reason))
+            }
+        };
+        let rest = limit.saturating_sub(begin.elapsed());
         if rest.is_zero() {
-            return Err(format!("{}, and has not finished its setup", process_1()));
+            return Err(not_yet);
         }
         match &changes {
             // The watch begins only now: look once more before waiting for it.
@@ -90,17 +118,37 @@ pub(crate) fn wait(directory: &Path, limit: Duration) -> Result<(), String> {
     }
 }
 
-fn outcome_in(directory: &Path, start_time: u64) -> Option<Result<(), String>> {
+/// Does the same, also through a setup that says how far it is, for as long as it moves.
+///
+/// # Errors
+/// Says why the container will not be ready.
+pub(crate) fn wait_to_the_end(directory: &Path, limit: Duration) -> Result<(), String> {
+    let (mut last, mut moved) = (None, Instant::now());
+    loop {
+        match wait(directory, limit) {
+            Ok(()) => return Ok(()),
+            Err(NotReady::Failed(reason)) => return Err(reason),
+            Err(NotReady::At(seen)) if last != Some(seen) => {
+                (last, moved) = (Some(seen), Instant::now());
+            }
+            Err(NotReady::At(_)) if moved.elapsed() < limit => {}
+            Err(NotReady::At(seen)) => return Err(format!("the setup stands still at {seen}")),
+        }
+    }
+}
+
+fn setup_in(directory: &Path, start_time: u64) -> Option<Setup> {
     let state = std::fs::read_to_string(directory.join(STATE)).ok()?;
-    let (written_for, outcome) = state.split_once('\n')?;
+    let (written_for, setup) = state.split_once('\n')?;
     if written_for.parse() != Ok(start_time) {
         return None;
     }
-    Some(if outcome == FINISHED {
-        Ok(())
-    } else {
-        Err(outcome.to_owned())
-    })
+    match setup.split_once(' ') {
+        None if setup == "ok" => Some(Setup::Finished),
+        Some(("at", seen)) => Some(Setup::At(seen.parse().ok()?)),
+        Some(("failed", reason)) => Some(Setup::Failed(reason.to_owned())),
+        Some(_) | None => None,
+    }
 }
 
 fn watch(directory: &Path) -> rustix::io::Result<File> {
@@ -148,23 +196,39 @@ mod tests {
     #[test]
     fn a_finished_setup_is_ready_at_once() {
         let directory = tempfile::tempdir().unwrap();
-        announce(directory.path(), start_time(), &Ok(())).unwrap();
+        announce(directory.path(), start_time(), &Setup::Finished).unwrap();
         assert_eq!(wait(directory.path(), Duration::ZERO), Ok(()));
     }
 
     #[test]
     fn a_failed_setup_tells_its_reason() {
         let directory = tempfile::tempdir().unwrap();
-        let failed = Err("no\nluck".to_owned());
-        announce(directory.path(), start_time(), &failed).unwrap();
-        assert_eq!(wait(directory.path(), LIMIT), failed);
+        let reason = "no\nluck at 5".to_owned();
+        announce(
+            directory.path(),
+            start_time(),
+            &Setup::Failed(reason.clone()),
+        )
+        .unwrap();
+        assert_eq!(wait(directory.path(), LIMIT), Err(NotReady::Failed(reason)));
+    }
+
+    #[test]
+    fn a_setup_that_takes_long_tells_how_far_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        announce(directory.path(), start_time(), &Setup::At(512)).unwrap();
+        let begin = Instant::now();
+        assert_eq!(wait(directory.path(), LIMIT), Err(NotReady::At(512)));
+        assert!(begin.elapsed() < LIMIT);
     }
 
     #[test]
     fn the_outcome_of_an_earlier_start_does_not_count() {
         let directory = tempfile::tempdir().unwrap();
-        announce(directory.path(), start_time() + 1, &Ok(())).unwrap();
-        let reason = wait(directory.path(), Duration::ZERO).unwrap_err();
+        announce(directory.path(), start_time() + 1, &Setup::Finished).unwrap();
+        let Err(NotReady::Failed(reason)) = wait(directory.path(), Duration::ZERO) else {
+            panic!("ready");
+        };
         assert!(reason.ends_with("has not finished its setup"), "{reason}");
         prepare(directory.path()).unwrap();
         assert!(!directory.path().join(STATE).exists());
@@ -175,8 +239,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| wait(directory.path(), LIMIT));
-            announce(directory.path(), 0, &Ok(())).unwrap();
-            announce(directory.path(), start_time(), &Ok(())).unwrap();
+            announce(directory.path(), 0, &Setup::Finished).unwrap();
+            announce(directory.path(), start_time(), &Setup::Finished).unwrap();
             assert_eq!(waiting.join().unwrap(), Ok(()));
         });
     }
@@ -185,7 +249,7 @@ mod tests {
     fn a_change_ends_the_wait_for_it() {
         let directory = tempfile::tempdir().unwrap();
         let changes = watch(directory.path()).unwrap();
-        announce(directory.path(), 0, &Ok(())).unwrap();
+        announce(directory.path(), 0, &Setup::Finished).unwrap();
         let begin = Instant::now();
         await_change(&changes, LIMIT);
         assert!(begin.elapsed() < LIMIT);

@@ -1,12 +1,15 @@
 //! `agent serve`: answers the app's requests on stdin and stdout, as the image's user.
 //!
-//! Each request has its own thread, eight of them at most, so that a slow one does not hold up the
-//! others. What runs when the app goes away is finished first: a write is never cut off.
+//! Eight threads work on requests, so that a slow one does not hold up the others. They are made at the
+//! start, with a stack of their own size: later a session's own processes may have used up its process limit,
+//! and files must stay usable then. If that is so at the start already, as many as can be made do, or none and
+//! the reader itself. What runs when the app goes away is finished first: a write is never cut off.
 
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getegid, geteuid, getrlimit, setrlimit};
@@ -14,6 +17,7 @@ use rustix::process::{Resource, Rlimit, getegid, geteuid, getrlimit, setrlimit};
 use crate::protocol::{
     self, Call, CallError, Decoder, Failure, Frame, Hello, ProtocolError, Reply, Request, Response,
 };
+use crate::readiness::NotReady;
 use crate::tree::UNFILLED;
 use crate::workspace::Workspace;
 use crate::{accounts, readiness};
@@ -21,7 +25,10 @@ use crate::{accounts, readiness};
 /// How many requests are worked on at the same time.
 const AT_ONCE: usize = 8;
 
-/// How long a hello waits for the setup of the container.
+/// The stack of each of the threads. An image's `RUST_MIN_STACK` does not count.
+const STACK: usize = 512 << 10;
+
+/// How long a hello waits for a setup that says nothing.
 const SETUP_LIMIT: Duration = Duration::from_secs(10);
 
 /// Serves until stdin ends. A stream that breaks the protocol ends with code 2.
@@ -58,33 +65,39 @@ struct Agent<'a> {
 }
 
 impl Agent<'_> {
-    fn serve(&self, mut input: impl Read, output: impl Write + Send) -> Result<(), ProtocolError> {
+    fn serve(&self, input: impl Read, output: impl Write + Send) -> Result<(), ProtocolError> {
         let output = Mutex::new(output);
-        let slots = Slots::new(AT_ONCE);
-        let mut decoder = Decoder::new();
-        let mut buffer = vec![0; 64 << 10];
-        std::thread::scope(|scope| {
-            loop {
-                let bytes = match input.read(&mut buffer) {
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                    // A stdin that cannot be read has ended.
-                    Ok(0) | Err(_) => return Ok(()),
-                    Ok(length) => buffer.get(..length).unwrap_or_default(),
-                };
-                decoder.push(bytes);
-                while let Some(frame) = decoder.next_frame()? {
-                    let slot = slots.take();
-                    let output = &output;
-                    scope.spawn(move || {
-                        let response = self.respond(frame);
-                        let mut output = lock(output);
-                        // If the app no longer listens, stdin ends too.
-                        let _ = output.write_all(&response).and_then(|()| output.flush());
-                        drop(output);
-                        drop(slot);
-                    });
+        let (requests, queue) = mpsc::sync_channel::<Frame<Request>>(AT_ONCE);
+        let queue = Mutex::new(queue);
+        let work = |frame| {
+            let response = self.respond(frame);
+            let mut output = lock(&output);
+            // If the app no longer listens, stdin ends too.
+            let _ = output.write_all(&response).and_then(|()| output.flush());
+        };
+        thread::scope(|scope| {
+            let work = &work;
+            let workers = (0..AT_ONCE).map_while(|_| {
+                let next = || lock(&queue).recv().ok();
+                let worker = thread::Builder::new().stack_size(STACK);
+                let worker = worker.spawn_scoped(scope, move || {
+                    while let Some(frame) = next() {
+                        work(frame);
+                    }
+                });
+                worker.ok()
+            });
+            let workers = workers.count();
+            // The queue ends with `requests`, and with it the workers.
+            let requests = requests;
+            each_request(input, |frame| {
+                if workers == 0 {
+                    work(frame);
+                } else {
+                    // The queue ends only after this.
+                    let _ = requests.send(frame);
                 }
-            }
+            })
         })
     }
 
@@ -163,7 +176,13 @@ impl Agent<'_> {
             failure: Failure::NotReady,
             message,
         };
-        readiness::wait(self.directory, SETUP_LIMIT).map_err(not_ready)?;
+        readiness::wait(self.directory, SETUP_LIMIT).map_err(|reason| match reason {
+            NotReady::Failed(message) => not_ready(message),
+            NotReady::At(seen) => CallError {
+                failure: Failure::Preparing { seen },
+                message: format!("{seen} files have been looked at"),
+            },
+        })?;
         if self.directory.join(UNFILLED).exists() {
             return Err(not_ready(
                 "its files have not come in whole; delete the session and make it again".to_owned(),
@@ -185,34 +204,24 @@ impl Agent<'_> {
     }
 }
 
-struct Slots {
-    free: Mutex<usize>,
-    freed: Condvar,
-}
-
-/// Given back when dropped.
-struct Slot<'a>(&'a Slots);
-
-impl Slots {
-    fn new(free: usize) -> Self {
-        Self {
-            free: Mutex::new(free),
-            freed: Condvar::new(),
+/// Takes the requests out of a stream until that ends.
+fn each_request(
+    mut input: impl Read,
+    mut take: impl FnMut(Frame<Request>),
+) -> Result<(), ProtocolError> {
+    let mut decoder = Decoder::new();
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let bytes = match input.read(&mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            // A stdin that cannot be read has ended.
+            Ok(0) | Err(_) => return Ok(()),
+            Ok(length) => buffer.get(..length).unwrap_or_default(),
+        };
+        decoder.push(bytes);
+        while let Some(frame) = decoder.next_frame()? {
+            take(frame);
         }
-    }
-
-    /// Waits until there is a free one.
-    fn take(&self) -> Slot<'_> {
-        let waited = self.freed.wait_while(lock(&self.free), |free| *free == 0);
-        *waited.unwrap_or_else(PoisonError::into_inner) -= 1;
-        Slot(self)
-    }
-}
-
-impl Drop for Slot<'_> {
-    fn drop(&mut self) {
-        *lock(&self.0.free) += 1;
-        self.0.freed.notify_one();
     }
 }
 
@@ -260,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn every_request_is_answered_once_even_beyond_the_slots() {
+    fn every_request_is_answered_once_even_beyond_the_threads() {
         let requests: Vec<_> = (0..100)
             .map(|number| {
                 let path = format!("/workspace/{number}");

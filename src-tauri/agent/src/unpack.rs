@@ -67,7 +67,7 @@ fn unpack(owner: Option<&str>, directory: &Path, workspace: &Path) -> Result<(),
         why: Why::Invalid,
         message,
     };
-    readiness::wait(directory, SETUP_LIMIT).map_err(invalid)?;
+    readiness::wait_to_the_end(directory, SETUP_LIMIT).map_err(invalid)?;
     let owners = match owner {
         None => Owners::Keep,
         Some(owner) => {

@@ -61,7 +61,11 @@ fn root() -> Option<tempfile::TempDir> {
 
 impl Container {
     fn start(root: &Path, owner: &str) -> Self {
-        let script = "mount --rbind /usr \"$1/usr\" && mount --rbind /dev \"$1/dev\" && mount -t proc proc \"$1/proc\" && exec chroot \"$1\" /.cove/agent init --owner \"$2\"";
+        Self::start_giving(root, owner, "all")
+    }
+
+    fn start_giving(root: &Path, owner: &str, give: &str) -> Self {
+        let script = "mount --rbind /usr \"$1/usr\" && mount --rbind /dev \"$1/dev\" && mount -t proc proc \"$1/proc\" && exec chroot \"$1\" /.cove/agent init --owner \"$2\" --give \"$3\" --token once";
         let unshare = Command::new("unshare")
             .args([
                 "--mount",
@@ -77,7 +81,7 @@ impl Container {
                 "sh",
             ])
             .arg(root)
-            .arg(owner)
+            .args([owner, give])
             .spawn()
             .unwrap();
         let children = format!("/proc/{0}/task/{0}/children", unshare.id());
@@ -204,18 +208,35 @@ fn a_fresh_container_is_ready_and_its_workspace_belongs_to_the_user() {
 }
 
 #[test]
-fn a_workspace_that_holds_something_keeps_its_owner() {
+fn a_workspace_is_given_once_whatever_it_holds() {
     let Some(root) = root() else { return };
-    fs::write(root.path().join("workspace/file"), "").unwrap();
-    let container = Container::start(root.path(), "1000:1000");
+    let file = root.path().join("workspace/file");
+    fs::write(&file, "").unwrap();
+    let owner = || fs::metadata(&file).unwrap().uid();
+    let mut container = Container::start(root.path(), "1000:1000");
     let Ok(Reply::Hello(hello)) = container.call(hello()) else {
         panic!("no hello")
     };
-    assert!(!hello.workspace_writable);
-    assert_eq!(
-        fs::metadata(root.path().join("workspace")).unwrap().uid(),
-        0
-    );
+    assert!(hello.workspace_writable);
+    assert_eq!(owner(), 1000);
+    std::os::unix::fs::chown(&file, Some(0), None).unwrap();
+    container.stop();
+    let container = Container::start(root.path(), "1000:1000");
+    assert!(container.call(crate::hello()).is_ok());
+    assert_eq!(owner(), 0, "what happened later stays");
+}
+
+#[test]
+fn a_workspace_behind_a_link_is_given_as_any() {
+    let Some(root) = root() else { return };
+    fs::remove_dir(root.path().join("workspace")).unwrap();
+    fs::create_dir(root.path().join("elsewhere")).unwrap();
+    symlink("elsewhere", root.path().join("workspace")).unwrap();
+    let container = Container::start(root.path(), "node");
+    let Ok(Reply::Hello(hello)) = container.call(hello()) else {
+        panic!("no hello")
+    };
+    assert!(hello.workspace_writable);
 }
 
 #[test]
@@ -258,26 +279,64 @@ fn a_stop_is_quick_when_everything_goes() {
     let mut container = Container::start(root.path(), "");
     let mut sleep = container.exec(&["sh", "-c", "echo up; exec sleep 60"]);
     await_line(&mut sleep, "up");
+    // A prompt, a shell in a shell, and a server for files.
+    let mut terminal =
+        container.exec(&["/.cove/agent", "terminal", "--cols", "80", "--rows", "24"]);
+    let mut input = terminal.stdin.take().unwrap();
+    let nested = protocol::encode(&Input::Bytes, b"sh\necho $((1 + 1))up\n").unwrap();
+    input.write_all(&nested).unwrap();
+    await_output(&mut terminal, "2up\r\n");
+    let serve = container.exec(&["/.cove/agent", "serve"]);
     let (code, took) = container.stop();
     assert_eq!(code, Some(0));
     assert!(took < Duration::from_millis(500), "{took:?}");
-    sleep.wait().unwrap();
+    for mut child in [sleep, terminal, serve] {
+        child.wait().unwrap();
+    }
 }
 
 #[test]
-fn a_stop_takes_less_than_a_second_whatever_ignores_it() {
+fn a_program_that_needs_time_to_end_gets_it() {
     let Some(root) = root() else { return };
     let mut container = Container::start(root.path(), "");
-    let stubborn = "trap '' TERM HUP INT; echo up; while :; do sleep 60; done";
-    let mut executed = container.exec(&["sh", "-c", stubborn]);
-    let mut orphan = container.exec(&["sh", "-c", &format!("sh -c \"{stubborn}\" &")]);
-    await_line(&mut executed, "up");
-    await_line(&mut orphan, "up");
+    let slow =
+        "trap 'sleep 1; sleep 1; echo clean; exit' TERM; echo up; while :; do sleep 0.1; done";
+    let mut slow = container.exec(&["setsid", "sh", "-c", slow]);
+    await_line(&mut slow, "up");
     let (code, took) = container.stop();
     assert_eq!(code, Some(0));
-    assert!(took < Duration::from_secs(1), "{took:?}");
-    executed.wait().unwrap();
-    orphan.wait().unwrap();
+    assert!(took >= Duration::from_secs(2), "{took:?}");
+    let mut said = String::new();
+    slow.stdout
+        .take()
+        .unwrap()
+        .read_to_string(&mut said)
+        .unwrap();
+    assert_eq!(said, "clean\n");
+    slow.wait().unwrap();
+}
+
+#[test]
+fn what_runs_in_a_terminal_has_its_time_to_end_too() {
+    let Some(root) = root() else { return };
+    let mut container = Container::start(root.path(), "node");
+    let mut terminal =
+        container.exec(&["/.cove/agent", "terminal", "--cols", "80", "--rows", "24"]);
+    let slow = b"stty -echo; sh -c 'trap \"sleep 1; echo clean; exit\" TERM; echo up; while :; do sleep 0.1; done'; echo after\n";
+    let mut input = terminal.stdin.take().unwrap();
+    input
+        .write_all(&protocol::encode(&Input::Bytes, slow).unwrap())
+        .unwrap();
+    await_output(&mut terminal, " up\r\n");
+    assert_eq!(container.stop().0, Some(0));
+    let mut said = String::new();
+    let stdout = terminal.stdout.as_mut().unwrap();
+    stdout.read_to_string(&mut said).unwrap();
+    assert!(
+        said.contains("clean\r\n") && said.contains("after\r\n"),
+        "{said:?}"
+    );
+    terminal.wait().unwrap();
 }
 
 #[test]
@@ -298,7 +357,7 @@ fn a_terminal_is_a_tty_that_follows_the_size_and_tells_how_the_shell_ended() {
     );
     await_output(
         &mut terminal,
-        "[-sh xterm-256color /home/node node /bin/sh]\r\n24 80\r\n",
+        "[sh xterm-256color /home/node node /bin/sh]\r\n24 80\r\n",
     );
     send(
         &Input::Resize {

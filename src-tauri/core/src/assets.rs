@@ -190,16 +190,18 @@ fn json_in(archive: &[u8], name: &str) -> Option<Value> {
 
 fn pack_agent(agent: &[u8]) -> io::Result<Bytes> {
     let mut archive = tar::Builder::new(Vec::with_capacity(agent.len() + 4096));
-    let mut add = |path: &str, kind: tar::EntryType, content: &[u8]| {
+    let mut add = |path: &str, kind: tar::EntryType, mode: u32, content: &[u8]| {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(kind);
-        header.set_mode(0o755);
+        header.set_mode(mode);
         header.set_size(content.len() as u64);
         archive.append_data(&mut header, path, content)
     };
-    add(".cove/", tar::EntryType::Directory, &[])?;
+    add(".cove/", tar::EntryType::Directory, 0o755, &[])?;
     let path = AGENT_PATH.trim_start_matches('/');
-    add(path, tar::EntryType::Regular, agent)?;
+    // To run and not to read: the kernel then closes the agent's processes to the others of their user from
+    // their first moment on.
+    add(path, tar::EntryType::Regular, 0o711, agent)?;
     archive.into_inner().map(Bytes::from)
 }
 

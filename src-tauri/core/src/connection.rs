@@ -18,7 +18,7 @@ use futures_util::StreamExt;
 use parking_lot::Mutex;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -34,6 +34,8 @@ const BYTES_A_SECOND: usize = 4 << 20;
 /// How long an agent may be silent that was asked something, before it is asked whether it is there, and
 /// how long it may take to say so.
 const SILENCE: Duration = Duration::from_millis(1_500);
+/// How long an agent may be silent before it has answered once. It has 10 s for a setup that says nothing.
+const SETUP_SILENCE: Duration = Duration::from_secs(20);
 /// How often an agent that nobody asks anything is asked whether it is there.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// How long a new link may take until the agent answers through it.
@@ -63,7 +65,8 @@ pub enum CallFailure {
 }
 
 /// Connects to the agent in a container, as the image's user, and hears it say that the container is
-/// ready. From then on the connection makes itself anew when it breaks.
+/// ready. From then on the connection makes itself anew when it breaks. While files are given to their
+/// user, `preparing` hears how many have been looked at.
 ///
 /// # Errors
 /// [`Error::AgentUnavailable`] when there is no such answer.
@@ -72,6 +75,7 @@ pub(crate) async fn connect(
     container: &str,
     user: &str,
     tracker: &TaskTracker,
+    preparing: &(dyn Fn(u64) + Send + Sync),
 ) -> Result<(Connection, Hello), Error> {
     let way = Way {
         engine: Arc::clone(engine),
@@ -79,7 +83,7 @@ pub(crate) async fn connect(
         user: user.to_owned(),
         tracker: tracker.clone(),
     };
-    let (first, hello) = way.open().await?;
+    let (first, hello) = way.open(preparing).await?;
     let first = Arc::new(first);
     let (sender, link) = watch::channel(Some(Arc::clone(&first)));
     let held_up = watch::Sender::new(false);
@@ -199,24 +203,41 @@ struct Way {
 
 impl Way {
     /// Runs a server of the agent, and hears it say that the container is ready.
-    async fn open(&self) -> Result<(Link, Hello), Error> {
+    async fn open(&self, preparing: &(dyn Fn(u64) + Send + Sync)) -> Result<(Link, Hello), Error> {
         let spec = ExecSpec {
             command: vec![AGENT_PATH.to_owned(), "serve".to_owned()],
             user: self.user.clone(),
             directory: WORKSPACE.to_owned(),
             environment: Vec::new(),
         };
-        let exec = self.engine.exec(&self.container, &spec).await?;
-        let link = Link::over(exec, &self.tracker);
-        match link.hello().await {
-            Ok((Reply::Hello(hello), _)) => Ok((link, hello)),
-            Ok(_) => Err(Error::AgentUnavailable(
-                "it answered something else".to_owned(),
-            )),
-            Err(LinkFailure::Refused(error)) => Err(Error::AgentUnavailable(error.message)),
-            Err(LinkFailure::NotAsked | LinkFailure::Broken) => Err(Error::AgentUnavailable(
-                "it ended before it answered".to_owned(),
-            )),
+        let silent = |_elapsed| {
+            let limit = SETUP_SILENCE.as_secs();
+            Error::AgentUnavailable(format!("no answer within {limit} s"))
+        };
+        let exec = timeout(SETUP_SILENCE, self.engine.exec(&self.container, &spec));
+        let link = Link::over(exec.await.map_err(silent)??, &self.tracker);
+        let (mut last, mut heard) = (0, Instant::now());
+        loop {
+            let answer = timeout_at(heard + SETUP_SILENCE, link.hello()).await;
+            let error = match answer.map_err(silent)? {
+                Ok((Reply::Hello(hello), _)) => return Ok((link, hello)),
+                Ok(_) => "it answered something else".to_owned(),
+                Err(LinkFailure::Refused(CallError {
+                    failure: Failure::Preparing { seen },
+                    ..
+                })) => {
+                    if seen > last {
+                        (last, heard) = (seen, Instant::now());
+                        preparing(seen);
+                    }
+                    continue;
+                }
+                Err(LinkFailure::Refused(error)) => error.message,
+                Err(LinkFailure::NotAsked | LinkFailure::Broken) => {
+                    "it ended before it answered".to_owned()
+                }
+            };
+            return Err(Error::AgentUnavailable(error));
         }
     }
 
@@ -245,7 +266,7 @@ impl Way {
         let mut pause = TRY_AGAIN.0;
         loop {
             until_going_on(held_up).await;
-            match timeout(LINK_LIMIT, self.open()).await {
+            match timeout(LINK_LIMIT, self.open(&|_| ())).await {
                 Ok(Ok((link, _hello))) => return link,
                 Ok(Err(error)) => log::debug!("no way to the agent in {}: {error}", self.container),
                 Err(_elapsed) => log::debug!("no answer from the agent in {}", self.container),

@@ -43,6 +43,8 @@ pub enum ErrorCode {
     Timeout,
     /// The agent did not answer from inside the container, or answered nonsense.
     AgentUnavailable,
+    /// The session's user cannot write in `/workspace`.
+    WorkspaceReadOnly,
     /// The session has no terminal of this id.
     TerminalNotFound,
     /// There is no such file in the workspace.
@@ -215,6 +217,16 @@ pub enum Error {
     /// See [`ErrorCode::AgentUnavailable`].
     #[error("the agent in the container did not answer: {0}")]
     AgentUnavailable(String),
+    /// See [`ErrorCode::WorkspaceReadOnly`].
+    #[error("failed to make `/workspace` writable for the image's user `{user}` ({uid}:{gid})")]
+    WorkspaceReadOnly {
+        /// The user's name, or its number.
+        user: String,
+        /// The user's number.
+        uid: u32,
+        /// Its group's number.
+        gid: u32,
+    },
     /// See [`ErrorCode::TerminalNotFound`].
     #[error("there is no terminal `{0}`")]
     TerminalNotFound(String),
@@ -303,6 +315,7 @@ impl Error {
             Self::DiskFull { .. } => ErrorCode::DiskFull,
             Self::Timeout { .. } => ErrorCode::Timeout,
             Self::AgentUnavailable(_) => ErrorCode::AgentUnavailable,
+            Self::WorkspaceReadOnly { .. } => ErrorCode::WorkspaceReadOnly,
             Self::TerminalNotFound(_) => ErrorCode::TerminalNotFound,
             Self::FileNotFound(_) => ErrorCode::FileNotFound,
             Self::FileNotUsable { .. } => ErrorCode::FileNotUsable,
@@ -362,6 +375,12 @@ impl Error {
             Self::AgentUnavailable(_) => {
                 "Retry; if it happens again, the log of the session's container says more."
             }
+            Self::WorkspaceReadOnly { user, .. } => {
+                return format!(
+                    "Choose an image with another user, or look whether the engine keeps volumes where \
+                     `{user}` may write; a retry alone cannot help."
+                );
+            }
             Self::TerminalNotFound(_) => "Open a new terminal.",
             Self::FileNotFound(_) => "Refresh the file tree; it may have been moved or deleted.",
             Self::FileNotUsable { .. } => {
@@ -403,6 +422,7 @@ impl Error {
             | Self::DiskFull { .. }
             | Self::EngineSilent { .. }
             | Self::AgentUnavailable(_)
+            | Self::WorkspaceReadOnly { .. }
             | Self::TerminalNotFound(_)
             | Self::FileNotFound(_)
             | Self::FileNotUsable { .. }

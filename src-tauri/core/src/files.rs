@@ -271,7 +271,7 @@ fn refused(path: &str, error: CallError) -> Error {
             command: None,
             operation: format!("write `{path}`"),
         },
-        Failure::NotReady | Failure::UnsupportedProtocol { .. } => {
+        Failure::NotReady | Failure::Preparing { .. } | Failure::UnsupportedProtocol { .. } => {
             Error::AgentUnavailable(error.message)
         }
         Failure::NotADirectory

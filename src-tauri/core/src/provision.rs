@@ -20,6 +20,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 pub(crate) use self::copying::container_of;
 use self::copying::unfilled_mark;
@@ -47,9 +48,6 @@ const HEARTBEAT: Duration = Duration::from_millis(250);
 
 /// How long an engine may take to show a container that a process which was killed had asked for.
 const LATE_CREATE: Duration = Duration::from_secs(5);
-
-/// How long the agent may take to answer in a container that runs. It has 10 s for its own setup.
-const AGENT_LIMIT: Duration = Duration::from_secs(20);
 
 /// One run of the pipeline for one session.
 pub(crate) struct Run {
@@ -452,7 +450,7 @@ impl Run {
             }
             let (engine, spec) = (
                 Arc::clone(&self.engine),
-                self.container_spec(base, &limits, &found.engine.environment),
+                self.container_spec(base, &limits, found),
             );
             let undo = Undo::RemoveContainer {
                 name: spec.name.clone(),
@@ -518,7 +516,7 @@ impl Run {
             Some(ContainerState::Running) => {}
             Some(ContainerState::Paused) => {
                 let undo = Undo::PauseContainer {
-                    name,
+                    name: name.clone(),
                     id: id.clone(),
                 };
                 unwind
@@ -533,7 +531,7 @@ impl Run {
                 let undo = match state {
                     Some(ContainerState::Created | ContainerState::Exited) => {
                         Some(Undo::StopContainer {
-                            name,
+                            name: name.clone(),
                             id: id.clone(),
                         })
                     }
@@ -549,14 +547,33 @@ impl Run {
             self.copy_files(source, container, user).await?;
             self.monitor.say("Waiting for the agent in the container");
         }
-        let connected = connection::connect(&self.engine, container, user, &self.tracker);
-        let answer = tokio::time::timeout(AGENT_LIMIT, connected).await;
-        let error = match answer {
-            Ok(Ok((connection, _hello))) => return Ok(connection),
-            Ok(Err(error)) => error,
-            Err(_elapsed) => {
-                Error::AgentUnavailable(format!("no answer within {} s", AGENT_LIMIT.as_secs()))
+        let preparing = |seen: u64| {
+            self.monitor
+                .say(format!("Giving the files to their user: {seen}"));
+            self.tell_progress();
+        };
+        let (engine, tracker) = (&self.engine, &self.tracker);
+        let connected = connection::connect(engine, container, user, tracker, &preparing);
+        let error = match connected.await {
+            Ok((connection, hello)) => {
+                log::info!("agent {} in `{name}`", hello.agent_version);
+                if hello.workspace_writable {
+                    return Ok(connection);
+                }
+                let error = Error::WorkspaceReadOnly {
+                    user: hello.user.unwrap_or_else(|| hello.uid.to_string()),
+                    uid: hello.uid,
+                    gid: hello.gid,
+                };
+                // In a container that was there before it is the user's own doing, and its files are not
+                // locked away for that.
+                if was.is_some() {
+                    log::warn!("session {}: {error}", self.id);
+                    return Ok(connection);
+                }
+                return Err(error);
             }
+            Err(error) => error,
         };
         // If the container has ended meanwhile, that is the better explanation.
         match self.engine.container(container).await {
@@ -570,24 +587,43 @@ impl Run {
         }
     }
 
-    fn container_spec(
-        &self,
-        base: &Base,
-        limits: &Limits,
-        environment: &[String],
-    ) -> ContainerSpec {
+    /// Returns what of the workspace a new container gives to its user, as the agent calls it: everything in
+    /// a new session, and in one that has a past or a model what the last container's user had.
+    fn give(&self, found: &Found) -> &'static str {
+        let is_volume = |undo: &Undo| matches!(undo, Undo::RemoveVolume { .. });
+        let is_new = !self.rebuild && (!found.has_volume || self.inherited.iter().any(is_volume));
+        match self.source {
+            Some(Source::Archive { .. }) => "all",
+            None if is_new => "all",
+            Some(Source::Session { .. }) | None => "former",
+        }
+    }
+
+    fn container_spec(&self, base: &Base, limits: &Limits, found: &Found) -> ContainerSpec {
         let name = self.id.resource_name();
         let project = self.request.project_name.clone();
+        // The files are given once in a container's life, also in one that is made of this one's image.
+        let token = Uuid::new_v4().to_string();
+        let owner = [
+            "--owner",
+            &base.user,
+            "--give",
+            self.give(found),
+            "--token",
+            &token,
+        ];
         ContainerSpec {
             hostname: hostname(project.as_deref(), self.id),
             image: base.image.clone(),
-            command: [AGENT_PATH, "init", "--owner", &base.user]
+            command: [AGENT_PATH, "init"]
+                .into_iter()
+                .chain(owner)
                 .map(str::to_owned)
-                .to_vec(),
+                .collect(),
             environment: project
                 .map(|name| format!("COVE_PROJECT={name}"))
                 .into_iter()
-                .chain(environment.iter().cloned())
+                .chain(found.engine.environment.iter().cloned())
                 .collect(),
             labels: labels::of_container(self.id, &self.request, &self.created, &base.user),
             volume: (name.clone(), WORKSPACE.to_owned()),

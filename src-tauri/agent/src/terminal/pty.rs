@@ -7,13 +7,15 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
-use std::thread;
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl, open};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
+use signal_hook::consts::{SIGCHLD, SIGTERM};
 
 use super::{End, Input};
 use crate::protocol::Decoder;
@@ -32,13 +34,21 @@ pub fn run(cols: u16, rows: u16) -> ExitCode {
         Ok(Some(status)) => end_of(status),
         Err(error) => End {
             code: None,
-            message: format!("The terminal failed: {error}."),
+            message: failure(&error),
         },
     };
     let text = serde_json::to_vec(&end).unwrap_or_default();
     // Whoever would read it may be gone.
     let _ = io::stderr().write_all(&text);
     ExitCode::SUCCESS
+}
+
+fn failure(error: &io::Error) -> String {
+    if error.raw_os_error() == Some(rustix::io::Errno::AGAIN.raw_os_error()) {
+        "The session's process limit is used up, so that no shell can be started.".to_owned()
+    } else {
+        format!("The terminal failed: {error}.")
+    }
 }
 
 fn end_of(status: ExitStatus) -> End {
@@ -55,15 +65,24 @@ fn end_of(status: ExitStatus) -> End {
 
 /// Returns how the shell ended, or `None` when the app went away first.
 fn serve(cols: u16, rows: u16) -> io::Result<Option<ExitStatus>> {
+    // When the container is stopped, programs on the TTY may have something left to write: the terminal
+    // stays for as long as its shell does.
+    let stopping = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(SIGTERM, Arc::clone(&stopping))?;
+    // The other end is written to when a child has ended. Neither a thread nor a process is needed for that:
+    // a session's own may have used up its process limit.
+    let (ended, mark) = UnixStream::pair()?;
+    signal_hook::low_level::pipe::register(SIGCHLD, mark)?;
+    let mut ended = File::from(OwnedFd::from(ended));
+
     let (mut tty, slave) = open_tty()?;
     resize(&tty, cols, rows)?;
-    let shell = Command::new(env::current_exe()?)
+    let mut shell = Command::new(env::current_exe()?)
         .arg("shell")
         .stdin(Stdio::from(slave.try_clone()?))
         .stdout(Stdio::from(slave.try_clone()?))
         .stderr(Stdio::from(slave))
         .spawn()?;
-    let (mut ended, waiter) = wait_in_background(shell)?;
 
     let (mut stdin, mut stdout) = (unbuffered(io::stdin())?, unbuffered(io::stdout())?);
     for descriptor in [&stdin, &stdout, &tty, &ended] {
@@ -77,12 +96,13 @@ fn serve(cols: u16, rows: u16) -> io::Result<Option<ExitStatus>> {
     loop {
         // What cannot be used now is not waited for: an end of it would wake the loop for nothing.
         let mut awaited = Vec::new();
-        if typed.len() < WAITING {
+        let takes_input = typed.len() < WAITING;
+        if takes_input {
             awaited.push(PollFd::new(&stdin, PollFlags::IN));
         }
+        awaited.push(PollFd::new(&ended, PollFlags::IN));
         if shown.is_empty() {
             awaited.push(PollFd::new(&tty, PollFlags::IN));
-            awaited.push(PollFd::new(&ended, PollFlags::IN));
         } else {
             awaited.push(PollFd::new(&stdout, PollFlags::OUT));
         }
@@ -94,18 +114,20 @@ fn serve(cols: u16, rows: u16) -> io::Result<Option<ExitStatus>> {
             Err(error) => return Err(error.into()),
         }
 
-        match read(&mut stdin, &mut piece)? {
-            Some(0) => return Ok(None),
-            Some(count) => {
-                decoder.push(piece.get(..count).unwrap_or_default());
-                while let Some(frame) = decoder.next_frame().map_err(io::Error::other)? {
-                    match frame.header {
-                        Input::Bytes => typed.extend_from_slice(&frame.body),
-                        Input::Resize { cols, rows } => resize(&tty, cols, rows)?,
+        if takes_input {
+            match read(&mut stdin, &mut piece)? {
+                Some(0) => return Ok(None),
+                Some(count) => {
+                    decoder.push(piece.get(..count).unwrap_or_default());
+                    while let Some(frame) = decoder.next_frame().map_err(io::Error::other)? {
+                        match frame.header {
+                            Input::Bytes => typed.extend_from_slice(&frame.body),
+                            Input::Resize { cols, rows } => resize(&tty, cols, rows)?,
+                        }
                     }
                 }
+                None => {}
             }
-            None => {}
         }
         // A TTY that nobody has open takes no input.
         if !typed.is_empty() && write(&mut tty, &mut typed).is_err() {
@@ -114,12 +136,16 @@ fn serve(cols: u16, rows: u16) -> io::Result<Option<ExitStatus>> {
 
         // Asked before the TTY is read, so that all that the shell wrote is shown. Programs that it
         // left in the background may hold the TTY; they are not waited for.
-        let shell_has_ended = matches!(read(&mut ended, &mut [0]), Ok(Some(0)));
+        while read(&mut ended, &mut piece)?.is_some_and(|count| count > 0) {}
+        let status = shell.try_wait()?;
+        if status.is_some() && stopping.load(Ordering::SeqCst) {
+            return Ok(status);
+        }
         let mut is_over = false;
         if shown.is_empty() {
             match read(&mut tty, &mut piece) {
                 Ok(Some(count)) => shown.extend_from_slice(piece.get(..count).unwrap_or_default()),
-                Ok(None) => is_over = shell_has_ended,
+                Ok(None) => is_over = status.is_some(),
                 // `EIO` says that nobody has the other side open any more.
                 Err(_) => is_over = true,
             }
@@ -128,10 +154,7 @@ fn serve(cols: u16, rows: u16) -> io::Result<Option<ExitStatus>> {
             return Ok(None);
         }
         if is_over {
-            let status = waiter
-                .join()
-                .map_err(|_| io::Error::other("the shell was lost"))?;
-            return status.map(Some);
+            return shell.wait().map(Some);
         }
     }
 }
@@ -155,20 +178,6 @@ fn resize(tty: &File, cols: u16, rows: u16) -> io::Result<()> {
         ws_ypixel: 0,
     };
     tcsetwinsize(tty, size).map_err(io::Error::from)
-}
-
-type Waiter = thread::JoinHandle<io::Result<ExitStatus>>;
-
-/// Waits for the shell in a thread; the returned file ends when it has ended. (A pid descriptor
-/// would do the same without a thread, from Linux 5.3 on.)
-fn wait_in_background(mut shell: Child) -> io::Result<(File, Waiter)> {
-    let (ended, mark) = UnixStream::pair()?;
-    let waiter = thread::Builder::new().spawn(move || {
-        let status = shell.wait();
-        drop(mark);
-        status
-    })?;
-    Ok((File::from(OwnedFd::from(ended)), waiter))
 }
 
 /// Returns a standard stream without the library's buffer.
