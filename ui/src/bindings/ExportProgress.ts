@@ -9,6 +9,6 @@ export type ExportProgress = {
  */
 bytes: number, 
 /**
- * Bytes to write; `null` while nobody knows.
+ * Bytes of content to write, to which some for each file are added; `null` while nobody knows.
  */
 total_bytes: number | null, };

@@ -5,9 +5,13 @@
  */
 export type Usage = { 
 /**
- * Bytes in its files; `null` when not known.
+ * Bytes that reading its files would give; `null` when not known.
  */
 size_bytes: number | null, 
+/**
+ * Bytes that they take on the engine's disk, which is less where files have holes; `null` when not known.
+ */
+stored_bytes: number | null, 
 /**
  * Whether `size_bytes` is only a lower bound, because looking took too long.
  */
