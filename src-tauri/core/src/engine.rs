@@ -332,6 +332,8 @@ pub struct ContainerSpec {
     pub labels: Labels,
     /// The volume that is mounted, and where.
     pub volume: (String, String),
+    /// The volumes that are mounted below it, and where.
+    pub inner_volumes: Vec<(String, String)>,
     /// Processors; `None` for all.
     pub cpu_limit: Option<f64>,
     /// Bytes of memory; `None` for all.
@@ -383,7 +385,7 @@ pub struct Owned {
 
 impl Owned {
     /// Keeps of what bears a session's label that which is a session's. Anybody can copy labels: a
-    /// container needs the session's volume too, and a volume the session's name.
+    /// container needs the session's volume too, and a volume one of the session's names.
     #[must_use]
     pub fn of_labelled(
         containers: impl IntoIterator<Item = ContainerFacts>,
@@ -393,7 +395,7 @@ impl Owned {
             labels::session(&container.labels).is_some_and(|id| container.belongs_to(id))
         };
         let has_its_name = |(name, labels): &(String, Labels)| {
-            labels::session(labels).is_some_and(|id| id.resource_name() == *name)
+            labels::session(labels).is_some_and(|id| id.is_volume_name(name))
         };
         Self {
             containers: containers.into_iter().filter(is_ours).collect(),

@@ -18,6 +18,8 @@ const TEMPLATE: &str = "dev.cove.template";
 const IMAGE: &str = "dev.cove.image";
 const VERSION: &str = "dev.cove.version";
 const CREATED: &str = "dev.cove.created";
+/// On volumes only: where one is mounted that holds a folder below `/workspace`.
+const PATH: &str = "dev.cove.path";
 /// On containers only: the user that the image runs as, as the image spells it.
 const USER: &str = "dev.cove.user";
 
@@ -84,6 +86,25 @@ pub fn of_container(id: SessionId, request: &CreateSession, created: &str, user:
     let mut labels = of(id, request, created);
     labels.insert(USER.to_owned(), user.to_owned());
     labels
+}
+
+/// Writes the labels of a volume that holds a folder below `/workspace`: those of the session, and the folder.
+#[must_use]
+pub fn of_inner_volume(
+    id: SessionId,
+    request: &CreateSession,
+    created: &str,
+    path: &str,
+) -> Labels {
+    let mut labels = of(id, request, created);
+    labels.insert(PATH.to_owned(), path.to_owned());
+    labels
+}
+
+/// Returns the folder below `/workspace` that a volume holds.
+#[must_use]
+pub fn inner_path(labels: &Labels) -> Option<&str> {
+    labels.get(PATH).map(String::as_str)
 }
 
 /// Returns the user that a session's container was made for.

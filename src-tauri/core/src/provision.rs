@@ -120,6 +120,8 @@ struct Found {
     engine: EngineFacts,
     image: Option<ImageFacts>,
     has_volume: bool,
+    /// The session's volumes for folders below `/workspace`: name and folder.
+    inner_volumes: Vec<(String, String)>,
     container: Option<ContainerFacts>,
     /// The user of a container that is there already and stays.
     user: Option<String>,
@@ -131,6 +133,8 @@ struct Base {
     image: String,
     /// The user that the image runs as.
     user: String,
+    /// The folders that the image declares as volumes.
+    volumes: Vec<String>,
 }
 
 /// Returns the name of a container that is kept aside while its successor is made.
@@ -237,9 +241,12 @@ impl Run {
 
         self.enter(Phase::CreatingVolume, "Creating the volume for /workspace");
         self.ensure_volume(&found, unwind).await?;
+        let inner = self
+            .ensure_inner_volumes(&found, &base.volumes, unwind)
+            .await?;
 
         self.enter(Phase::CreatingContainer, "Creating the container");
-        let container = self.ensure_container(&found, &base, unwind).await?;
+        let container = self.ensure_container(&found, &base, inner, unwind).await?;
 
         self.enter(Phase::StartingContainer, "Starting the container");
         let connection = self.ensure_ready(&found, &container, &user, unwind).await?;
@@ -295,6 +302,10 @@ impl Run {
         };
         // Somebody may have given the container another name: the label says whose it is.
         let aside = name_aside(self.id);
+        let inner_volumes = owned.volumes.iter().filter_map(|(name, labels)| {
+            labels::inner_path(labels).map(|path| (name.clone(), path.to_owned()))
+        });
+        let inner_volumes = inner_volumes.collect();
         let container = named.or_else(|| {
             let mut others = owned.containers.into_iter();
             others.find(|container| container.name != aside)
@@ -324,6 +335,7 @@ impl Run {
             engine,
             image,
             has_volume: volume.is_some(),
+            inner_volumes,
             user,
             container,
         })
@@ -337,6 +349,7 @@ impl Run {
             return Ok(Base {
                 image: wanted.to_string(),
                 user: user.clone(),
+                volumes: Vec::new(),
             });
         }
         let image = if let Some(image) = &found.image {
@@ -371,6 +384,7 @@ impl Run {
         Ok(Base {
             image: image.id,
             user: image.user,
+            volumes: image.volumes,
         })
     }
 
@@ -411,11 +425,45 @@ impl Run {
             .await
     }
 
+    /// Makes sure that every folder below `/workspace` that the image declares as a volume has one of the
+    /// session's own, and returns all that there are with their folders. An engine would make nameless ones, whose
+    /// files are gone with the container; a session's files are all that is below `/workspace`.
+    async fn ensure_inner_volumes(
+        &self,
+        found: &Found,
+        declared: &[String],
+        unwind: &Unwind,
+    ) -> Result<Vec<(String, String)>, Error> {
+        let mut inner = found.inner_volumes.clone();
+        for path in declared.iter().filter_map(|path| inner_path(path)) {
+            if inner.iter().any(|(_, taken)| *taken == path) {
+                continue;
+            }
+            let names = (1..).map(|number| self.id.inner_volume_name(number));
+            let is_free = |name: &String| inner.iter().all(|(taken, _)| taken != name);
+            let Some(name) = names.take(inner.len() + 1).find(is_free) else {
+                continue;
+            };
+            let labels = labels::of_inner_volume(self.id, &self.request, &self.created, &path);
+            let undo = Undo::RemoveVolume {
+                name: name.clone(),
+                may_lack_labels: false,
+            };
+            let (engine, volume) = (Arc::clone(&self.engine), name.clone());
+            let create = async move { engine.create_volume(&volume, &labels).await };
+            unwind.effect(Some(undo), create).await?;
+            inner.push((name, path));
+        }
+        inner.sort_by(|(_, a), (_, b)| a.cmp(b));
+        Ok(inner)
+    }
+
     /// Makes sure that the container exists and holds this app's agent, and returns its id.
     async fn ensure_container(
         &self,
         found: &Found,
         base: &Base,
+        inner_volumes: Vec<(String, String)>,
         unwind: &Unwind,
     ) -> Result<String, Error> {
         let existing = match &found.container {
@@ -448,10 +496,11 @@ impl Run {
                     .say(format!("Creating the container with {lowered}"));
                 self.tell_progress();
             }
-            let (engine, spec) = (
-                Arc::clone(&self.engine),
-                self.container_spec(base, &limits, found),
-            );
+            let engine = Arc::clone(&self.engine);
+            let spec = ContainerSpec {
+                inner_volumes,
+                ..self.container_spec(base, &limits, found)
+            };
             let undo = Undo::RemoveContainer {
                 name: spec.name.clone(),
                 spare: found.container.as_ref().map(|replaced| replaced.id.clone()),
@@ -627,6 +676,7 @@ impl Run {
                 .collect(),
             labels: labels::of_container(self.id, &self.request, &self.created, &base.user),
             volume: (name.clone(), WORKSPACE.to_owned()),
+            inner_volumes: Vec::new(),
             cpu_limit: limits.processors,
             memory_limit: limits.memory_bytes,
             memory_and_swap_limit: limits.memory_and_swap_bytes,
@@ -658,6 +708,25 @@ async fn create_or_take_over(
     }
 }
 
+/// Returns a folder that an image declares as a volume, if it is below `/workspace`, without what means nothing in
+/// it.
+fn inner_path(declared: &str) -> Option<String> {
+    let mut names = Vec::new();
+    for name in declared.split('/') {
+        match name {
+            "" | "." => {}
+            ".." => {
+                names.pop();
+            }
+            name => names.push(name),
+        }
+    }
+    let path = format!("/{}", names.join("/"));
+    let below = path.strip_prefix(WORKSPACE)?.strip_prefix('/')?;
+    // An engine takes it for the end of the folder's name.
+    (!below.is_empty() && !below.contains(':')).then_some(path)
+}
+
 /// Returns a host name that looks like the project's name: letters, digits and hyphens, as RFC 1123
 /// has it.
 fn hostname(project: Option<&str>, id: SessionId) -> String {
@@ -678,6 +747,24 @@ fn hostname(project: Option<&str>, id: SessionId) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_folders_below_the_workspace_are_inner_ones() {
+        for (declared, expected) in [
+            ("/workspace/node_modules", Some("/workspace/node_modules")),
+            ("/workspace//a/./b/", Some("/workspace/a/b")),
+            ("/data/../workspace/x", Some("/workspace/x")),
+            ("/workspace", None),
+            ("/workspace/", None),
+            ("/workspace/..", None),
+            ("/workspace/../data", None),
+            ("/workspaces/a", None),
+            ("/data", None),
+            ("", None),
+        ] {
+            assert_eq!(inner_path(declared).as_deref(), expected, "{declared}");
+        }
+    }
 
     #[test]
     fn host_names_are_valid_whatever_the_project_is_called() {

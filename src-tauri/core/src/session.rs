@@ -38,6 +38,22 @@ impl SessionId {
     pub fn resource_name(self) -> String {
         format!("cove-{self}")
     }
+
+    /// Returns the name of a volume for one of the folders below `/workspace` that an image declares.
+    #[must_use]
+    pub fn inner_volume_name(self, number: usize) -> String {
+        format!("{}-{number}", self.resource_name())
+    }
+
+    /// Returns whether a volume of this name would be the session's.
+    #[must_use]
+    pub fn is_volume_name(self, name: &str) -> bool {
+        let Some(rest) = name.strip_prefix(&self.resource_name()) else {
+            return false;
+        };
+        let is_number = |text: &str| text.parse::<usize>().is_ok_and(|n| n.to_string() == text);
+        rest.is_empty() || rest.strip_prefix('-').is_some_and(is_number)
+    }
 }
 
 impl fmt::Display for SessionId {

@@ -32,13 +32,15 @@ pub enum TestImage {
     WrongArch,
     /// Declares two folders outside of `/workspace` as volumes.
     Volumes,
+    /// Declares a folder below `/workspace` as a volume, with a file of its own in it, and runs as user 1234.
+    InnerVolume,
     /// One small layer, under a name with a folder, for the registry that asks for a password.
     Private,
 }
 
 impl TestImage {
     /// All that an open registry holds.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Layers,
         Self::Tiny,
         Self::Exits,
@@ -49,6 +51,7 @@ impl TestImage {
         Self::StaticOnly,
         Self::WrongArch,
         Self::Volumes,
+        Self::InnerVolume,
         Self::Private,
     ];
 
@@ -66,6 +69,7 @@ impl TestImage {
             Self::StaticOnly => "static-only",
             Self::WrongArch => "wrong-arch",
             Self::Volumes => "volumes",
+            Self::InnerVolume => "inner-volume",
             Self::Private => "private/app",
         }
     }
@@ -138,6 +142,16 @@ impl TestImage {
             Self::Volumes => {
                 layers.push(shell()?);
                 config.volumes = words(&["/data/one", "/data/two"]);
+            }
+            Self::InnerVolume => {
+                layers.push(shell()?);
+                let mut tree = Tree::default();
+                tree.folder("workspace/node_modules", 0o755, 0);
+                let content = "of the image".into();
+                tree.file("workspace/node_modules/own", 0o644, 0, content);
+                layers.push(tree.into_layer()?);
+                config.volumes = words(&["/workspace/node_modules"]);
+                config.user = "1234".into();
             }
             Self::WrongArch => {
                 layers.push(noise(102, 4000)?);

@@ -331,8 +331,8 @@ impl Undo {
 
     /// Says what went with a container that was removed.
     fn undone_with(&self, container: &ContainerFacts, owner: SessionId) -> Undone {
-        let own = owner.resource_name();
-        let others = container.volumes.iter().filter(|it| it.name != own);
+        let volumes = container.volumes.iter();
+        let others = volumes.filter(|it| !owner.is_volume_name(&it.name));
         let with = match others.count() {
             0 => String::new(),
             1 => ", and a volume that its image declared".to_owned(),
@@ -366,7 +366,7 @@ impl Undo {
                     }
                     Some(_) | None => false,
                 },
-                Self::RemoveVolume { name, .. } if *name != owner.resource_name() => false,
+                Self::RemoveVolume { name, .. } if !owner.is_volume_name(name) => false,
                 Self::RemoveVolume {
                     name,
                     may_lack_labels,

@@ -6,10 +6,11 @@ use std::process::Command;
 use cove_core::error::{ErrorCode, ErrorReport};
 use cove_core::event::{ExportOutcome, SessionEvent, Undone};
 use cove_core::session::{SessionId, Source};
+use cove_testbed::TestImage;
 use serde_json::json;
 use tar::EntryType;
 
-use crate::support::{App, check_failed, check_ready};
+use crate::support::{App, check_failed, check_ready, shared_registry};
 
 /// Exports a session's files, and returns how that ended.
 async fn export(app: &App, id: SessionId, path: &Path) -> (ExportOutcome, Option<ErrorReport>) {
@@ -277,4 +278,53 @@ async fn a_session_whose_files_came_in_half_is_never_ready() {
         error.message.contains("have not come in whole"),
         "{error:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_an_image_declares_below_the_workspace_is_the_sessions() {
+    let Some(app) = App::shared() else { return };
+    let image = shared_registry().reference(TestImage::InnerVolume);
+    let id = app.ready(Some(&image)).await;
+    let write =
+        "cd /workspace; echo outer > outer; cat node_modules/own; echo kept > node_modules/file";
+    let (done, said) = app.exec(id, "1234", &["sh", "-c", write]);
+    assert_eq!(
+        (done, said.as_str()),
+        (true, "of the image"),
+        "its user may write"
+    );
+
+    // A rebuild keeps it, and so does deleting the container alone.
+    app.sessions.rebuild(id, None).await.unwrap();
+    check_ready(&app.heard.run(id, 2).await);
+    let look = "cd /workspace; cat outer node_modules/file node_modules/own";
+    let expected = "outer\nkept\nof the image";
+    assert_eq!(app.sh(id, look), expected);
+    app.sessions.delete_container(id).await.unwrap();
+    app.open(id, 3).await;
+    assert_eq!(app.sh(id, look), expected);
+
+    // It leaves with the rest, and is counted.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("files.tar");
+    assert_eq!(export(&app, id, &path).await.0, ExportOutcome::Done);
+    let names = names_in(&path).unwrap();
+    assert!(
+        names.iter().any(|name| name == "node_modules/file"),
+        "{names:?}"
+    );
+    let usage = app.sessions.usage(id).await.unwrap();
+    assert_eq!(usage.size_bytes, Some(6 + 5 + 12));
+    let copy = app.sessions.duplicate(id, None).await.unwrap();
+    app.adopt(copy);
+    check_ready(&app.heard.run(copy, 1).await);
+    assert_eq!(app.sh(copy, look), expected);
+
+    // And goes with it.
+    for id in [copy, id] {
+        let volumes = app.engine().resources_of(&id.to_string()).unwrap().volumes;
+        assert_eq!(volumes.len(), 2, "{volumes:?}");
+        app.sessions.delete(id).await.unwrap();
+        app.check_nothing_is_left(id);
+    }
 }

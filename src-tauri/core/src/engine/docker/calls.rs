@@ -472,7 +472,10 @@ fn unreadable(operation: &str) -> Error {
 }
 
 fn container_body(spec: &ContainerSpec) -> ContainerCreateBody {
-    let (volume, mount_point) = &spec.volume;
+    let (_, mount_point) = &spec.volume;
+    let volumes = std::iter::once(&spec.volume).chain(&spec.inner_volumes);
+    let binds = volumes.map(|(volume, place)| format!("{volume}:{place}"));
+    let binds = binds.collect();
     ContainerCreateBody {
         hostname: Some(spec.hostname.clone()),
         image: Some(spec.image.clone()),
@@ -490,7 +493,7 @@ fn container_body(spec: &ContainerSpec) -> ContainerCreateBody {
             ..Default::default()
         }),
         host_config: Some(HostConfig {
-            binds: Some(vec![format!("{volume}:{mount_point}")]),
+            binds: Some(binds),
             security_opt: Some(vec!["no-new-privileges".to_owned()]),
             cap_drop: Some(DROPPED_CAPABILITIES.map(str::to_owned).to_vec()),
             pids_limit: i64::try_from(spec.pids_limit).ok(),

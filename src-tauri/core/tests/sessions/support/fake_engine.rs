@@ -473,6 +473,9 @@ impl Engine for FakeEngine {
         }
         // An engine makes the volume that a container wants, without labels.
         self.ensure_volume(&spec.volume.0, &Labels::new());
+        for (name, _) in &spec.inner_volumes {
+            self.ensure_volume(name, &Labels::new());
+        }
         let id = format!("id-{}", self.created.fetch_add(1, Ordering::SeqCst));
         let facts = ContainerFacts {
             id: id.clone(),
