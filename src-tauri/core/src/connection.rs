@@ -22,7 +22,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::engine::{Engine, Exec, ExecOutput, ExecSpec};
+use crate::engine::{ContainerState, Engine, Exec, ExecOutput, ExecSpec};
 use crate::error::Error;
 
 /// Requests that may wait to be written.
@@ -41,7 +41,7 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 /// How long a new link may take until the agent answers through it.
 const LINK_LIMIT: Duration = Duration::from_secs(5);
 /// How long to wait before a new link is tried again, at first and at most.
-const TRY_AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+const TRY_AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
 
 /// A connection to an agent that has answered once. Dropping it ends it, and the agent's server with it.
 #[derive(Debug)]
@@ -265,15 +265,27 @@ impl Way {
     async fn open_again(&self, held_up: &mut watch::Receiver<bool>) -> Link {
         let mut pause = TRY_AGAIN.0;
         loop {
+            // A container that ends takes its agent with it before the engine knows: a command that is started in
+            // it just then can hold the engine up for seconds.
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(TRY_AGAIN.1);
             until_going_on(held_up).await;
-            match timeout(LINK_LIMIT, self.open(&|_| ())).await {
+            match timeout(LINK_LIMIT, self.open_if_running()).await {
                 Ok(Ok((link, _hello))) => return link,
                 Ok(Err(error)) => log::debug!("no way to the agent in {}: {error}", self.container),
                 Err(_elapsed) => log::debug!("no answer from the agent in {}", self.container),
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(TRY_AGAIN.1);
         }
+    }
+
+    async fn open_if_running(&self) -> Result<(Link, Hello), Error> {
+        let container = self.engine.container(&self.container).await?;
+        if container.is_none_or(|container| container.state != ContainerState::Running) {
+            return Err(Error::AgentUnavailable(
+                "its container does not run".to_owned(),
+            ));
+        }
+        self.open(&|_| ()).await
     }
 }
 

@@ -12,7 +12,7 @@ export type ProgressEvent = {
  */
 session_id: SessionId, 
 /**
- * Position in the session's stream of events.
+ * Position in the stream of all events.
  */
 seq: number, 
 /**

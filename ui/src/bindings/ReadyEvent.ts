@@ -13,7 +13,7 @@ export type ReadyEvent = {
  */
 session_id: SessionId, 
 /**
- * Position in the session's stream of events.
+ * Position in the stream of all events.
  */
 seq: number, 
 /**

@@ -64,4 +64,8 @@ leftovers: Array<string>,
 /**
  * How far the export under way is; `null` without one.
  */
-seq: number, export: ExportProgress | null, };
+export: ExportProgress | null, 
+/**
+ * The last event that this includes: of two views of a session the one with the higher `seq` holds.
+ */
+seq: number, };

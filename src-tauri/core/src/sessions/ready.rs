@@ -13,9 +13,9 @@ use crate::session::{SessionId, SessionState};
 use crate::terminal::{Sink, Size, Terminal};
 
 /// How long a connection may be broken before that is told.
-const BLINK: Duration = Duration::from_millis(300);
+const BLINK: Duration = Duration::from_secs(1);
 /// How often a session whose agent does not answer is looked for on the engine.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 impl Sessions {
     /// See [`files::list_dir`].
@@ -186,15 +186,16 @@ impl Sessions {
         let connection = &open.connection;
         loop {
             connection.until(false).await;
-            // What heals at once is not worth a word.
-            let healed = tokio::time::timeout(BLINK, connection.until(true)).await;
-            if healed.is_ok() {
-                continue;
-            }
-            self.note_reach(id, open, Reach::Reconnecting);
+            let told = async {
+                // What heals at once is not worth a word.
+                tokio::time::sleep(BLINK).await;
+                self.note_reach(id, open, Reach::Reconnecting);
+                std::future::pending::<()>().await;
+            };
             tokio::select! {
                 () = connection.until(true) => self.note_reach(id, open, Reach::Connected),
                 () = self.look_whether_it_runs() => {}
+                () = told => {}
             }
         }
     }

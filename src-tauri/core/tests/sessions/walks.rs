@@ -36,8 +36,9 @@ use crate::support::{App, note};
 
 /// How long anything that is asked may take, in the time of the walk.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long a session may be called ready after its container has died.
-const NOTICE_LIMIT: Duration = Duration::from_secs(1);
+/// How long a session may be called ready after its container has died: the engine says so, and an engine in
+/// trouble says it late.
+const NOTICE_LIMIT: Duration = Duration::from_secs(40);
 /// How long a cancel may take where the engine is not slow to undo.
 const CANCEL_LIMIT: Duration = Duration::from_secs(2);
 
