@@ -378,3 +378,32 @@ it("a rebuild takes the same image unless another is named", async () => {
   expect(await screen.findByTestId("progress-modal")).toHaveAccessibleName("Rebuilding worker");
   expect(backend.asked("rebuild_session")).toEqual([{ id }]);
 });
+
+it("a broken connection and a pause are said, and clear nothing", async () => {
+  const id = backend.add("api", "shop", "ready");
+  await start();
+  // The panes are loaded once, which takes a while where other work is under way.
+  const workbench = await screen.findByTestId("workbench", {}, { timeout: 15_000 });
+  await backend.change({ [id]: { reconnecting: true } });
+  expect(await screen.findByTestId("reconnecting")).toHaveTextContent("Reconnecting…");
+  expect(screen.getByTestId("workbench")).toBe(workbench);
+  await backend.change({ [id]: { reconnecting: false, state: "paused" } });
+  expect(await screen.findByTestId("locked-panes")).toHaveTextContent("This session is paused");
+  expect(screen.queryByTestId("reconnecting")).not.toBeInTheDocument();
+  expect(screen.getByTestId("workbench")).toBe(workbench);
+  await backend.change({ [id]: { state: "ready" } });
+  await waitFor(() => expect(screen.queryByTestId("locked-panes")).not.toBeInTheDocument());
+  expect(screen.getByTestId("workbench")).toBe(workbench);
+});
+
+it("a stop by command shows at once, without asking for the list", async () => {
+  const id = backend.add("api", "shop", "ready");
+  await start();
+  await screen.findByTestId("workbench");
+  const lists = backend.asked("list_sessions").length;
+  await backend.change({ [id]: { state: "stopped" } });
+  expect(await screen.findByTestId("locked-panes")).toHaveTextContent("This session is stopped");
+  expect(screen.getByTestId("session-row")).toHaveAttribute("data-state", "stopped");
+  expect(screen.queryByTestId("workbench")).not.toBeInTheDocument();
+  expect(backend.asked("list_sessions")).toHaveLength(lists);
+});
