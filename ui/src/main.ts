@@ -1,3 +1,5 @@
+import "./seal";
+
 import "@fontsource-variable/inter";
 import "@fontsource-variable/jetbrains-mono";
 
