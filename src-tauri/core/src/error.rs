@@ -33,6 +33,16 @@ pub enum ErrorCode {
     EngineRefused,
     /// An engine that was there did not answer in time.
     EngineSilent,
+    /// The engine answered something that Cove does not understand.
+    EngineUnreadable,
+    /// The volume cannot be removed: containers use it; `details.users` names them.
+    VolumeInUse,
+    /// Somebody removed the container meanwhile.
+    ContainerGone,
+    /// The engine cannot run a container of this image.
+    ContainerRefused,
+    /// The engine does not take a limit of the settings.
+    LimitRefused,
     /// The image is neither on the engine nor obtainable; `details.reason` says why.
     ImageUnavailable,
     /// A container or volume of this name exists and is not this session's.
@@ -146,7 +156,7 @@ impl fmt::Display for EngineCommand {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// Arguments that were refused: field → what is wrong with it.
-    #[error("the request has {} that must be corrected", fields_phrase(.0))]
+    #[error("{}", problems(.0))]
     Validation(BTreeMap<String, String>),
     /// See [`ErrorCode::SessionIdMissing`].
     #[error("no session id was given")]
@@ -182,6 +192,46 @@ pub enum Error {
         operation: String,
         /// How long was waited.
         limit: Duration,
+    },
+    /// See [`ErrorCode::EngineUnreadable`].
+    #[error("failed to {operation}: the engine's answer cannot be understood: {message}")]
+    EngineUnreadable {
+        /// What was attempted, as a verb phrase.
+        operation: String,
+        /// What was not understood.
+        message: String,
+    },
+    /// See [`ErrorCode::VolumeInUse`].
+    #[error("failed to remove the volume `{volume}`: it is used by {}", named(.users))]
+    VolumeInUse {
+        /// The volume's name.
+        volume: String,
+        /// The names of the containers; none where the engine does not say.
+        users: Vec<String>,
+        /// The command line of the engine.
+        command: EngineCommand,
+    },
+    /// See [`ErrorCode::ContainerGone`].
+    #[error("failed to {operation}: the container is gone")]
+    ContainerGone {
+        /// What was attempted, as a verb phrase.
+        operation: String,
+    },
+    /// See [`ErrorCode::ContainerRefused`].
+    #[error("failed to {operation}: {message}")]
+    ContainerRefused {
+        /// What was attempted, as a verb phrase.
+        operation: String,
+        /// The engine's words.
+        message: String,
+    },
+    /// See [`ErrorCode::LimitRefused`].
+    #[error("failed to {operation}: {message}")]
+    LimitRefused {
+        /// What was attempted, as a verb phrase.
+        operation: String,
+        /// The engine's words.
+        message: String,
     },
     /// See [`ErrorCode::ImageUnavailable`].
     #[error("failed to pull image `{image}`: {message}")]
@@ -310,6 +360,11 @@ impl Error {
             Self::EngineUnavailable { .. } => ErrorCode::EngineUnavailable,
             Self::EngineRefused { .. } => ErrorCode::EngineRefused,
             Self::EngineSilent { .. } => ErrorCode::EngineSilent,
+            Self::EngineUnreadable { .. } => ErrorCode::EngineUnreadable,
+            Self::VolumeInUse { .. } => ErrorCode::VolumeInUse,
+            Self::ContainerGone { .. } => ErrorCode::ContainerGone,
+            Self::ContainerRefused { .. } => ErrorCode::ContainerRefused,
+            Self::LimitRefused { .. } => ErrorCode::LimitRefused,
             Self::ImageUnavailable { .. } => ErrorCode::ImageUnavailable,
             Self::NameConflict(_) => ErrorCode::NameConflict,
             Self::DiskFull { .. } => ErrorCode::DiskFull,
@@ -333,7 +388,9 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> String {
         let fixed = match self {
-            Self::Validation(_) => "Correct the marked fields and try again.",
+            Self::Validation(fields) => {
+                return format!("Correct {}, then try again.", field_names(fields));
+            }
             Self::SessionIdMissing => "Choose a session from the list, or create a new one.",
             Self::SessionNotFound(_) => {
                 "It may have been deleted; choose another session from the list."
@@ -347,6 +404,19 @@ impl Error {
             }
             Self::EngineSilent { .. } => {
                 "The engine may be busy or stuck: look at what it does, restart it if need be, then retry."
+            }
+            Self::EngineUnreadable { .. } => {
+                "Update the engine or Cove, which do not understand each other, then retry."
+            }
+            Self::VolumeInUse { users, command, .. } => return in_use_hint(users, *command),
+            Self::ContainerGone { .. } => {
+                "Somebody removed it: open the session again, and it gets a new container around its files."
+            }
+            Self::ContainerRefused { .. } => {
+                "Choose another image, or rebuild the session from another: the engine cannot run this one as it is."
+            }
+            Self::LimitRefused { .. } => {
+                "Change the limits for new sessions in the settings, then retry."
             }
             Self::ImageUnavailable {
                 image,
@@ -412,6 +482,7 @@ impl Error {
                 json!({ "image": image, "reason": reason })
             }
             Self::NameConflict(name) => json!({ "name": name }),
+            Self::VolumeInUse { volume, users, .. } => json!({ "volume": volume, "users": users }),
             Self::Timeout { phase, limit } => {
                 json!({ "phase": phase, "limit_s": limit.as_secs() })
             }
@@ -421,6 +492,10 @@ impl Error {
             | Self::SessionNotReady(_)
             | Self::DiskFull { .. }
             | Self::EngineSilent { .. }
+            | Self::EngineUnreadable { .. }
+            | Self::ContainerGone { .. }
+            | Self::ContainerRefused { .. }
+            | Self::LimitRefused { .. }
             | Self::AgentUnavailable(_)
             | Self::WorkspaceReadOnly { .. }
             | Self::TerminalNotFound(_)
@@ -533,19 +608,50 @@ fn disk_hint(command: Option<EngineCommand>) -> String {
     }
 }
 
-fn fields_phrase(fields: &BTreeMap<String, String>) -> String {
-    let names: Vec<_> = fields.keys().map(|name| format!("`{name}`")).collect();
-    let noun = if names.len() == 1 {
-        "a field"
-    } else {
-        "fields"
-    };
-    format!("{noun} ({})", names.join(", "))
+/// Says what is wrong with each field.
+fn problems(fields: &BTreeMap<String, String>) -> String {
+    let problems = fields
+        .iter()
+        .map(|(name, problem)| format!("`{name}` {problem}"));
+    problems.collect::<Vec<_>>().join("; ")
+}
+
+fn field_names(fields: &BTreeMap<String, String>) -> String {
+    let names = fields.keys().map(|name| format!("`{name}`"));
+    names.collect::<Vec<_>>().join(", ")
+}
+
+fn named(users: &[String]) -> String {
+    match users {
+        [] => "another container".to_owned(),
+        [one] => format!("the container `{one}`"),
+        several => format!("the containers `{}`", several.join("`, `")),
+    }
+}
+
+fn in_use_hint(users: &[String], command: EngineCommand) -> String {
+    if users.is_empty() {
+        return "Remove the container that uses the volume, then try again.".to_owned();
+    }
+    format!(
+        "Remove what uses it, with `{command} rm --force {}`, then try again.",
+        users.join(" ")
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refused_request_says_what_is_wrong_and_with_which_field() {
+        let error = Error::field("archive", "cannot be read: it is not a file");
+        assert_eq!(
+            error.to_string(),
+            "`archive` cannot be read: it is not a file"
+        );
+        assert_eq!(error.hint(), "Correct `archive`, then try again.");
+    }
 
     #[test]
     fn hints_name_the_engines_own_command_and_the_registry_in_question() {

@@ -84,6 +84,7 @@ pub(crate) async fn call<T>(
                 ErrorCode::SessionNotFound,
                 ErrorCode::AgentUnavailable,
                 ErrorCode::EngineRefused,
+                ErrorCode::ContainerGone,
                 ErrorCode::TerminalNotFound,
             ];
             if !clear.contains(&error.code()) {

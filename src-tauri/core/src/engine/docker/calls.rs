@@ -243,6 +243,14 @@ impl Engine for DockerEngine {
         {
             Ok(()) => Ok(true),
             Err(error) if is_not_found(&error) => Ok(false),
+            Err(ApiError::DockerResponseServerError {
+                status_code: 409,
+                message,
+            }) => Err(Error::VolumeInUse {
+                volume: name.to_owned(),
+                users: wording::containers_named_in(&message),
+                command: self.command(),
+            }),
             Err(error) => Err(self.failed("remove the volume", &error)),
         }
     }
@@ -270,6 +278,16 @@ impl Engine for DockerEngine {
             Err(ApiError::DockerResponseServerError {
                 status_code: 409, ..
             }) => Err(Error::NameConflict(spec.name.clone())),
+            Err(ApiError::DockerResponseServerError { message, .. })
+                if wording::says_no_such_image(&message) =>
+            {
+                Err(Error::ImageUnavailable {
+                    image: spec.image.clone(),
+                    reason: ImageReason::NotFound,
+                    message: "the engine does not have it any more".to_owned(),
+                    command: self.command(),
+                })
+            }
             Err(error) => Err(self.failed("create the container", &error)),
         }
     }
@@ -464,10 +482,9 @@ impl DockerEngine {
 }
 
 fn unreadable(operation: &str) -> Error {
-    Error::EngineRefused {
+    Error::EngineUnreadable {
         operation: operation.to_owned(),
-        status: None,
-        message: "the engine's answer cannot be read".to_owned(),
+        message: "it lacks what such an answer has".to_owned(),
     }
 }
 

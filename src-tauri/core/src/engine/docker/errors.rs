@@ -55,9 +55,8 @@ pub(super) fn translate(command: EngineCommand, operation: &str, error: &ApiErro
                 message: format!("failed to {operation}: {}", problem.message),
             }
         }
-        _ => Error::EngineRefused {
+        _ => Error::EngineUnreadable {
             operation: operation.to_owned(),
-            status: None,
             message: words::tamed(&cause_chain(error)),
         },
     }
@@ -166,4 +165,88 @@ fn cause_chain(error: &ApiError) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use cove_testbed::{Engine as TestEngine, TestImage};
+
+    use crate::engine::docker::DockerEngine;
+    use crate::engine::{ContainerSpec, Engine};
+    use crate::error::ErrorCode;
+
+    fn spec(image: &str) -> ContainerSpec {
+        ContainerSpec {
+            name: format!("cove-refused-{}", std::process::id()),
+            hostname: "refused".to_owned(),
+            image: image.to_owned(),
+            command: vec!["/bin/sleep".to_owned(), "1000".to_owned()],
+            environment: Vec::new(),
+            labels: crate::engine::Labels::new(),
+            volume: ("cove-refused".to_owned(), "/workspace".to_owned()),
+            cpu_limit: None,
+            inner_volumes: Vec::new(),
+            memory_limit: None,
+            memory_and_swap_limit: None,
+            pids_limit: 64,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_user_can_cause_has_a_code_of_its_own_and_a_hint_that_helps() {
+        let Some(host) = TestEngine::from_env_or_skip() else {
+            return;
+        };
+        let engine = DockerEngine::at(host.host());
+        host.load(&TestImage::Tiny.build().unwrap(), "refused:1")
+            .unwrap();
+        let plain = spec("refused:1");
+        let code = |error: crate::error::Error| {
+            let hint = error.hint();
+            assert!(!hint.contains("log says more"), "{error}: {hint}");
+            error.code()
+        };
+
+        let missing = engine.create_container(&spec("refused-no-such:1")).await;
+        assert_eq!(code(missing.unwrap_err()), ErrorCode::ImageUnavailable);
+        let greedy = ContainerSpec {
+            cpu_limit: Some(200.0),
+            ..plain.clone()
+        };
+        let greedy = engine.create_container(&greedy).await;
+        assert_eq!(code(greedy.unwrap_err()), ErrorCode::LimitRefused);
+        let tight = ContainerSpec {
+            memory_limit: Some(1_000_000),
+            ..plain.clone()
+        };
+        let tight = engine.create_container(&tight).await;
+        assert_eq!(code(tight.unwrap_err()), ErrorCode::LimitRefused);
+
+        let container = engine.create_container(&plain).await.unwrap();
+        let short: String = container.chars().take(12).collect();
+        let used = engine.remove_volume("cove-refused").await.unwrap_err();
+        assert_eq!(
+            used.to_string(),
+            format!(
+                "failed to remove the volume `cove-refused`: it is used by the container `{short}`"
+            )
+        );
+        assert_eq!(
+            used.hint(),
+            format!("Remove what uses it, with `docker rm --force {short}`, then try again.")
+        );
+        engine.remove_container(&container).await.unwrap();
+        let gone = engine.start_container(&container).await;
+        assert_eq!(code(gone.unwrap_err()), ErrorCode::ContainerGone);
+
+        let lacking = ContainerSpec {
+            command: vec!["/no/such/program".to_owned()],
+            ..plain
+        };
+        let container = engine.create_container(&lacking).await.unwrap();
+        let refused = engine.start_container(&container).await;
+        assert_eq!(code(refused.unwrap_err()), ErrorCode::ContainerRefused);
+        engine.remove_container(&container).await.unwrap();
+        assert!(engine.remove_volume("cove-refused").await.unwrap());
+    }
 }

@@ -85,10 +85,32 @@ pub(super) fn refusal(
             command: Some(command),
         };
     }
+    let has = |phrases: &[&str]| phrases.iter().any(|words| lower.contains(words));
+    let (operation, message) = (operation.to_owned(), words::tamed(message));
+    if has(&["no such container"]) {
+        return Error::ContainerGone { operation };
+    }
+    if has(&[
+        "range of cpus",
+        "minimum memory limit",
+        "pids limit",
+        "memoryswap",
+    ]) {
+        return Error::LimitRefused { operation, message };
+    }
+    // The runtime below the engine says why it cannot start what the image holds.
+    if has(&[
+        "oci runtime",
+        "failed to create shim",
+        "failed to create task",
+        "crun:",
+    ]) {
+        return Error::ContainerRefused { operation, message };
+    }
     Error::EngineRefused {
-        operation: operation.to_owned(),
+        operation,
         status,
-        message: words::tamed(message),
+        message,
     }
 }
 
@@ -196,6 +218,20 @@ const PULL_PHRASES: [(ImageReason, &[&str]); 8] = [
         ],
     ),
 ];
+
+/// Returns the containers that a refusal names by their ids, each short enough to be read.
+pub(super) fn containers_named_in(message: &str) -> Vec<String> {
+    let words = message.split(|c: char| !c.is_ascii_hexdigit());
+    words
+        .filter(|word| word.len() == 64)
+        .map(|id| id.chars().take(12).collect())
+        .collect()
+}
+
+/// Returns whether a refusal says that the engine has no such image.
+pub(super) fn says_no_such_image(message: &str) -> bool {
+    message.to_lowercase().contains("no such image")
+}
 
 /// Tells why a pull failed, or `None` when the registry has nothing to do with it.
 pub(super) fn pull_failure(status: Option<u16>, message: &str) -> Option<ImageReason> {
