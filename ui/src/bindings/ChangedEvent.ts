@@ -8,7 +8,7 @@ import type { SessionId } from "./SessionId";
  */
 export type ChangedEvent = { 
 /**
- * Whose.
+ * The session that this is about.
  */
 session_id: SessionId, 
 /**

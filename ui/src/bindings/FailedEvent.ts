@@ -11,7 +11,7 @@ import type { Undone } from "./Undone";
  */
 export type FailedEvent = { 
 /**
- * Whose.
+ * The session that this is about.
  */
 session_id: SessionId, 
 /**
@@ -27,7 +27,7 @@ phase: Phase,
  */
 session: Session, 
 /**
- * Why.
+ * Why it failed.
  */
 error: ErrorReport, 
 /**
