@@ -220,8 +220,11 @@ fn a_file_made_in_the_terminal_is_in_the_tree_without_a_refresh() {
         .unwrap();
     app.type_line("sleep 2; mv made-here.txt moved.txt");
     press(&app, "moved.txt");
-    let said = app.window.text("[data-testid=files-as-of]").unwrap();
-    assert!(said.starts_with("as of "), "{said}");
+    app.window
+        .wait_text("[data-testid=files-as-of]", SOON, |said| {
+            said.starts_with("as of ")
+        })
+        .unwrap();
     app.picture("tree-as-of");
 }
 
