@@ -385,7 +385,7 @@ fn nothing_pasted_runs_before_the_user_says_so() {
     app.picture("paste");
     let said = app.window.text("[data-testid=paste-dialog]").unwrap();
     assert!(
-        said.contains("Paste 2 lines?") && said.contains("echo two > pasted2"),
+        said.contains("each line runs at once") && said.contains("echo two > pasted2"),
         "{said}"
     );
     let missing = app.invoke(
