@@ -467,6 +467,10 @@ impl Walk {
             if is_running || is_gone || !self.app.sessions.status(id).await?.ready {
                 return Ok(());
             }
+            // An engine that does not answer cannot say so, and only it can.
+            if self.trouble && begin.elapsed() >= NOTICE_LIMIT {
+                return Ok(());
+            }
             ensure!(begin.elapsed() < NOTICE_LIMIT, "ready without a container");
         }
     }
@@ -704,7 +708,8 @@ impl Walk {
     /// The container of a session that was ready at that `seq` runs.
     async fn check_runs(&self, id: SessionId, seq: u64) -> Result<()> {
         let state = self.world.container_state(&id.resource_name());
-        if state != Some(ContainerState::Running) {
+        // An engine in trouble cannot say that a container is gone, and only it can.
+        if state != Some(ContainerState::Running) && !self.trouble {
             // What was left may have stopped or deleted it since.
             let now = self.app.sessions.status(id).await;
             let is_still_ready = now.is_ok_and(|now| now.ready && now.seq == seq);
