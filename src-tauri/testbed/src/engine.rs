@@ -29,12 +29,24 @@ const SESSION_LABEL: &str = "dev.cove.session";
 /// How an engine is started.
 #[derive(Debug, Clone, Default)]
 pub struct EngineOptions {
+    /// Which one it is.
+    pub kind: EngineKind,
     /// Whether it may touch the host's firewall.
     pub firewall: Firewall,
     /// Where images and containers are kept; absent for a folder that goes with the guard.
     pub data: Option<PathBuf>,
     /// More arguments of the daemon, `--max-download-attempts=1`.
     pub arguments: Vec<&'static str>,
+}
+
+/// Which engine it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum EngineKind {
+    /// Docker.
+    #[default]
+    Docker,
+    /// Podman's service as root, in a network of its own. It reaches no registry: images are loaded.
+    Podman,
 }
 
 /// Whether an engine may touch the host's firewall.
@@ -96,13 +108,17 @@ impl Engine {
     /// # Errors
     /// When [`Self::cannot_start`] has a reason, or the daemon does not come up.
     pub fn start_with(options: EngineOptions) -> Result<Self> {
-        if let Some(reason) = Self::cannot_start() {
+        let reason = match options.kind {
+            EngineKind::Docker => Self::cannot_start(),
+            EngineKind::Podman => Self::cannot_start_podman(),
+        };
+        if let Some(reason) = reason {
             bail!("failed to start an engine: {reason}");
         }
         let scratch = Scratch::new()?;
-        let bridge = match options.firewall {
-            Firewall::Untouched => Some(Bridge::new()?),
-            Firewall::Managed => None,
+        let bridge = match (options.kind, options.firewall) {
+            (EngineKind::Docker, Firewall::Untouched) => Some(Bridge::new()?),
+            (EngineKind::Docker, Firewall::Managed) | (EngineKind::Podman, _) => None,
         };
         let name = scratch
             .path()
@@ -134,6 +150,30 @@ impl Engine {
         } else {
             None
         }
+    }
+
+    /// Returns why no Podman can be started here, or `None` when one can.
+    #[must_use]
+    pub fn cannot_start_podman() -> Option<&'static str> {
+        if !cfg!(target_os = "linux") {
+            Some("Podman can be started on Linux only")
+        } else if !process::on_path("podman") {
+            Some("`podman` is not installed")
+        } else if !process::can_contain() {
+            Some("starting Podman needs root")
+        } else {
+            None
+        }
+    }
+
+    /// Takes from a Podman what tidies up after a program that ends by itself, as where its processes are killed: the
+    /// container's state stays `stopped`.
+    ///
+    /// # Errors
+    /// When the engine is no Podman of one's own.
+    pub fn stop_tidying_up(&self) -> Result<()> {
+        fs::remove_file(self.own()?.scratch.path().join("podman"))
+            .context("failed to take Podman's program away")
     }
 
     /// Returns the engine that the test command started.
@@ -224,12 +264,33 @@ impl Engine {
             .append(true)
             .open(self.log())
             .context("failed to open the engine's log")?;
+        let mut command = match own.options.kind {
+            EngineKind::Docker => self.docker_command(own)?,
+            EngineKind::Podman => self.podman_command(own)?,
+        };
+        command.stdin(Stdio::null());
+        command
+            .stdout(log.try_clone().context("failed to open the engine's log")?)
+            .stderr(log);
+
+        let mut daemon = Guarded::spawn_family("dockerd", command)?;
+        if let Err(error) = daemon.wait_until(START_LIMIT, || self.answers()) {
+            let log = fs::read_to_string(self.log()).unwrap_or_default();
+            let tail: Vec<&str> = log.lines().rev().take(10).collect();
+            let tail: Vec<&str> = tail.into_iter().rev().collect();
+            return Err(error).context(format!("failed to start an engine:\n{}", tail.join("\n")));
+        }
+        *own.daemon() = Some(daemon);
+        Ok(())
+    }
+
+    fn docker_command(&self, own: &Own) -> Result<Command> {
+        let folder = own.scratch.path();
         let data = own
             .options
             .data
             .clone()
             .unwrap_or_else(|| folder.join("data"));
-
         let mut command = process::command_with_family("dockerd");
         command
             .arg("--host")
@@ -255,20 +316,48 @@ impl Engine {
                 command.arg(format!("--{setting}=false"));
             }
         }
-        command.stdin(Stdio::null());
-        command
-            .stdout(log.try_clone().context("failed to open the engine's log")?)
-            .stderr(log);
+        Ok(command)
+    }
 
-        let mut daemon = Guarded::spawn_family("dockerd", command)?;
-        if let Err(error) = daemon.wait_until(START_LIMIT, || self.answers()) {
-            let log = fs::read_to_string(self.log()).unwrap_or_default();
-            let tail: Vec<&str> = log.lines().rev().take(10).collect();
-            let tail: Vec<&str> = tail.into_iter().rev().collect();
-            return Err(error).context(format!("failed to start an engine:\n{}", tail.join("\n")));
+    fn podman_command(&self, own: &Own) -> Result<Command> {
+        let folder = own.scratch.path();
+        // The program that runs is the one that each container's monitor calls at the end: a copy can be taken away.
+        let program = folder.join("podman");
+        let installed = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
+            .map(|place| place.join("podman"))
+            .find(|place| place.is_file())
+            .context("`podman` is not installed")?;
+        fs::copy(installed, &program).context("failed to copy Podman's program")?;
+        // Docker's runtime, where there is one, runs on every kind of control groups.
+        let runtime = ["runc", "crun"]
+            .into_iter()
+            .find(|name| process::on_path(name));
+        let settings = format!(
+            "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=4096:4096\"]\n\
+             [engine]\nruntime = \"{}\"\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\n\
+             [network]\nnetwork_backend = \"netavark\"\n",
+            runtime.context("neither `runc` nor `crun` is installed")?
+        );
+        let files = [
+            ("CONTAINERS_CONF", "containers.conf", settings.as_str()),
+            (
+                "CONTAINERS_REGISTRIES_CONF",
+                "registries.conf",
+                "unqualified-search-registries = [\"docker.io\"]\n",
+            ),
+        ];
+        let mut command = process::command_with_family("unshare");
+        for (variable, name, content) in files {
+            let path = folder.join(name);
+            fs::write(&path, content).with_context(|| format!("failed to write `{name}`"))?;
+            command.env(variable, path);
         }
-        *own.daemon() = Some(daemon);
-        Ok(())
+        command.args(["--net", "--"]).arg(program);
+        command.arg("--root").arg(folder.join("data"));
+        command.arg("--runroot").arg(folder.join("run"));
+        command.arg("--tmpdir").arg(folder.join("tmp"));
+        command.args(["system", "service", "--time=0", &self.host]);
+        Ok(command)
     }
 
     /// Returns whether the engine answers.

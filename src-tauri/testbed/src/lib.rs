@@ -26,7 +26,7 @@ mod window;
 use std::io::Write as _;
 
 pub use certificates::Certificates;
-pub use engine::{Engine, EngineOptions, Firewall, Resources};
+pub use engine::{Engine, EngineKind, EngineOptions, Firewall, Resources};
 #[cfg(unix)]
 pub use engine_proxy::{EngineFault, EngineProxy, Target};
 pub use fault_record::{FaultRecord, FaultTable};

@@ -74,7 +74,7 @@ fn engine() -> Result<Option<Engine>> {
     let options = EngineOptions {
         firewall: Firewall::Managed,
         data: Some(cache().join("engine")),
-        arguments: Vec::new(),
+        ..EngineOptions::default()
     };
     Engine::start_with(options).map(Some)
 }

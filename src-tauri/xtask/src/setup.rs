@@ -257,6 +257,16 @@ mod tests {
         let wanted = packages(Need::Engine);
         let installed = HashSet::from(["iptables".to_owned()]);
         let missing = missing_packages(wanted, &installed, |program| program == "dockerd");
-        assert_eq!(missing, ["docker-registry", "iproute2", "util-linux"]);
+        assert_eq!(
+            missing,
+            [
+                "docker-registry",
+                "iproute2",
+                "util-linux",
+                "podman",
+                "netavark",
+                "crun"
+            ]
+        );
     }
 }

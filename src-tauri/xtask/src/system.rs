@@ -70,12 +70,16 @@ const WINDOW: [Package; 5] = [
 ];
 
 /// What starting an engine and a registry takes.
-const ENGINE: [Package; 5] = [
+const ENGINE: [Package; 8] = [
     package_or("docker.io", "dockerd"),
     package_or("docker-registry", "docker-registry"),
     package_or("iptables", "iptables"),
     package_or("iproute2", "ip"),
     package_or("util-linux", "unshare"),
+    // The second engine; its tests are skipped where it is not.
+    package_or("podman", "podman"),
+    package("netavark"),
+    package_or("crun", "runc"),
 ];
 
 /// Debian 13 has the command line in a package of its own.
@@ -145,13 +149,13 @@ impl System {
                 "sudo dnf install -y gcc gcc-c++ make pkgconf-pkg-config webkit2gtk4.1-devel gtk3-devel \
                  libappindicator-gtk3-devel librsvg2-devel openssl-devel libxdo-devel patchelf file busybox dpkg rpm-build",
                 "sudo dnf install -y xorg-x11-server-Xvfb webkit2gtk4.1 dbus-daemon at-spi2-core dejavu-sans-mono-fonts",
-                "sudo dnf install -y moby-engine iptables iproute util-linux",
+                "sudo dnf install -y moby-engine iptables iproute util-linux podman netavark",
             ),
             Self::Arch => all(
                 "sudo pacman -S --needed base-devel pkgconf webkit2gtk-4.1 gtk3 libayatana-appindicator librsvg openssl \
                  xdotool patchelf file busybox dpkg",
                 "sudo pacman -S --needed xorg-server-xvfb webkit2gtk-4.1 dbus at-spi2-core ttf-dejavu",
-                "sudo pacman -S --needed docker iptables iproute2 util-linux",
+                "sudo pacman -S --needed docker iptables iproute2 util-linux podman netavark",
             ),
             Self::OtherLinux => all(
                 "# install a C compiler, pkg-config, and the development files of WebKitGTK 4.1, GTK 3, librsvg, OpenSSL, \

@@ -29,6 +29,7 @@ mod following;
 mod lifecycle;
 mod limits;
 mod many;
+mod podman;
 mod pulls;
 mod recovering;
 mod support;

@@ -1,0 +1,109 @@
+//! The same promises on Podman, which speaks the same API in words of its own.
+
+use std::sync::Arc;
+
+use cove_core::session::SessionState;
+use cove_testbed::{Engine, EngineKind, EngineOptions, TestImage};
+
+use crate::support::{App, check_ready, eventually};
+
+/// Starts a Podman; `None` where none can be, which is then noted.
+fn podman() -> Option<Arc<Engine>> {
+    if let Some(reason) = Engine::cannot_start_podman() {
+        cove_testbed::skip(reason);
+        return None;
+    }
+    let options = EngineOptions {
+        kind: EngineKind::Podman,
+        ..EngineOptions::default()
+    };
+    Some(Arc::new(Engine::start_with(options).unwrap()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_lives_on_podman_as_on_docker() {
+    let Some(engine) = podman() else { return };
+    let app = App::on(&engine);
+    let id = app.ready(None).await;
+    let path = "/workspace/file";
+    let written = app.sessions.write_file(
+        id,
+        path,
+        "kept".to_owned(),
+        cove_core::files::Encoding::Utf8,
+        None,
+    );
+    written.await.unwrap();
+
+    app.sessions.stop(id).await.unwrap();
+    let state = app.sessions.status(id).await.unwrap().state;
+    assert_eq!(state, SessionState::Stopped);
+    app.open(id, 2).await;
+    app.sessions.rebuild(id, None).await.unwrap();
+    check_ready(&app.heard.run(id, 3).await);
+    let content = app.sessions.read_file(id, path).await.unwrap().content;
+    assert_eq!(content, "kept");
+
+    let copy = app.sessions.duplicate(id, Some("second")).await.unwrap();
+    app.adopt(copy);
+    check_ready(&app.heard.run(copy, 1).await);
+    let content = app.sessions.read_file(copy, path).await.unwrap().content;
+    assert_eq!(content, "kept");
+
+    for id in [id, copy] {
+        app.sessions.delete(id).await.unwrap();
+        app.check_nothing_is_left(id);
+    }
+    assert_eq!(app.sessions.list().await, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_of_this_machine_is_found_by_its_short_name_on_podman() {
+    let Some(engine) = podman() else { return };
+    let image = TestImage::Volumes.build().unwrap();
+    engine.load(&image, "localhost/trial/own:1").unwrap();
+    let app = App::on(&engine);
+    let id = app.ready(Some("trial/own:1")).await;
+    // Its own volume, and the two that the image declares.
+    let volumes = || {
+        let names = engine.docker(&["volume", "ls", "--quiet"]).unwrap();
+        names.lines().count()
+    };
+    assert_eq!(volumes(), 3);
+    app.sessions.delete(id).await.unwrap();
+    assert_eq!(volumes(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_word_that_only_podman_says_hides_no_session() {
+    let Some(engine) = podman() else { return };
+    let app = App::on(&engine);
+    let ended = app.ready(None).await;
+    let runs = app.ready(None).await;
+    engine.stop_tidying_up().unwrap();
+    // Somebody ends the container's process; Podman has nobody then who would call it exited.
+    app.exec(ended, "0", &["kill", "-9", "-1"]);
+    app.exec(ended, "0", &["kill", "-TERM", "1"]);
+    let path = format!("/containers/{}/json", ended.resource_name());
+    eventually("Podman's own word", || {
+        let found = engine.look(&path, std::time::Duration::from_secs(5));
+        let found = found.unwrap().unwrap();
+        (found["State"]["Status"] == "stopped").then_some(())
+    })
+    .await;
+
+    let next = app.again();
+    let listed = next.sessions.list().await;
+    let states: Vec<_> = listed.iter().map(|session| session.session_id).collect();
+    assert!(
+        states.contains(&ended) && states.contains(&runs),
+        "{listed:?}"
+    );
+    // The other one is as ready as before, and this one can be looked at, opened and deleted.
+    assert!(app.sessions.list_dir(runs, "/workspace").await.is_ok());
+    let state = app.sessions.status(runs).await.unwrap().state;
+    assert_eq!(state, SessionState::Ready);
+    next.sessions.usage(ended).await.unwrap();
+    next.sessions.delete(ended).await.unwrap();
+    next.check_nothing_is_left(ended);
+}
