@@ -1,7 +1,7 @@
 //! The commands: one thin function each. Arguments are checked, the registry is called, the answer is
 //! wrapped; nothing is decided here.
 
-use cove_core::engine::{EngineView, ImageView};
+use cove_core::engine::{EngineId, EngineView, ImageView};
 use cove_core::error::Error;
 use cove_core::event::Phase;
 use cove_core::files::{DirContent, Encoding, FileContent};
@@ -54,6 +54,7 @@ commands![
     list_templates,
     list_images,
     engine_status,
+    select_engine,
     read_settings,
     write_settings,
     leave_app,
@@ -371,6 +372,14 @@ struct EngineList {
 async fn engine_status(sessions: State<'_, Sessions>) -> Answer<EngineList> {
     ok(EngineList {
         engines: sessions.engines().await,
+    })
+}
+
+#[tauri::command]
+async fn select_engine(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<EngineList> {
+    let engine_id = Arguments::of(request.body()).get::<EngineId>("engine_id")?;
+    ok(EngineList {
+        engines: sessions.select_engine(&engine_id).await?,
     })
 }
 

@@ -12,9 +12,8 @@ mod logging;
 mod settings;
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
-use cove_core::engine::docker::DockerEngine;
+use cove_core::engine::docker::DockerPlaces;
 use cove_core::sessions::{Sessions, Start};
 use tauri::{App, Manager, RunEvent, Wry};
 
@@ -93,18 +92,19 @@ fn set_up(app: &App) {
     let keeper = Keeper::new(&home);
     app.manage(keeper.clone());
     let sessions = Sessions::new(Start {
+        engines: home.engines(),
         settings: settings::load(handle),
         history: home.history(),
         names: home.names(),
         keep: Box::new(keeper),
         journal: home.open_journal(),
         ..Start::fresh(
-            Arc::new(DockerEngine::new()),
+            Box::new(DockerPlaces::new()),
             embedded::assets(),
             Box::new(EventReporter::new(handle.clone())),
         )
     });
     app.manage(sessions.clone());
-    tauri::async_runtime::spawn(async move { sessions.follow_engine() });
+    tauri::async_runtime::spawn(async move { sessions.follow_engines() });
     tauri::async_runtime::spawn_blocking(cove_core::image::prepare);
 }

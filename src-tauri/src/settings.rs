@@ -1,10 +1,11 @@
 //! What is kept between runs: settings by `tauri-plugin-store`, which holds only what may be lost; names,
-//! history and the journal in the app's own folder ([`Home`]). What is missing or damaged means defaults,
+//! history, the choice of an engine and the journal in the app's own folder ([`Home`]). What is missing or damaged means defaults,
 //! and a damaged file is set aside.
 
 use std::io;
 use std::sync::Arc;
 
+use cove_core::engine::RememberedEngines;
 use cove_core::error::Error;
 use cove_core::estimate::History;
 use cove_core::home::Home;
@@ -56,11 +57,12 @@ pub(crate) fn home(app: &AppHandle) -> Home {
     Home::new(folder.ok())
 }
 
-/// Keeps history and names in their files, on a thread of its own: the caller must not wait for a disk.
+/// Keeps history, names and the choice of an engine in their files, on a thread of its own: the caller must not wait for a disk.
 #[derive(Clone)]
 pub(crate) struct Keeper {
     history: Newest<History>,
     names: Newest<Names>,
+    engines: Newest<RememberedEngines>,
 }
 
 impl Keeper {
@@ -68,6 +70,7 @@ impl Keeper {
         Self {
             history: Newest::new(home, Home::keep_history),
             names: Newest::new(home, Home::keep_names),
+            engines: Newest::new(home, Home::keep_engines),
         }
     }
 
@@ -75,6 +78,7 @@ impl Keeper {
     pub(crate) fn finish(&self) {
         self.history.write();
         self.names.write();
+        self.engines.write();
     }
 }
 
@@ -85,6 +89,10 @@ impl Keep for Keeper {
 
     fn names(&self, names: &Names) {
         self.names.keep(names.clone());
+    }
+
+    fn engines(&self, engines: &RememberedEngines) {
+        self.engines.keep(engines.clone());
     }
 }
 

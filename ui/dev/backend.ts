@@ -57,6 +57,7 @@ export class Backend {
       image: `docker.io/library/${image}`,
       image_name: image,
       state,
+      engine: null,
       created: new Date(Date.UTC(2025, 5, 1, 9, this.#made)).toISOString(),
       has_container: true,
       reconnecting: false,
@@ -181,6 +182,9 @@ export class Backend {
     switch (command) {
       case "engine_status":
         return { ok: true, engines: this.engines };
+      case "select_engine":
+        this.engines = this.engines.map((view) => ({ ...view, selected: view.engine_id === args["engine_id"] }));
+        return { ok: true, engines: this.engines };
       case "list_sessions":
         return { ok: true, seq: this.#seq, sessions: [...this.sessions.values()].map((status) => status.session) };
       case "session_status":
@@ -278,7 +282,7 @@ function told(step: number, ms: number): Eta {
 }
 
 export function engine(name: string, version: string | null, address: string, source: string, selected = false): EngineView {
-  return { name, version, address, source, selected, problem: null };
+  return { engine_id: version === null ? null : `${name} ${address}`, name, version, address, source, selected, problem: null };
 }
 
 export function progress(percent: number, elapsed_ms: number, eta_ms: number | null = null): Progress {

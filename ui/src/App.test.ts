@@ -258,6 +258,49 @@ describe("Without an engine", () => {
   });
 });
 
+describe("With two engines", () => {
+  const silent = { reason: "not_running" as const, message: "nobody answers there" };
+
+  it("a session that is away says so, what is open stays, and it comes back by itself", async () => {
+    const id = backend.add("api", "shop", "ready");
+    const [docker] = backend.engines;
+    const podman = { ...docker!, engine_id: "podman", name: "Podman", address: "unix:///run/podman/podman.sock", selected: false };
+    await start();
+    expect(await screen.findByTestId("workbench")).toBeInTheDocument();
+    await backend.engineChanged([{ ...docker!, problem: silent }, podman]);
+    await backend.change({ [id]: { state: "away" } });
+    const row = await screen.findByTestId("session-row");
+    await waitFor(() => expect(row).toHaveAttribute("data-state", "away"));
+    expect(row).toHaveTextContent("Away");
+    expect(await screen.findByTestId("away-strip")).toHaveTextContent("comes back by itself");
+    expect(screen.getByTestId("workbench")).toBeInTheDocument();
+    expect(screen.queryByTestId("locked-panes")).not.toBeInTheDocument();
+    expect(screen.getByTestId("engine-chip")).toHaveTextContent("Docker · not answering");
+
+    await backend.engineChanged([docker!, podman]);
+    await backend.change({ [id]: { state: "ready" } });
+    await waitFor(() => expect(row).toHaveAttribute("data-state", "ready"));
+    expect(screen.queryByTestId("away-strip")).not.toBeInTheDocument();
+    expect(screen.getByTestId("workbench")).toBeInTheDocument();
+  });
+
+  it("another engine is used for new sessions when the user says so", async () => {
+    backend.add("api", "shop", "away");
+    const [docker] = backend.engines;
+    const podman = { ...docker!, engine_id: "podman", name: "Podman", address: "unix:///run/podman/podman.sock", selected: false };
+    backend.engines = [{ ...docker!, problem: silent }, podman];
+    await start();
+    expect(await screen.findByTestId("new-session")).toBeDisabled();
+    expect(screen.getByTestId("locked-panes")).toHaveTextContent("does not answer");
+    await user.click(screen.getByTestId("engine-chip"));
+    await user.click(await screen.findByTestId("choose-engine"));
+    expect(backend.asked("select_engine")).toEqual([{ engine_id: "podman" }]);
+    await waitFor(() => expect(screen.getByTestId("engine-chip")).toHaveTextContent("Podman 28.1.1 · running"));
+    expect(screen.queryByTestId("choose-engine")).not.toBeInTheDocument();
+    expect(screen.getByTestId("new-session")).toBeEnabled();
+  });
+});
+
 describe("Deleting", () => {
   async function askWithKey(): Promise<HTMLElement> {
     screen.getByRole("button", { current: true }).focus();

@@ -21,6 +21,7 @@ export function session(id: string, more: Partial<View> = {}): View {
     image: "docker.io/library/python:3.13",
     image_name: "python:3.13",
     state: "provisioning",
+    engine: null,
     created: "2025-06-01T09:00:00Z",
     has_container: true,
     reconnecting: false,

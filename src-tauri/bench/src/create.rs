@@ -20,13 +20,12 @@ mod measured {
     use std::os::unix::net::UnixStream;
     use std::path::Path;
     use std::process::Stdio;
-    use std::sync::Arc;
     use std::sync::mpsc;
     use std::time::{Duration, Instant};
 
     use anyhow::{Context as _, Result, bail, ensure};
     use cove_core::assets::Assets;
-    use cove_core::engine::docker::DockerEngine;
+    use cove_core::engine::docker::DockerPlaces;
     use cove_core::event::{Reporter, SessionEvent};
     use cove_core::image::ImageReference;
     use cove_core::sessions::{Sessions, Start};
@@ -68,7 +67,7 @@ mod measured {
         let runtime = Runtime::new()?;
         let (sender, events) = mpsc::channel();
         let sessions = Sessions::new(Start::fresh(
-            Arc::new(DockerEngine::at(engine.host())),
+            Box::new(DockerPlaces::at(&[engine.host()])),
             assets,
             Box::new(Heard(sender)),
         ));

@@ -1,12 +1,14 @@
 //! The engine: what Cove asks of a container engine, and the plain types to ask it in.
 //!
-//! The trait has two implementers: [`docker::DockerEngine`] for everything that speaks Docker's API,
-//! and a fake in the tests for failures that no real engine shows on demand.
+//! Each trait has two implementers: one in [`docker`] for everything that speaks Docker's API, and a fake
+//! in the tests for failures that no real engine shows on demand. Which of several engines is meant is
+//! not decided here: that is `engines.rs`.
 
 pub mod docker;
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,26 +23,50 @@ use crate::image::ImageReference;
 use crate::labels;
 use crate::session::SessionId;
 
+pub use crate::engine_id::{EngineId, EngineIdentity, RememberedEngines};
 pub use crate::labels::Labels;
 pub use crate::layer::{LAYER_LIMIT, LayerSize, LayerStep, PullDialect, PullMessage};
 
 /// How long an engine may take to stop or to remove a session. It kills what does not stop after 3 s.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
-/// A container engine. Every call talks to the engine; nothing is remembered but the connection.
+/// The places where engines may listen.
 #[async_trait]
-pub trait Engine: Send + Sync + 'static {
-    /// Finds an engine that answers, and says what it is.
+pub trait Places: Send + Sync + 'static {
+    /// Returns whether the user has named the one place to look at, for this start of the app.
+    fn is_named(&self) -> bool;
+
+    /// Looks at every place, best first.
+    async fn survey(&self) -> Vec<Found>;
+
+    /// Connects to the first engine that answers.
     ///
     /// # Errors
     /// [`Error::EngineUnavailable`], with the reason that is likeliest to help.
-    async fn connect(&self) -> Result<EngineFacts, Error>;
+    async fn first(&self) -> Result<Connected, Error>;
+
+    /// Connects to this engine and to no other, wherever it listens now.
+    ///
+    /// # Errors
+    /// What is wrong where it listened before.
+    async fn find(&self, engine: &EngineIdentity) -> Result<Connected, EngineProblem>;
+}
+
+/// One container engine. Every call talks to this engine and to no other; nothing is remembered but
+/// the way to it.
+#[async_trait]
+pub trait Engine: Send + Sync + 'static {
+    /// Returns which engine this is.
+    fn identity(&self) -> &EngineIdentity;
+
+    /// Says what the engine is, after it has shown that it is still the same one.
+    ///
+    /// # Errors
+    /// [`Error::EngineUnavailable`]; [`Error::EngineAway`] when another engine answers in its place.
+    async fn facts(&self) -> Result<EngineFacts, Error>;
 
     /// Returns what the engine has for its containers.
     async fn capacity(&self) -> Result<EngineCapacity, Error>;
-
-    /// Looks at every place where an engine may be, and says what is there.
-    async fn survey(&self) -> Vec<EngineView>;
 
     /// Returns the image, or `None` when it is not on the engine. Contacts no registry.
     async fn image(&self, image: &ImageReference) -> Result<Option<ImageFacts>, Error>;
@@ -155,11 +181,32 @@ pub(crate) async fn in_time<T>(
 /// A tar archive on its way to an engine.
 pub type Archive = BoxStream<'static, std::io::Result<Bytes>>;
 
+/// An engine that has just answered.
+#[derive(Clone)]
+pub struct Connected {
+    /// The way to it.
+    pub engine: Arc<dyn Engine>,
+    /// What it is.
+    pub facts: EngineFacts,
+}
+
+/// What was found at a place where an engine may listen.
+pub struct Found {
+    /// The socket, pipe or address.
+    pub address: String,
+    /// Why this place was looked at, as `DOCKER_HOST` or `context colima`.
+    pub source: String,
+    /// The engine, or why none can be used there.
+    pub outcome: Result<Connected, EngineProblem>,
+}
+
 /// The engine that answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineFacts {
-    /// What it calls itself, with its version.
+    /// What it calls itself, `Docker`.
     pub name: String,
+    /// Its version.
+    pub version: Option<String>,
     /// The processor of its containers, as the kernel calls it: `x86_64`, `aarch64`.
     pub architecture: String,
     /// Its socket, pipe or address.
@@ -408,7 +455,9 @@ impl Owned {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(ts_rs::TS), ts(export))]
 pub struct EngineView {
-    /// What it calls itself, as `Docker`; where it was looked for, when it does not answer.
+    /// Tells it from all others; `null` where no engine was ever reached.
+    pub engine_id: Option<EngineId>,
+    /// What it calls itself, as `Docker`; where it was looked for, when it never answered.
     pub name: String,
     /// The socket, pipe or address.
     pub address: String,
@@ -416,7 +465,7 @@ pub struct EngineView {
     pub source: String,
     /// Its version; `null` when it does not answer.
     pub version: Option<String>,
-    /// Whether sessions are made on this one.
+    /// Whether new sessions are made on this one.
     pub selected: bool,
     /// Why it cannot be used; `null` when it can.
     pub problem: Option<EngineProblem>,

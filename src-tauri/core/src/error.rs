@@ -175,6 +175,18 @@ pub enum Error {
         /// What was tried and what came of it.
         message: String,
     },
+    /// The one engine that is meant does not answer; see [`ErrorCode::EngineUnavailable`].
+    #[error("`{name}` at `{address}` does not answer: {message}")]
+    EngineAway {
+        /// What the engine calls itself.
+        name: String,
+        /// Where it was last reached.
+        address: String,
+        /// Why.
+        reason: EngineReason,
+        /// What came of looking for it.
+        message: String,
+    },
     /// The engine refused an operation.
     #[error("failed to {operation}: {message}")]
     EngineRefused {
@@ -357,7 +369,9 @@ impl Error {
             Self::SessionIdMissing => ErrorCode::SessionIdMissing,
             Self::SessionNotFound(_) => ErrorCode::SessionNotFound,
             Self::SessionNotReady(_) => ErrorCode::SessionNotReady,
-            Self::EngineUnavailable { .. } => ErrorCode::EngineUnavailable,
+            Self::EngineUnavailable { .. } | Self::EngineAway { .. } => {
+                ErrorCode::EngineUnavailable
+            }
             Self::EngineRefused { .. } => ErrorCode::EngineRefused,
             Self::EngineSilent { .. } => ErrorCode::EngineSilent,
             Self::EngineUnreadable { .. } => ErrorCode::EngineUnreadable,
@@ -399,6 +413,11 @@ impl Error {
                 "Open the session, or wait until it is ready, then try again."
             }
             Self::EngineUnavailable { reason, .. } => engine_hint(*reason),
+            Self::EngineAway { name, address, .. } => {
+                return format!(
+                    "Start {name} at `{address}`; its sessions come back by themselves. For new sessions, another engine can be chosen in the engine's details."
+                );
+            }
             Self::EngineRefused { .. } => {
                 "Retry; if it happens again, the engine's own log says more."
             }
@@ -477,6 +496,12 @@ impl Error {
         let details = match self {
             Self::Validation(fields) => json!({ "fields": fields }),
             Self::EngineUnavailable { reason, .. } => json!({ "reason": reason }),
+            Self::EngineAway {
+                name,
+                address,
+                reason,
+                ..
+            } => json!({ "reason": reason, "engine": name, "address": address }),
             Self::EngineRefused { status, .. } => json!({ "status": status }),
             Self::ImageUnavailable { image, reason, .. } => {
                 json!({ "image": image, "reason": reason })

@@ -1,4 +1,5 @@
-//! The app's own folder: the names that users gave to sessions, the history of runs, and the journal. Each
+//! The app's own folder: the names that users gave to sessions, the history of runs, the engines that were chosen or
+//! have sessions, and the journal. Each
 //! file is read without failing and replaced as a whole, so that a full disk or a power cut leaves the
 //! last one that was complete.
 //!
@@ -12,6 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use crate::engine_id::RememberedEngines;
 use crate::estimate::History;
 use crate::journal::{Journal, Record};
 use crate::own_file;
@@ -27,6 +29,10 @@ const NAMES: KeptFile = KeptFile {
 const HISTORY: KeptFile = KeptFile {
     name: "history.json",
     key: "history",
+};
+const ENGINES: KeptFile = KeptFile {
+    name: "engines.json",
+    key: "engines",
 };
 const JOURNAL: &str = "journal";
 
@@ -76,6 +82,20 @@ impl Home {
     /// When it cannot be written; that of the last time is still there then.
     pub fn keep_history(&self, history: &History) -> io::Result<()> {
         self.replace(&HISTORY, history)
+    }
+
+    /// Returns the engine that was chosen for new sessions and the others that have sessions.
+    #[must_use]
+    pub fn engines(&self) -> RememberedEngines {
+        self.read(&ENGINES).unwrap_or_default()
+    }
+
+    /// Keeps the engine that was chosen for new sessions and the others that have sessions.
+    ///
+    /// # Errors
+    /// When it cannot be written; what was kept last is still there then.
+    pub fn keep_engines(&self, engines: &RememberedEngines) -> io::Result<()> {
+        self.replace(&ENGINES, engines)
     }
 
     /// Opens the journal, and returns what the last process has left in it.

@@ -14,12 +14,15 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine_id::EngineIdentity;
 use crate::labels;
 use crate::own_file;
 use crate::session::{CreateSession, SessionId, Source};
 
-/// Records of another version are set aside: an undo that is misunderstood could remove too much.
-const VERSION: u32 = 1;
+/// Records of a version that is not known are set aside: an undo that is misunderstood could remove too much.
+/// Those of the first version do not say which engine they are about.
+const VERSION: u32 = 2;
+const FIRST_VERSION: u32 = 1;
 /// Bytes that no record comes near; what is larger is somebody else's or damaged.
 const MOST_BYTES: u64 = 1_000_000;
 const LOCK: &str = "lock";
@@ -54,6 +57,10 @@ pub(crate) enum Undo {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     version: u32,
+    /// The engine that it is about; absent when the version of Cove that wrote it did not say, and nothing
+    /// of the session was found since.
+    #[serde(default)]
+    pub(crate) engine: Option<EngineIdentity>,
     /// The session, as its labels would say it.
     labels: BTreeMap<String, String>,
     /// Where the files of a new session come from.
@@ -145,6 +152,7 @@ impl Journal {
 
 impl Record {
     pub(crate) fn new(
+        engine: Option<EngineIdentity>,
         id: SessionId,
         request: &CreateSession,
         created: &str,
@@ -152,6 +160,7 @@ impl Record {
     ) -> Self {
         Self {
             version: VERSION,
+            engine,
             labels: labels::of(id, request, created).into_iter().collect(),
             source,
             undos: Vec::new(),
@@ -221,9 +230,11 @@ fn read_all(folder: &Path) -> Vec<Record> {
 }
 
 fn understand(bytes: &[u8], id: &str) -> Result<Record, String> {
-    let record: Record = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-    if record.version != VERSION {
-        return Err(format!("version {} is not known", record.version));
+    let mut record: Record = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    match record.version {
+        VERSION => {}
+        FIRST_VERSION => record.version = VERSION,
+        other => return Err(format!("version {other} is not known")),
     }
     match record.session() {
         Some((session, ..)) if session.to_string() == id => Ok(record),
@@ -238,12 +249,18 @@ fn replace(path: &Path, record: &Record) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine_id::EngineId;
     use serde_json::json;
     use tempfile::NamedTempFile;
 
     fn record(id: SessionId) -> Record {
         let request = CreateSession::from_json(&json!({ "workspace_id": "shop" })).unwrap();
-        let mut record = Record::new(id, &request, "2026-01-02T03:04:05Z", None);
+        let engine = EngineIdentity {
+            id: EngineId::of(&["docker", "7TRN", "/var/lib/docker"]),
+            name: "Docker".to_owned(),
+            address: "unix:///var/run/docker.sock".to_owned(),
+        };
+        let mut record = Record::new(Some(engine), id, &request, "2026-01-02T03:04:05Z", None);
         record.undos.push(Undo::RemoveVolume {
             name: id.resource_name(),
             may_lack_labels: false,
@@ -279,7 +296,7 @@ mod tests {
         fs::write(folder.path().join(format!("{good}.json")), &text).unwrap();
         let other_version = String::from_utf8(text.clone())
             .unwrap()
-            .replace("\"version\":1", "\"version\":2");
+            .replace("\"version\":2", "\"version\":3");
         let damaged: [&[u8]; 6] = [
             &text[..text.len() / 2],
             b"",
@@ -305,6 +322,36 @@ mod tests {
             assert_eq!(fs::read(aside).unwrap(), bytes, "what was there is kept");
             assert!(!folder.path().join(name).exists());
         }
+    }
+
+    #[test]
+    fn a_record_of_the_first_version_is_read_and_names_no_engine() {
+        let folder = tempfile::tempdir().unwrap();
+        let id: SessionId = "0b0e8a5e-6d0a-4b7e-9d11-0a4f0e6c7a55".parse().unwrap();
+        let text = json!({
+            "version": 1,
+            "labels": {
+                "dev.cove.session": id.to_string(),
+                "dev.cove.workspace": "shop",
+                "dev.cove.image": "docker.io/library/python:3.13",
+                "dev.cove.created": "2026-01-02T03:04:05Z",
+            },
+            "source": null,
+            "undos": [
+                { "undo": "remove_volume", "name": id.resource_name(), "may_lack_labels": false },
+                { "undo": "remove_container", "name": id.resource_name(), "spare": null },
+            ],
+            "ended": true,
+        });
+        let path = folder.path().join(format!("{id}.json"));
+        fs::write(&path, text.to_string()).unwrap();
+        let (_journal, left) = Journal::open(folder.path());
+        let [record] = &left[..] else {
+            panic!("{left:?}");
+        };
+        assert_eq!(record.session().map(|(session, ..)| session), Some(id));
+        assert_eq!((record.engine.clone(), record.undos.len()), (None, 2));
+        assert!(path.exists());
     }
 
     #[tokio::test]

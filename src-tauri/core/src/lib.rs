@@ -8,6 +8,8 @@ pub mod assets;
 mod connection;
 mod crossing;
 pub mod engine;
+mod engine_id;
+mod engines;
 pub mod error;
 pub mod estimate;
 pub mod event;

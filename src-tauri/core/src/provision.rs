@@ -51,7 +51,7 @@ const LATE_CREATE: Duration = Duration::from_secs(5);
 
 /// One run of the pipeline for one session.
 pub(crate) struct Run {
-    /// The engine to run on.
+    /// The engine that the session is on: the run asks no other.
     pub engine: Arc<dyn Engine>,
     /// The agent and the built-in image.
     pub assets: Arc<Assets>,
@@ -77,10 +77,18 @@ pub(crate) struct Run {
     pub rebuild: bool,
     /// What an earlier run may have left, oldest first: it is this run's to keep or to take back.
     pub inherited: Vec<Undo>,
+    /// What ends it, and who hears of it.
+    pub supervision: Supervision,
+}
+
+/// What holds for a run from its first moment, also while it waits for its lock or its engine.
+pub(crate) struct Supervision {
     /// Where the run is, for snapshots.
     pub monitor: Arc<Monitor>,
     /// Ends the run when the user wants it.
     pub cancel: CancellationToken,
+    /// How long the run may stand still.
+    pub limit: Duration,
     /// Hears where the run is: at every phase, and several times a second.
     pub tell: Box<dyn Fn(Phase, Progress, String) + Send + Sync>,
 }
@@ -159,7 +167,7 @@ pub(crate) async fn drop_replaced(engine: &dyn Engine, id: SessionId) {
     }
 }
 
-impl Run {
+impl Supervision {
     /// Waits until what is being done to the session already is over. Until then, and at the latest when
     /// the limit on standing still is reached, nothing of the run has happened.
     pub(crate) async fn await_turn<'a>(
@@ -175,41 +183,14 @@ impl Run {
         self.supervise(async { Ok(turn.lock().await) }).await
     }
 
-    /// Runs the pipeline to its end. What a failed or cancelled run has made is gone when this
-    /// returns, but for what the engine is late with or would not take back: [`Late::finish`] tries
-    /// again.
-    pub(crate) async fn drive(self) -> (Outcome, Option<Late>) {
-        let mut record = Record::new(self.id, &self.request, &self.created, self.source.clone());
-        record.undos.clone_from(&self.inherited);
-        let unwind = Unwind::new(
-            Arc::clone(&self.engine),
-            self.tracker.clone(),
-            Arc::clone(&self.journal),
-            self.id,
-            record,
-        );
-        match self.supervise(self.pipeline(&unwind)).await {
-            Ok(answered) => {
-                // Before anybody hears of it: a session that is in use must never be unwound.
-                unwind.forget().await;
-                (Outcome::Ready(answered), None)
-            }
-            Err(Error::Cancelled) => {
-                let (undone, late) = unwind.run().await;
-                (Outcome::Cancelled { undone }, Some(late))
-            }
-            Err(error) => {
-                let (undone, late) = unwind.run().await;
-                (Outcome::Failed { error, undone }, Some(late))
-            }
-        }
-    }
-
     /// Does the work until it ends, is cancelled, or stands still for too long.
-    async fn supervise<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    pub(crate) async fn supervise<T>(
+        &self,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
         let mut heartbeat = tokio::time::interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let limit = self.settings.time_limit();
+        let limit = self.limit;
         let mut work = std::pin::pin!(work);
         loop {
             tokio::select! {
@@ -226,9 +207,58 @@ impl Run {
         }
     }
 
-    /// The six phases, top to bottom; the sixth is to have come to the end.
+    /// Begins a phase, and says so.
+    pub(crate) fn enter(&self, phase: Phase, message: impl Into<String>) {
+        self.monitor.enter(phase, message.into());
+        self.tell_progress();
+    }
+
+    fn tell_progress(&self) {
+        let (phase, progress, message) = self.monitor.snapshot();
+        (self.tell)(phase, progress, message);
+    }
+}
+
+impl Run {
+    /// Runs the pipeline to its end. What a failed or cancelled run has made is gone when this
+    /// returns, but for what the engine is late with or would not take back: [`Late::finish`] tries
+    /// again.
+    pub(crate) async fn drive(self) -> (Outcome, Option<Late>) {
+        let mut record = Record::new(
+            Some(self.engine.identity().clone()),
+            self.id,
+            &self.request,
+            &self.created,
+            self.source.clone(),
+        );
+        record.undos.clone_from(&self.inherited);
+        let unwind = Unwind::new(
+            Arc::clone(&self.engine),
+            self.tracker.clone(),
+            Arc::clone(&self.journal),
+            self.id,
+            record,
+        );
+        match self.supervision.supervise(self.pipeline(&unwind)).await {
+            Ok(answered) => {
+                // Before anybody hears of it: a session that is in use must never be unwound.
+                unwind.forget().await;
+                (Outcome::Ready(answered), None)
+            }
+            Err(Error::Cancelled) => {
+                let (undone, late) = unwind.run().await;
+                (Outcome::Cancelled { undone }, Some(late))
+            }
+            Err(error) => {
+                let (undone, late) = unwind.run().await;
+                (Outcome::Failed { error, undone }, Some(late))
+            }
+        }
+    }
+
+    /// The six phases, top to bottom; the first has begun with the search for the engine, and the sixth is to
+    /// have come to the end.
     async fn pipeline(&self, unwind: &Unwind) -> Result<Answered, Error> {
-        self.enter(Phase::Starting, "Looking for a container engine");
         unwind.begin().await?;
         let found = self.look_around().await?;
 
@@ -258,13 +288,7 @@ impl Run {
     }
 
     fn enter(&self, phase: Phase, message: impl Into<String>) {
-        self.monitor.enter(phase, message.into());
-        self.tell_progress();
-    }
-
-    fn tell_progress(&self) {
-        let (phase, progress, message) = self.monitor.snapshot();
-        (self.tell)(phase, progress, message);
+        self.supervision.enter(phase, message);
     }
 
     fn image_name(&self) -> String {
@@ -276,9 +300,9 @@ impl Run {
     }
 
     async fn look_around(&self) -> Result<Found, Error> {
-        let engine = self.engine.connect().await?;
         let name = self.id.resource_name();
-        let (image, volume, named, owned) = tokio::try_join!(
+        let (engine, image, volume, named, owned) = tokio::try_join!(
+            self.engine.facts(),
             self.engine.image(&self.request.image),
             self.engine.volume(&name),
             self.engine.container(&name),
@@ -330,7 +354,9 @@ impl Run {
         };
         let usual = self.history.usual(&kind);
         let is_new = volume.is_none() && container.is_none() && self.source.is_none();
-        self.monitor.expect(usual, is_new.then_some(kind));
+        self.supervision
+            .monitor
+            .expect(usual, is_new.then_some(kind));
         Ok(Found {
             engine,
             image,
@@ -356,11 +382,13 @@ impl Run {
             image.clone()
         } else {
             if wanted.is_built_in() {
-                self.monitor.say("Loading the built-in image");
+                self.supervision.monitor.say("Loading the built-in image");
                 let archive = self.assets.base_image(&found.engine.architecture).await?;
                 self.engine.load_image(archive).await?;
             } else {
-                self.monitor.say(format!("Pulling {}", self.image_name()));
+                self.supervision
+                    .monitor
+                    .say(format!("Pulling {}", self.image_name()));
                 self.pull(found).await?;
             }
             let pulled = self.engine.image(wanted).await?;
@@ -395,12 +423,12 @@ impl Run {
             &self.engine,
             &self.request.image,
             &found.engine,
-            self.monitor.pull_usual().as_ref(),
+            self.supervision.monitor.pull_usual().as_ref(),
             &self.tracker,
         );
-        self.monitor.watch_pull(pull.clone());
+        self.supervision.monitor.watch_pull(pull.clone());
         let waits = |program: Option<&str>| {
-            self.monitor.say(match program {
+            self.supervision.monitor.say(match program {
                 Some(program) => format!("Waiting for {program}"),
                 None => format!("Pulling {}", self.image_name()),
             });
@@ -492,9 +520,10 @@ impl Run {
             let limits = Limits::new(&self.settings, &self.engine.capacity().await?);
             if !limits.lowered.is_empty() {
                 let lowered = limits.lowered.join(" and ");
-                self.monitor
+                self.supervision
+                    .monitor
                     .say(format!("Creating the container with {lowered}"));
-                self.tell_progress();
+                self.supervision.tell_progress();
             }
             let engine = Arc::clone(&self.engine);
             let spec = ContainerSpec {
@@ -524,7 +553,9 @@ impl Run {
     /// Keeps a container under another name until its successor is ready.
     async fn set_aside(&self, container: &ContainerFacts, unwind: &Unwind) -> Result<(), Error> {
         let (name, aside) = (self.id.resource_name(), name_aside(self.id));
-        self.monitor.say("Setting the old container aside");
+        self.supervision
+            .monitor
+            .say("Setting the old container aside");
         if matches!(
             container.state,
             ContainerState::Running | ContainerState::Paused
@@ -589,17 +620,22 @@ impl Run {
                 unwind
                     .effect(undo, async move { engine.start_container(&id).await })
                     .await?;
-                self.monitor.say("Waiting for the agent in the container");
+                self.supervision
+                    .monitor
+                    .say("Waiting for the agent in the container");
             }
         }
         if let Some(source) = &self.source {
             self.copy_files(source, container, user).await?;
-            self.monitor.say("Waiting for the agent in the container");
+            self.supervision
+                .monitor
+                .say("Waiting for the agent in the container");
         }
         let preparing = |seen: u64| {
-            self.monitor
+            self.supervision
+                .monitor
                 .say(format!("Giving the files to their user: {seen}"));
-            self.tell_progress();
+            self.supervision.tell_progress();
         };
         let (engine, tracker) = (&self.engine, &self.tracker);
         let connected = connection::connect(engine, container, user, tracker, &preparing);

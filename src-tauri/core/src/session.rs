@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use crate::engine_id::EngineId;
 use crate::error::{Error, ErrorReport};
 use crate::image::ImageReference;
 use crate::progress::{Phase, Progress, Undone};
@@ -251,6 +252,8 @@ pub enum SessionState {
     Cancelled,
     /// A run of an earlier process left something behind.
     Interrupted,
+    /// Its engine does not answer. What it is shows when that comes back.
+    Away,
 }
 
 impl SessionState {
@@ -265,6 +268,7 @@ impl SessionState {
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
             Self::Interrupted => "interrupted",
+            Self::Away => "away",
         }
     }
 }
@@ -291,6 +295,8 @@ pub struct Session {
     pub image_name: String,
     /// What it is now.
     pub state: SessionState,
+    /// The engine that it is on; `null` while nothing of it is on any.
+    pub engine: Option<EngineId>,
     /// When it was created: RFC 3339, UTC.
     pub created: String,
     /// Whether the connection to it broke and is being made again. Its programs go on meanwhile.

@@ -26,7 +26,8 @@ use self::entry::{Activity, Entry};
 use self::registry::Registry;
 pub use self::runs::UnderWay;
 use crate::assets::Assets;
-use crate::engine::{Engine, EngineView, ImageView};
+use crate::engine::{EngineId, EngineView, ImageView, Places, RememberedEngines};
+use crate::engines::Engines;
 use crate::error::Error;
 use crate::estimate::History;
 use crate::event::Reporter;
@@ -50,6 +51,9 @@ pub trait Keep: Send + Sync + 'static {
 
     /// Keeps the names that sessions were given.
     fn names(&self, names: &Names);
+
+    /// Keeps which engine new sessions are made on, and which others have sessions.
+    fn engines(&self, engines: &RememberedEngines);
 }
 
 /// Keeps nothing.
@@ -57,12 +61,16 @@ impl Keep for () {
     fn history(&self, _: &History) {}
 
     fn names(&self, _: &Names) {}
+
+    fn engines(&self, _: &RememberedEngines) {}
 }
 
 /// What a registry of sessions starts with.
 pub struct Start {
-    /// The engine that sessions are made on.
-    pub engine: Arc<dyn Engine>,
+    /// Where engines may listen.
+    pub places: Box<dyn Places>,
+    /// The engine that was chosen for new sessions, and the others that have sessions.
+    pub engines: RememberedEngines,
     /// The agent and the built-in image.
     pub assets: Assets,
     /// Hears what happens.
@@ -82,9 +90,10 @@ pub struct Start {
 impl Start {
     /// Returns a start without anything from earlier, of which nothing is kept.
     #[must_use]
-    pub fn fresh(engine: Arc<dyn Engine>, assets: Assets, reporter: Box<dyn Reporter>) -> Self {
+    pub fn fresh(places: Box<dyn Places>, assets: Assets, reporter: Box<dyn Reporter>) -> Self {
         Self {
-            engine,
+            places,
+            engines: RememberedEngines::default(),
             assets,
             reporter,
             settings: Settings::default(),
@@ -103,16 +112,18 @@ pub struct Sessions {
 }
 
 struct Shared {
-    engine: Arc<dyn Engine>,
+    engines: Engines,
     assets: Arc<Assets>,
     reporter: Box<dyn Reporter>,
-    keep: Box<dyn Keep>,
+    keep: Arc<dyn Keep>,
     journal: Arc<Journal>,
     tracker: TaskTracker,
     /// Cancelled when the app shuts down.
     closing: CancellationToken,
-    /// Whether the list is kept current by the engine's events.
+    /// Whether engines are to be followed.
     following: AtomicBool,
+    /// The engines that are followed, and whether the list is kept current by the engine's events now.
+    followed: Mutex<BTreeMap<EngineId, bool>>,
     /// How many sessions were deleted so far.
     deleted: AtomicU64,
     pulls: Arc<Pulls>,
@@ -128,17 +139,26 @@ impl Sessions {
     #[must_use]
     pub fn new(start: Start) -> Self {
         let (journal, left) = start.journal;
-        let entries = left.into_iter().filter_map(Entry::left).collect();
+        let keep: Arc<dyn Keep> = Arc::from(start.keep);
+        let keep_engines = {
+            let keep = Arc::clone(&keep);
+            Box::new(move |engines: &RememberedEngines| keep.engines(engines))
+        };
+        let engines = Engines::new(start.places, start.engines, keep_engines);
+        let entries = left.into_iter();
+        let entries = entries.filter_map(|record| Entry::left(record, &engines));
+        let entries = entries.collect();
         Self {
             shared: Arc::new(Shared {
-                engine: start.engine,
+                engines,
                 assets: Arc::new(start.assets),
                 reporter: start.reporter,
-                keep: start.keep,
+                keep,
                 journal: Arc::new(journal),
                 tracker: TaskTracker::new(),
                 closing: CancellationToken::new(),
                 following: AtomicBool::new(false),
+                followed: Mutex::default(),
                 deleted: AtomicU64::new(0),
                 pulls: Arc::default(),
                 registry: Mutex::new(Registry::new(entries)),
@@ -179,15 +199,35 @@ impl Sessions {
 
     /// Looks for engines.
     pub async fn engines(&self) -> Vec<EngineView> {
-        self.shared.engine.survey().await
+        let engines = self.shared.engines.survey().await;
+        self.follow_those_with_sessions().await;
+        engines
     }
 
-    /// Returns the images that are on the engine.
+    /// Makes new sessions on this engine from now on; those that there are stay where they are.
+    ///
+    /// # Errors
+    /// [`Error::Validation`] for an engine that was not found.
+    pub async fn select_engine(&self, id: &EngineId) -> Result<Vec<EngineView>, Error> {
+        let mut chosen = self.shared.engines.choose(id);
+        if chosen.is_err() {
+            self.shared.engines.survey().await;
+            chosen = self.shared.engines.choose(id);
+        }
+        self.follow(chosen?);
+        let engines = self.engines().await;
+        self.shared.reporter.engines_changed(&engines);
+        Ok(engines)
+    }
+
+    /// Returns the images that are on the engine that new sessions are made on.
     ///
     /// # Errors
     /// What the engine answers.
     pub async fn images(&self) -> Result<Vec<ImageView>, Error> {
-        self.shared.engine.images().await
+        let engines = &self.shared.engines;
+        let chosen = engines.for_new().await?;
+        engines.reach(&chosen).await?.images().await
     }
 
     /// Returns the settings.
@@ -198,7 +238,11 @@ impl Sessions {
 
     /// Returns what the engine has, which bounds what can be set; `None` when it does not answer at once.
     pub async fn engine_bounds(&self) -> Option<EngineBounds> {
-        let asked = self.shared.engine.capacity();
+        let engines = &self.shared.engines;
+        let asked = async {
+            let chosen = engines.for_new().await?;
+            engines.reach(&chosen).await?.capacity().await
+        };
         let answer = tokio::time::timeout(BOUNDS_LIMIT, asked).await;
         Some(bounds(&answer.ok()?.ok()?))
     }

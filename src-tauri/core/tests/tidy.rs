@@ -140,13 +140,14 @@ fn no_comment_is_a_riddle() {
 
 /// The modules of the core from the ground up: each depends only on those above it in this list. A new module
 /// takes its place here.
-const FROM_THE_GROUND_UP: [&str; 25] = [
+const FROM_THE_GROUND_UP: [&str; 27] = [
     "progress",
     "timing",
     "words",
     "error",
     "image",
     "template",
+    "engine_id",
     "session",
     "settings",
     "archive",
@@ -156,6 +157,7 @@ const FROM_THE_GROUND_UP: [&str; 25] = [
     "estimate",
     "engine",
     "assets",
+    "engines",
     "event",
     "connection",
     "files",

@@ -3,4 +3,4 @@
 /**
  * What a session is, from the outside.
  */
-export type SessionState = "provisioning" | "ready" | "paused" | "stopped" | "failed" | "cancelled" | "interrupted";
+export type SessionState = "provisioning" | "ready" | "paused" | "stopped" | "failed" | "cancelled" | "interrupted" | "away";

@@ -3,7 +3,7 @@
 import type { EngineReason } from "../bindings/EngineReason";
 import type { EngineView } from "../bindings/EngineView";
 import type { ErrorReport } from "../bindings/ErrorReport";
-import type { engineStatus } from "../lib/ipc/commands";
+import type { engineStatus, selectEngine } from "../lib/ipc/commands";
 import type { System } from "../lib/ipc/desktop";
 import { reportOf } from "../lib/ipc/error";
 
@@ -58,6 +58,11 @@ const MOST_TELLING: readonly EngineReason[] = [
   "not_installed",
 ];
 
+interface EngineCommands {
+  engineStatus: typeof engineStatus;
+  selectEngine: typeof selectEngine;
+}
+
 export class Engine {
   engines = $state.raw<EngineView[]>([]);
   probing = $state(false);
@@ -70,27 +75,34 @@ export class Engine {
   /** How often the engines were told unasked; a probe asked for before is older. */
   #told = 0;
 
-  readonly #engineStatus: typeof engineStatus;
+  /** The one that the user has just chosen, until the answer. */
+  choosing = $state.raw<string | null>(null);
 
-  constructor(status: typeof engineStatus) {
-    this.#engineStatus = status;
+  readonly #commands: EngineCommands;
+
+  constructor(commands: EngineCommands) {
+    this.#commands = commands;
   }
+
+  /** The one that new sessions are made on, whether or not it answers. */
+  readonly chosen = $derived.by(() => this.engines.find((engine) => engine.selected) ?? null);
 
   readonly selected = $derived.by(
     () => this.engines.find((engine) => engine.selected && engine.problem === null) ?? null,
   );
   readonly missing = $derived.by(() => this.known && this.selected === null);
-  readonly wasUsed = $derived.by(() => this.#last !== null);
+  readonly wasUsed = $derived.by(() => this.#last !== null || this.chosen !== null);
   /** What it is called in a sentence while it does not answer. */
-  readonly name = $derived.by(() => this.#last?.name ?? "The container engine");
-  /** The problem that is closest to being solved. */
+  readonly name = $derived.by(() => this.chosen?.name ?? this.#last?.name ?? "The container engine");
+  /** The problem of the one that was chosen; without one, that which is closest to being solved. */
   readonly reason = $derived.by((): EngineReason => {
+    if (this.chosen?.problem) return this.chosen.problem.reason;
     const reasons = this.engines.map((engine) => engine.problem?.reason);
     return MOST_TELLING.find((reason) => reasons.includes(reason)) ?? "not_installed";
   });
   /** The place that has this problem. */
   readonly place = $derived.by(
-    () => this.engines.find((engine) => engine.problem?.reason === this.reason) ?? null,
+    () => (this.chosen?.problem ? this.chosen : this.engines.find((engine) => engine.problem?.reason === this.reason)) ?? null,
   );
 
   /** Looks again; a probe under way is not doubled. */
@@ -99,12 +111,25 @@ export class Engine {
     this.probing = true;
     const told = this.#told;
     try {
-      const engines = await this.#engineStatus();
+      const engines = await this.#commands.engineStatus();
       if (this.#told === told) this.#take(engines, null);
     } catch (thrown) {
       if (this.#told === told) this.#take([], reportOf(thrown));
     } finally {
       this.probing = false;
+    }
+  }
+
+  /** Makes new sessions on another engine; those that there are stay where they are. */
+  async choose(id: string): Promise<void> {
+    if (this.choosing !== null) return;
+    this.choosing = id;
+    try {
+      this.hear(await this.#commands.selectEngine(id));
+    } catch (thrown) {
+      this.failure = reportOf(thrown);
+    } finally {
+      this.choosing = null;
     }
   }
 

@@ -4,8 +4,14 @@ import type { EngineReason } from "../bindings/EngineReason";
 import type { EngineView } from "../bindings/EngineView";
 import { Engine, explanation, nextStep, REASON_TITLES } from "./engine.svelte";
 
+/** The engines as they are told, whichever is chosen. */
+function over(engineStatus: () => Promise<EngineView[]>): Engine {
+  return new Engine({ engineStatus, selectEngine: engineStatus });
+}
+
 function view(reason: EngineReason | null, selected = false): EngineView {
   return {
+    engine_id: "docker",
     name: "Docker",
     address: "unix:///var/run/docker.sock",
     source: "the default socket",
@@ -17,7 +23,7 @@ function view(reason: EngineReason | null, selected = false): EngineView {
 
 it("is told of a change, and a probe asked for before does not undo it", async () => {
   let answer = (_: EngineView[]) => {};
-  const engine = new Engine(() => new Promise((resolve) => (answer = resolve)));
+  const engine = over(() => new Promise((resolve) => (answer = resolve)));
   engine.hear([view(null, true)]);
   expect([engine.missing, engine.name, engine.wasUsed]).toEqual([false, "Docker", true]);
   const probe = engine.probe();
@@ -38,7 +44,7 @@ describe("which story the page tells", () => {
     [[view("no_context"), view("no_permission"), view("config_unreadable")], true, "no_context"],
     [[view("not_installed"), view("config_unreadable")], true, "config_unreadable"],
   ])("%#", async (engines, missing, reason) => {
-    const engine = new Engine(() => Promise.resolve(engines));
+    const engine = over(() => Promise.resolve(engines));
     expect(engine.missing).toBe(false);
     await engine.probe();
     expect([engine.missing, engine.reason]).toEqual([missing, reason]);
@@ -46,7 +52,7 @@ describe("which story the page tells", () => {
 
   it("a probe under way is not doubled", async () => {
     const status = vi.fn(() => Promise.resolve([view(null, true)]));
-    const engine = new Engine(status);
+    const engine = over(status);
     await Promise.all([engine.probe(), engine.probe()]);
     expect(status).toHaveBeenCalledTimes(1);
   });
@@ -88,4 +94,30 @@ it("a configuration that is wrong is named with what helps, and nobody is told t
     const text = explanation(reason, "linux", view(reason));
     expect([REASON_TITLES[reason], text, nextStep(reason, "linux").kind].join(" ")).not.toMatch(/systemctl|is not running/);
   }
+});
+
+describe("with two engines on the machine", () => {
+  const docker = view(null, true);
+  const podman = { ...view(null), engine_id: "podman", name: "Podman", address: "unix:///run/podman/podman.sock" };
+  const silent = { ...docker, version: null, problem: { reason: "not_running" as const, message: "nobody answers there" } };
+
+  it("the one that is chosen and does not answer is missing, and the other is not shown in its place", () => {
+    const engine = over(() => Promise.resolve([]));
+    engine.hear([silent, podman]);
+    expect([engine.missing, engine.selected, engine.name, engine.reason]).toEqual([true, null, "Docker", "not_running"]);
+    engine.hear([docker, podman]);
+    expect([engine.missing, engine.name]).toEqual([false, "Docker"]);
+  });
+
+  it("another is used when the user chooses it, and a choice that fails is told", async () => {
+    const selectEngine = vi.fn(() => Promise.resolve([{ ...silent, selected: false }, { ...podman, selected: true }]));
+    const engine = new Engine({ engineStatus: () => Promise.resolve([]), selectEngine });
+    engine.hear([silent, podman]);
+    await engine.choose("podman");
+    expect(selectEngine).toHaveBeenCalledWith("podman");
+    expect([engine.missing, engine.name, engine.choosing]).toEqual([false, "Podman", null]);
+    selectEngine.mockRejectedValueOnce(new Error("gone"));
+    await engine.choose("docker");
+    expect([engine.failure?.error, engine.name]).toEqual(["INTERNAL", "Podman"]);
+  });
 });

@@ -50,6 +50,7 @@ describe("the menu of a session that is", () => {
     ["failed", { state: "failed" }, "retry | rename rebuild | copy-name details | remove"],
     ["failed without a container", { state: "failed", has_container: false }, "retry | rename | copy-name details | remove"],
     ["cancelled", { state: "cancelled" }, "retry | rename | copy-name details | remove"],
+    ["away", { state: "away", engine: "docker" }, "rename | copy-name details | remove"],
   ])("%s", (_, of, entries) => expect(names(of)).toBe(entries));
 });
 
@@ -58,6 +59,13 @@ it("without the engine only what needs none can be done", () => {
   expect(possible({ state: "stopped" })).toEqual(["rename", "copy-name", "details"]);
   expect(possible({ state: "interrupted" })).toEqual(["rename", "copy-name", "details"]);
   expect(possible({ state: "failed" })).toEqual(["rename", "copy-name", "details"]);
+});
+
+it("what needs the engine depends on the session's own, not on the one that is chosen", () => {
+  const possible = (of: Partial<View>, chosenAnswers: boolean) =>
+    menu(of, chosenAnswers).filter((entry) => !entry.disabled).map((entry) => entry.name);
+  expect(possible({ state: "away", engine: "docker" }, true)).toEqual(["rename", "copy-name", "details"]);
+  expect(possible({ state: "stopped", engine: "podman" }, false)).toContain("open");
 });
 
 it("files that are being exported are not exported twice", () => {

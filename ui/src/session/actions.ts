@@ -20,7 +20,7 @@ import type { MenuAction } from "../lib/components/menu";
 import type { Session } from "./session.svelte";
 
 export interface SessionActions {
-  /** Whether the engine answers; what needs it cannot be done otherwise. */
+  /** Whether the engine that new sessions are made on answers. */
   readonly engineAnswers: boolean;
   open: (id: string) => void;
   retry: (id: string) => void;
@@ -49,6 +49,8 @@ export const WAY_ON: Record<SessionState, { label: string; by: "open" | "retry" 
   interrupted: { label: "Resume", by: "open" },
   failed: { label: "Retry", by: "retry" },
   cancelled: { label: "Retry", by: "retry" },
+  // It comes back by itself.
+  away: null,
 };
 
 export function containerName(id: string): string {
@@ -59,14 +61,20 @@ export function mayRename(session: Session): boolean {
   return !session.running && !session.kept;
 }
 
+/** Whether its engine answers; what needs it cannot be done otherwise. One that is on none yet will be on the chosen one. */
+export function itsEngineAnswers(session: Session, actions: SessionActions): boolean {
+  if (session.state === "away") return false;
+  return (session.view?.engine ?? null) !== null || actions.engineAnswers;
+}
+
 export function mayRemove(session: Session, actions: SessionActions): boolean {
-  return !session.running && actions.engineAnswers;
+  return !session.running && itsEngineAnswers(session, actions);
 }
 
 /** The entries in groups: the state, the session as a whole, what is known of it, its end. */
 export function menuOf(session: Session, actions: SessionActions): MenuAction[] {
   const { id, state } = session;
-  const disabled = !actions.engineAnswers;
+  const disabled = !itsEngineAnswers(session, actions);
   const groups: MenuAction[][] = [stateEntries(session, actions), [], [], []];
   const [, whole = [], known = [], end = []] = groups;
   if (mayRename(session)) {
@@ -99,7 +107,7 @@ export function menuOf(session: Session, actions: SessionActions): MenuAction[] 
 /** What leads from its state to another. */
 function stateEntries(session: Session, actions: SessionActions): MenuAction[] {
   const { id, state } = session;
-  const disabled = !actions.engineAnswers;
+  const disabled = !itsEngineAnswers(session, actions);
   const entries: MenuAction[] = [];
   const wayOn = WAY_ON[state];
   if (wayOn) {

@@ -35,4 +35,5 @@ export const STATE_NAMES: Record<SessionState, string> = {
   failed: "Failed",
   cancelled: "Cancelled",
   interrupted: "Interrupted",
+  away: "Away",
 };

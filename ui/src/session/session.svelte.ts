@@ -32,6 +32,7 @@ export type Doing = "Creating" | "Opening" | "Resuming" | "Restarting" | "Rebuil
 /** What a run that begins in this state is for, if nothing else was asked for. */
 export const DOING: Record<SessionState, Doing> = {
   paused: "Opening",
+  away: "Opening",
   stopped: "Opening",
   interrupted: "Resuming",
   failed: "Creating",

@@ -5,10 +5,11 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cove_core::engine::docker::DockerEngine;
+use cove_core::engine::docker::DockerPlaces;
 use cove_core::engine::{
-    Archive, ContainerFacts, ContainerSpec, Engine, EngineCapacity, EngineFacts, EngineView, Exec,
-    ExecSpec, ImageFacts, ImageView, Labels, LayerSize, Lent, Owned, PullMessage, Waits,
+    Archive, Connected, ContainerFacts, ContainerSpec, Engine, EngineCapacity, EngineFacts,
+    EngineIdentity, EngineProblem, Exec, ExecSpec, Found, ImageFacts, ImageView, Labels, LayerSize,
+    Lent, Owned, Places, PullMessage, Waits,
 };
 use cove_core::error::Error;
 use cove_core::event::{Reporter, SessionEvent};
@@ -106,25 +107,65 @@ impl Reporter for Ear {
     }
 }
 
-/// A real engine; what it answers is passed on as it is.
-pub(crate) struct RecordedEngine {
-    pub(crate) engine: DockerEngine,
+/// The places of a real engine.
+pub(crate) struct RecordedPlaces {
+    pub(crate) places: DockerPlaces,
     pub(crate) recorder: Arc<Recorder>,
+}
+
+impl RecordedPlaces {
+    fn record(&self, connected: Connected) -> Connected {
+        Connected {
+            engine: Arc::new(RecordedEngine {
+                engine: connected.engine,
+                recorder: Arc::clone(&self.recorder),
+            }),
+            ..connected
+        }
+    }
+}
+
+#[async_trait]
+impl Places for RecordedPlaces {
+    fn is_named(&self) -> bool {
+        self.places.is_named()
+    }
+
+    async fn survey(&self) -> Vec<Found> {
+        self.places.survey().await
+    }
+
+    async fn first(&self) -> Result<Connected, Error> {
+        let call = self.places.first();
+        let connected = self.recorder.call("connect", call).await;
+        connected.map(|connected| self.record(connected))
+    }
+
+    async fn find(&self, engine: &EngineIdentity) -> Result<Connected, EngineProblem> {
+        let connected = self.places.find(engine).await;
+        connected.map(|connected| self.record(connected))
+    }
+}
+
+/// A real engine; what it answers is passed on as it is.
+struct RecordedEngine {
+    engine: Arc<dyn Engine>,
+    recorder: Arc<Recorder>,
 }
 
 #[async_trait]
 impl Engine for RecordedEngine {
-    async fn connect(&self) -> Result<EngineFacts, Error> {
-        let call = self.engine.connect();
-        self.recorder.call("connect", call).await
+    fn identity(&self) -> &EngineIdentity {
+        self.engine.identity()
+    }
+
+    async fn facts(&self) -> Result<EngineFacts, Error> {
+        let call = self.engine.facts();
+        self.recorder.call("facts", call).await
     }
 
     async fn capacity(&self) -> Result<EngineCapacity, Error> {
         self.engine.capacity().await
-    }
-
-    async fn survey(&self) -> Vec<EngineView> {
-        self.engine.survey().await
     }
 
     async fn image(&self, image: &ImageReference) -> Result<Option<ImageFacts>, Error> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use cove_core::assets::Assets;
-use cove_core::engine::docker::DockerEngine;
+use cove_core::engine::docker::DockerPlaces;
 use cove_core::estimate::History;
 use cove_core::event::{Phase, SessionEvent};
 use cove_core::sessions::{Sessions, Start};
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::images::{self, BenchImage};
-use crate::recording::{Ear, RecordedEngine, Recorder, Tape};
+use crate::recording::{Ear, RecordedPlaces, Recorder, Tape};
 use crate::retelling;
 use crate::trace::{Link, Pass, PhaseStart, Told, Trace};
 
@@ -116,8 +116,8 @@ impl Bench {
         let sessions = Sessions::new(Start {
             history,
             ..Start::fresh(
-                Arc::new(RecordedEngine {
-                    engine: DockerEngine::at(self.engine.host()),
+                Box::new(RecordedPlaces {
+                    places: DockerPlaces::at(&[self.engine.host()]),
                     recorder: Arc::clone(&recorder),
                 }),
                 self.assets.clone(),

@@ -20,4 +20,4 @@ mod side_by_side;
 mod transport;
 mod wording;
 
-pub use self::connection::DockerEngine;
+pub use self::connection::{DockerEngine, DockerPlaces};

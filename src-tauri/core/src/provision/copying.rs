@@ -21,9 +21,9 @@ impl Run {
         container: &str,
         user: &str,
     ) -> Result<(), Error> {
-        self.monitor.say("Copying files");
+        self.supervision.monitor.say("Copying files");
         let engine = &*self.engine;
-        let monitor = Arc::clone(&self.monitor);
+        let monitor = Arc::clone(&self.supervision.monitor);
         match source {
             Source::Session { id } => {
                 let from = container_of(engine, *id).await?;

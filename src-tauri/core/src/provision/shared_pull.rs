@@ -1,4 +1,4 @@
-//! One pull for all runs that wait for the same image. Each sees the same progress; it ends on the
+//! One pull for all runs that wait for the same image on the same engine. Each sees the same progress; it ends on the
 //! engine when the last of them wants it no more.
 
 use std::collections::HashMap;
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use crate::engine::{Engine, EngineFacts};
+use crate::engine::{Engine, EngineFacts, EngineId};
 use crate::error::Error;
 use crate::estimate::{PullTracker, PullUsual, PullView};
 use crate::image::ImageReference;
@@ -21,7 +21,7 @@ use crate::words::tamed;
 /// The pulls that are under way.
 #[derive(Debug, Default)]
 pub(crate) struct Pulls {
-    under_way: Mutex<HashMap<ImageReference, Weak<SharedPull>>>,
+    under_way: Mutex<HashMap<(EngineId, ImageReference), Weak<SharedPull>>>,
 }
 
 /// One pull. When the last holder drops it, the engine stops.
@@ -50,7 +50,7 @@ pub(crate) struct Joined {
 }
 
 impl Pulls {
-    /// Joins the pull of this image, or begins it. What is usual lends the sizes that are remembered.
+    /// Joins the pull of this image on this engine, or begins it. What is usual lends the sizes that are remembered.
     pub(crate) fn join(
         &self,
         engine: &Arc<dyn Engine>,
@@ -61,7 +61,8 @@ impl Pulls {
     ) -> Joined {
         let mut under_way = self.under_way.lock();
         under_way.retain(|_, pull| pull.strong_count() > 0);
-        let known = under_way.get(image).and_then(Weak::upgrade);
+        let key = (engine.identity().id.clone(), image.clone());
+        let known = under_way.get(&key).and_then(Weak::upgrade);
         if let Some(pull) = known.filter(|pull| !pull.progress.has_ended()) {
             return Joined { pull, joined: true };
         }
@@ -87,7 +88,7 @@ impl Pulls {
             progress,
             _ends: cancel.drop_guard(),
         });
-        under_way.insert(image.clone(), Arc::downgrade(&pull));
+        under_way.insert(key, Arc::downgrade(&pull));
         Joined {
             pull,
             joined: false,

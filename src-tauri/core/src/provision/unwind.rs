@@ -408,6 +408,10 @@ impl Undo {
                     None => false,
                 },
             };
+            if !was_there {
+                // This is believed only of the engine that the effect was on: another may have been put in its place.
+                engine.facts().await?;
+            }
             Ok(was_there.then(|| self.undone()))
         };
         tokio::time::timeout(UNDO_LIMIT, attempt)

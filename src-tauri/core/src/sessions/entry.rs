@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::connection::Connection;
 use crate::engine::ContainerState;
+use crate::engines::{Engines, KnownEngine};
 use crate::error::{Error, ErrorReport};
 use crate::journal::{Record, Undo};
 use crate::progress::{Phase, Progress, Undone};
@@ -21,8 +22,13 @@ use crate::terminal::Terminal;
 use crate::timing::TimingReport;
 
 pub(super) struct Entry {
+    /// The engine that it is on; absent for one of which nothing is on any engine yet, and for what the journal of
+    /// an older version tells without saying where.
+    pub(super) engine: Option<Arc<KnownEngine>>,
     pub(super) request: CreateSession,
     pub(super) created: String,
+    /// Whether it was begun by this process and was never ready.
+    pub(super) is_new: bool,
     /// Where the files of a session that was never ready come from.
     pub(super) source: Option<Source>,
     /// The `seq` of the last event.
@@ -245,8 +251,15 @@ impl Activity {
 }
 
 impl Entry {
-    pub(super) fn new(request: CreateSession, created: String, activity: Activity) -> Self {
+    pub(super) fn new(
+        engine: Option<Arc<KnownEngine>>,
+        request: CreateSession,
+        created: String,
+        activity: Activity,
+    ) -> Self {
         Self {
+            engine,
+            is_new: false,
             request,
             created,
             source: None,
@@ -263,14 +276,15 @@ impl Entry {
 
     /// Returns the entry of a session that an earlier process has left in the middle of a run, or with
     /// something to take back.
-    pub(super) fn left(record: Record) -> Option<(SessionId, Self)> {
+    pub(super) fn left(record: Record, engines: &Engines) -> Option<(SessionId, Self)> {
         let (id, request, created) = record.session()?;
         let activity = if record.ended {
             Activity::stopped()
         } else {
             Activity::Interrupted
         };
-        let mut entry = Self::new(request, created, activity);
+        let engine = record.engine.map(|engine| engines.remember(engine));
+        let mut entry = Self::new(engine, request, created, activity);
         entry.source = record.source;
         entry.leftovers = record.undos;
         Some((id, entry))
@@ -281,17 +295,53 @@ impl Entry {
         if self.leftovers.is_empty() {
             return None;
         }
-        let record = Record::new(id, &self.request, &self.created, self.source.clone());
-        Some(record.ended(self.leftovers.clone()))
+        Some(self.record(id).ended(self.leftovers.clone()))
+    }
+
+    /// Returns what the journal holds of a session that no run is changing.
+    pub(super) fn record(&self, id: SessionId) -> Record {
+        let engine = self.engine.as_ref().map(|engine| engine.identity());
+        let (request, source) = (&self.request, self.source.clone());
+        let mut record = Record::new(engine, id, request, &self.created, source);
+        record.undos.clone_from(&self.leftovers);
+        record.ended = !matches!(self.activity, Activity::Interrupted);
+        record
+    }
+
+    /// Returns whether it is on this engine.
+    pub(super) fn is_on(&self, engine: &KnownEngine) -> bool {
+        self.engine
+            .as_ref()
+            .is_some_and(|own| own.id() == engine.id())
     }
 
     pub(super) fn state(&self) -> SessionState {
+        let is_away = self.engine.as_ref().is_some_and(|engine| engine.is_away());
         match self.activity.state() {
+            SessionState::Ready
+            | SessionState::Paused
+            | SessionState::Stopped
+            | SessionState::Interrupted
+                if is_away =>
+            {
+                SessionState::Away
+            }
             // A container may have been paused before this app came.
             SessionState::Stopped if self.on_engine.container == Some(ContainerState::Paused) => {
                 SessionState::Paused
             }
             state => state,
+        }
+    }
+
+    /// Says what a session is that has nothing to tell but that.
+    fn idle_message(&self) -> String {
+        match (&self.engine, self.state()) {
+            (Some(engine), SessionState::Away) => {
+                let engine = engine.identity();
+                format!("{} at {} does not answer", engine.name, engine.address)
+            }
+            (_, state) => format!("The session is {}", state.as_str()),
         }
     }
 
@@ -318,6 +368,7 @@ impl Entry {
             image: request.image.to_string(),
             image_name: request.image.familiar(),
             state: self.state(),
+            engine: self.engine.as_ref().map(|engine| engine.id().clone()),
             created: self.created.clone(),
             reconnecting: self.activity.is_reconnecting(),
             has_container: about_to || self.on_engine.container.is_some(),
@@ -329,14 +380,9 @@ impl Entry {
 
     pub(super) fn status(&self, id: SessionId) -> SessionStatus {
         let state = self.state();
-        let idle = || {
-            (
-                Phase::Starting,
-                Progress::none(),
-                format!("The session is {}", state.as_str()),
-            )
-        };
+        let idle = || (Phase::Starting, Progress::none(), self.idle_message());
         let (phase, progress, message) = match &self.activity {
+            Activity::Ready { .. } if state == SessionState::Away => idle(),
             Activity::Provisioning { monitor, .. } => monitor.snapshot(),
             Activity::Ready { open, .. } if open.is_paused() => idle(),
             Activity::Ready { progress, .. } => {

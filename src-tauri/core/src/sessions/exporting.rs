@@ -39,7 +39,8 @@ impl Sessions {
     /// [`Error::SessionNotFound`]; [`Error::SessionNotReady`] for one without a container to read from.
     pub async fn export(&self, id: SessionId, path: PathBuf) -> Result<(), Error> {
         self.know(id).await?;
-        let look = container_of(&*self.shared.engine, id);
+        let engine = self.engine_of(id).await?;
+        let look = container_of(&*engine, id);
         let container = in_time("look for the session's container", look).await?;
         let cancel = CancellationToken::new();
         {
@@ -59,7 +60,7 @@ impl Sessions {
         self.shared.tracker.spawn(async move {
             let (told, name) = (&sessions, file_name(&path));
             let work = async {
-                let files = files_of(&*told.shared.engine, &container);
+                let files = files_of(&*engine, &container);
                 let tell = |progress| told.tell_export(id, &name, progress, None, None);
                 write(&path, files.await?, tell).await
             };
@@ -95,18 +96,25 @@ impl Sessions {
     /// [`Error::SessionNotFound`], and what the engine answers.
     pub async fn usage(&self, id: SessionId) -> Result<Usage, Error> {
         self.know(id).await?;
-        let engine = &*self.shared.engine;
-        let look = in_time("look for the session's container", container_of(engine, id));
+        let engine = match self.engine_of(id).await {
+            Ok(engine) => engine,
+            Err(Error::SessionNotReady(_)) => return Ok(Usage::default()),
+            Err(error) => return Err(error),
+        };
+        let look = in_time(
+            "look for the session's container",
+            container_of(&*engine, id),
+        );
         let container = match look.await {
             Ok(container) => container,
             Err(Error::SessionNotReady(_)) => return Ok(Usage::default()),
             Err(error) => return Err(error),
         };
         let look = async {
-            if let Some(totals) = totals_of(engine, &container).await {
+            if let Some(totals) = totals_of(&*engine, &container).await {
                 return Ok(count(totals).await);
             }
-            Ok(measure(files_of(engine, &container).await?).await)
+            Ok(measure(files_of(&*engine, &container).await?).await)
         };
         // Each of them ends by itself once it has begun.
         let looked = tokio::time::timeout(2 * LOOK_LIMIT, look).await;

@@ -1,8 +1,9 @@
-//! Following the engine: its labels say which sessions there are, its events say when to look again, and
+//! Following the engines: their labels say which sessions there are, their events say when to look again, and
 //! an engine that went away is waited for. Sessions that stopped because it went are opened again. Events that
-//! break off, and an engine that does not answer, end no session: only a container that has stopped does.
+//! break off, and an engine that does not answer, end no session: only a container that has stopped does. What one
+//! engine says or suffers concerns the sessions on it and no others.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,7 +14,8 @@ use tokio::time::Instant;
 
 use super::entry::{Activity, Entry, OnEngine, OpenSession, Reach};
 use super::{Sessions, Shared};
-use crate::engine::{ContainerState, Owned, in_time};
+use crate::engine::{ContainerState, Engine, Owned, in_time};
+use crate::engines::KnownEngine;
 use crate::error::Error;
 use crate::journal::Record;
 use crate::labels;
@@ -49,28 +51,95 @@ struct Found {
 }
 
 impl Sessions {
-    /// Keeps the list current until the app shuts down. Must be called within a Tokio runtime, once.
-    pub fn follow_engine(&self) {
+    /// Keeps the list current until the app shuts down: by the events of the engine that new sessions are made on, and
+    /// of every other that has sessions. Must be called within a Tokio runtime, once.
+    pub fn follow_engines(&self) {
+        self.shared.following.store(true, Ordering::SeqCst);
         let sessions = self.clone();
         let closing = self.shared.closing.clone();
         self.shared.tracker.spawn(async move {
-            closing.run_until_cancelled(sessions.follow()).await;
+            closing.run_until_cancelled(sessions.find_engines()).await;
         });
     }
 
-    async fn follow(&self) {
+    /// Follows what is known from earlier, waits until there is an engine at all, and looks for those that have
+    /// sessions from earlier.
+    async fn find_engines(&self) {
+        for engine in self.shared.engines.all() {
+            self.follow(engine);
+        }
+        let (mut pause, mut is_first) = (RECONNECT.0, true);
+        let chosen = loop {
+            let error = match self.shared.engines.for_new().await {
+                Ok(chosen) => break chosen,
+                Err(error) => error,
+            };
+            if is_first {
+                log::warn!("there is no engine: {error}");
+                self.tell_engines().await;
+            }
+            is_first = false;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RECONNECT.1);
+        };
+        self.follow(chosen);
+        self.tell_engines().await;
+    }
+
+    /// Follows this engine from now on, if engines are to be followed.
+    pub(super) fn follow(&self, engine: Arc<KnownEngine>) {
+        if !self.shared.following.load(Ordering::SeqCst) {
+            return;
+        }
+        match self.shared.followed.lock().entry(engine.id().clone()) {
+            btree_map::Entry::Occupied(_) => return,
+            btree_map::Entry::Vacant(place) => {
+                place.insert(false);
+            }
+        }
+        let sessions = self.clone();
+        let closing = self.shared.closing.clone();
+        self.shared.tracker.spawn(async move {
+            closing
+                .run_until_cancelled(sessions.follow_one(&engine))
+                .await;
+        });
+    }
+
+    /// Follows the engines that were found, are not followed yet, and have sessions.
+    pub(super) async fn follow_those_with_sessions(&self) {
+        if !self.shared.following.load(Ordering::SeqCst) {
+            return;
+        }
+        for known in self.shared.engines.all() {
+            if self.shared.followed.lock().contains_key(known.id()) {
+                continue;
+            }
+            let Some(engine) = known.connection() else {
+                continue;
+            };
+            match in_time("look for sessions", engine.owned(None)).await {
+                Ok(owned) if found(&owned).is_empty() => {}
+                Ok(_) => self.follow(known),
+                Err(error) => log::warn!("engine {} was not looked at: {error}", known.id()),
+            }
+        }
+    }
+
+    async fn follow_one(&self, known: &Arc<KnownEngine>) {
         let (mut pause, mut is_away) = (RECONNECT.0, false);
         loop {
-            let error = match self.follow_once(&mut pause, &mut is_away).await {
+            let followed = self.follow_once(known, &mut pause, &mut is_away).await;
+            let error = match followed {
                 Ok(()) => "its events ended".to_owned(),
                 Err(error) => error.to_string(),
             };
             // Events alone may break. Sessions and their connections have nothing to do with that.
-            if self.shared.set_following(false) {
-                log::warn!("the engine is not heard any more: {error}");
-            } else if !is_away {
-                log::warn!("the engine is away: {error}");
-                self.left(&mut is_away);
+            if self.shared.set_current(known, false) {
+                log::warn!("engine {} is not heard any more: {error}", known.id());
+            } else if known.set_away() || !is_away {
+                log::warn!("engine {} is away: {error}", known.id());
+                self.left(known, &mut is_away);
                 self.tell_engines().await;
             }
             tokio::time::sleep(pause).await;
@@ -79,24 +148,28 @@ impl Sessions {
     }
 
     /// Follows one connection to its end.
-    async fn follow_once(&self, pause: &mut Duration, is_away: &mut bool) -> Result<(), Error> {
-        let engine = &self.shared.engine;
+    async fn follow_once(
+        &self,
+        known: &Arc<KnownEngine>,
+        pause: &mut Duration,
+        is_away: &mut bool,
+    ) -> Result<(), Error> {
         let begin = Instant::now();
-        engine.connect().await?;
+        let engine = self.shared.engines.connect(known).await?;
         // A socket that somebody else holds open for the engine lets those wait who come too early.
         if begin.elapsed() > SLOW_CONNECT && !*is_away {
-            self.left(is_away);
+            self.left(known, is_away);
         }
         // Changes are heard before the first look: what happens in between is not missed.
         let mut changes = engine.changes().await?;
-        self.reconcile().await?;
+        self.reconcile(known, &*engine).await?;
         *pause = RECONNECT.0;
-        self.shared.set_following(true);
+        self.shared.set_current(known, true);
         self.tell_engines().await;
         if mem::take(is_away) {
-            self.reopen_lost();
+            self.reopen_lost(known);
         }
-        self.clean_up().await;
+        self.clean_up(known).await;
         let mut again = tokio::time::interval_at(Instant::now() + TRY_AGAIN, TRY_AGAIN);
         loop {
             tokio::select! {
@@ -105,7 +178,7 @@ impl Sessions {
                     None => return Ok(()),
                 },
                 _ = again.tick() => {
-                    self.clean_up().await;
+                    self.clean_up(known).await;
                     continue;
                 }
             }
@@ -116,56 +189,113 @@ impl Sessions {
                     None => return Ok(()),
                 }
             }
-            self.reconcile().await?;
+            self.reconcile(known, &*engine).await?;
         }
     }
 
     async fn tell_engines(&self) {
-        let engines = self.shared.engine.survey().await;
+        let engines = self.engines().await;
         self.shared.reporter.engines_changed(&engines);
     }
 
-    /// Takes over what the engine knows of sessions, and says so when that is news.
-    pub(super) async fn reconcile(&self) -> Result<(), Error> {
-        loop {
+    /// Takes over what every engine knows of sessions.
+    ///
+    /// # Errors
+    /// What the first engine answered that could not be asked.
+    pub(super) async fn reconcile_all(&self) -> Result<(), Error> {
+        self.shared.engines.for_new().await?;
+        // It may be on an engine that was not there when it was last looked for.
+        self.shared.engines.survey().await;
+        let mut outcome = Ok(());
+        for known in self.shared.engines.all() {
+            let looked = match self.shared.engines.reach(&known).await {
+                Ok(engine) => self.reconcile(&known, &*engine).await,
+                Err(error) => Err(error),
+            };
+            outcome = outcome.and(looked);
+        }
+        outcome
+    }
+
+    /// Takes over what an engine knows of its sessions, and says so when that is news.
+    pub(super) async fn reconcile(
+        &self,
+        known: &Arc<KnownEngine>,
+        engine: &dyn Engine,
+    ) -> Result<(), Error> {
+        let (settled, has_sessions) = loop {
             let deleted = self.shared.deleted.load(Ordering::SeqCst);
             // What becomes ready while the engine answers is newer than the answer.
-            let ready = self.shared.connected();
-            let owned = in_time("look for sessions", self.shared.engine.owned(None)).await?;
+            let ready = self.shared.connected(known);
+            let owned = in_time("look for sessions", engine.owned(None)).await?;
+            let found = found(&owned);
+            if self.shared.misses_one(known, &found) {
+                // Nothing is forgotten on the word of an engine that was put in the place of this one.
+                in_time("look for sessions", engine.facts()).await?;
+            }
             let mut entries = self.shared.entries();
             // What was deleted meanwhile may be in the answer still: the engine is asked again.
             if self.shared.deleted.load(Ordering::SeqCst) == deleted {
-                let found = found(&owned);
-                self.shared.take_over(&mut entries, &found);
+                let settled = self.shared.take_over(&mut entries, known, &found);
                 stop_lost(&mut entries, &found, ready);
-                break;
+                break (settled, !found.is_empty());
             }
+        };
+        self.shared.engines.note_sessions(known, has_sessions);
+        for id in settled {
+            self.write_down_engine(id).await;
         }
         Ok(())
     }
 
-    /// Looks at the engine, whose events may come later or not at all. The list is left as it was when the
+    /// Writes down on which engine the session was found whose record did not say.
+    async fn write_down_engine(&self, id: SessionId) {
+        let Ok(turn) = self.with_entry(id, |entry| Arc::clone(&entry.turn)) else {
+            return;
+        };
+        // Whatever has the turn writes a record of its own.
+        let Ok(_turn) = turn.try_lock() else { return };
+        if let Ok(record) = self.with_entry(id, |entry| entry.record(id)) {
+            self.shared.journal.write(id, record).await;
+        }
+    }
+
+    /// Looks at an engine, whose events may come later or not at all. The list is left as it was when the
     /// engine does not answer.
-    pub(super) async fn look_again(&self) {
-        if let Err(error) = self.reconcile().await {
+    pub(super) async fn look_again_at(&self, known: &Arc<KnownEngine>) {
+        let looked = match self.shared.engines.reach(known).await {
+            Ok(engine) => self.reconcile(known, &*engine).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = looked {
             log::warn!("the list may be out of date: {error}");
         }
     }
 
-    /// Notes that the engine went away: what was lost long before was not lost because of it.
-    fn left(&self, is_away: &mut bool) {
+    /// Returns whether the list need not be refreshed: it is kept current by the engine's events, or the engine is
+    /// known to be away and looked for.
+    pub(super) fn is_current(&self, known: &KnownEngine) -> bool {
+        match self.shared.followed.lock().get(known.id()) {
+            Some(is_current) => *is_current || known.is_away(),
+            None => false,
+        }
+    }
+
+    /// Notes that an engine went away: what was lost long before was not lost because of it.
+    fn left(&self, engine: &KnownEngine, is_away: &mut bool) {
         *is_away = true;
-        for entry in self.shared.entries().values_mut() {
+        let mut entries = self.shared.entries();
+        for entry in entries.values_mut().filter(|entry| entry.is_on(engine)) {
             if let Activity::Stopped { lost } = &mut entry.activity {
                 *lost = lost.filter(|lost| lost.elapsed() < LAST_MOMENTS);
             }
         }
     }
 
-    /// Opens the sessions again that were lost with the engine.
-    fn reopen_lost(&self) {
+    /// Opens the sessions again that were lost with their engine.
+    fn reopen_lost(&self, engine: &KnownEngine) {
         let mut entries = self.shared.entries();
-        for (id, entry) in entries.iter_mut() {
+        for (id, entry) in entries.iter_mut().filter(|(_, entry)| entry.is_on(engine)) {
             let Activity::Stopped { lost } = &mut entry.activity else {
                 continue;
             };
@@ -185,12 +315,14 @@ impl Sessions {
         }
     }
 
-    /// Tries again to take back what runs that have ended could not.
-    async fn clean_up(&self) {
+    /// Tries again to take back what runs on this engine that have ended could not.
+    async fn clean_up(&self, engine: &Arc<KnownEngine>) {
         let untidy: Vec<_> = {
             let entries = self.shared.entries();
             let untidy = |entry: &Entry| {
-                !entry.leftovers.is_empty() && !matches!(entry.activity, Activity::Interrupted)
+                entry.is_on(engine)
+                    && !entry.leftovers.is_empty()
+                    && !matches!(entry.activity, Activity::Interrupted)
             };
             let untidy = entries.iter().filter(|(_, entry)| untidy(entry));
             untidy.map(|(id, _)| *id).collect()
@@ -200,7 +332,7 @@ impl Sessions {
             self.take_back_leftovers(id, Nothing::IsGone).await;
         }
         if !is_tidy {
-            self.look_again().await;
+            self.look_again_at(engine).await;
         }
     }
 
@@ -251,8 +383,8 @@ impl Sessions {
         record: Record,
         nothing: Nothing,
     ) -> Result<(), Error> {
-        let (engine, journal) = (&*self.shared.engine, &self.shared.journal);
-        let mut attempted = take_back(engine, journal, id, record, nothing).await;
+        let (engine, journal) = (self.engine_of(id).await?, &self.shared.journal);
+        let mut attempted = take_back(&*engine, journal, id, record, nothing).await;
         let failure = attempted.failure.take();
         self.note_attempted(id, attempted);
         failure.map_or(Ok(()), Err)
@@ -260,27 +392,39 @@ impl Sessions {
 }
 
 impl Shared {
-    /// Returns the connections that there are.
-    fn connected(&self) -> Vec<(SessionId, Arc<OpenSession>)> {
+    /// Returns the connections to sessions on this engine.
+    fn connected(&self, engine: &KnownEngine) -> Vec<(SessionId, Arc<OpenSession>)> {
         let entries = self.entries();
         let connected = |entry: &Entry| entry.activity.connected().cloned();
         entries
             .iter()
+            .filter(|(_, entry)| entry.is_on(engine))
             .filter_map(|(id, entry)| Some((*id, connected(entry)?)))
             .collect()
     }
 
-    /// Makes the entries say what the engine has.
+    /// Returns whether the engine does not know of a session that is on it.
+    fn misses_one(&self, engine: &KnownEngine, found: &BTreeMap<SessionId, Found>) -> bool {
+        let entries = self.entries();
+        let missed =
+            |(id, entry): (&SessionId, &Entry)| entry.is_on(engine) && !found.contains_key(id);
+        entries.iter().any(missed)
+    }
+
+    /// Makes the entries of an engine say what it has. What is on another engine is left alone. Returns the sessions
+    /// that were found at last: nobody knew on which engine they are.
     fn take_over(
         &self,
         entries: &mut BTreeMap<SessionId, Entry>,
+        engine: &Arc<KnownEngine>,
         found: &BTreeMap<SessionId, Found>,
-    ) {
+    ) -> Vec<SessionId> {
         let names = self.names();
         // A session that was on the engine once and is no longer has been removed from outside. One that
         // is in the journal has not, even when it had not come as far as the engine.
         entries.retain(|id, entry| {
-            let is_gone = !found.contains_key(id)
+            let is_gone = entry.is_on(engine)
+                && !found.contains_key(id)
                 && entry.leftovers.is_empty()
                 && match entry.activity {
                     Activity::Stopped { .. } | Activity::Ready { .. } => true,
@@ -292,10 +436,11 @@ impl Shared {
             !is_gone
         });
         for (id, entry) in entries.iter_mut() {
-            if !found.contains_key(id) {
+            if entry.is_on(engine) && !found.contains_key(id) {
                 entry.on_engine = OnEngine::default();
             }
         }
+        let mut settled = Vec::new();
         for (id, found) in found {
             let entry = entries.entry(*id).or_insert_with(|| {
                 // One that never started was being made by a process whose journal is lost.
@@ -303,10 +448,35 @@ impl Shared {
                     Some(ContainerState::Created) => Activity::Interrupted,
                     Some(_) | None => Activity::stopped(),
                 };
-                let mut entry = Entry::new(found.request.clone(), found.created.clone(), activity);
+                let mut entry = Entry::new(
+                    Some(Arc::clone(engine)),
+                    found.request.clone(),
+                    found.created.clone(),
+                    activity,
+                );
                 entry.timing = self.history().report(&id.to_string()).cloned();
                 entry
             });
+            match &entry.engine {
+                None => {
+                    entry.engine = Some(Arc::clone(engine));
+                    settled.push(*id);
+                }
+                Some(own) if own.id() == engine.id() => {}
+                Some(own) if has_taken_the_place(engine, own, entry) => {
+                    log::warn!(
+                        "session {id} is on {} now, no longer on {}",
+                        engine.id(),
+                        own.id()
+                    );
+                    entry.engine = Some(Arc::clone(engine));
+                    settled.push(*id);
+                }
+                Some(own) => {
+                    log::warn!("session {id} of {} is on {} too", own.id(), engine.id());
+                    continue;
+                }
+            }
             entry.on_engine = found.on_engine.clone();
             if let Activity::Stopped { .. } = entry.activity {
                 entry.request = found.request.clone();
@@ -315,12 +485,22 @@ impl Shared {
                 entry.request.project_name = Some(name.clone());
             }
         }
+        settled
     }
 
-    /// Notes whether the list is kept current by events; returns whether it was.
-    fn set_following(&self, following: bool) -> bool {
-        self.following.swap(following, Ordering::SeqCst)
+    /// Notes whether the list is kept current by the engine's events; returns whether it was.
+    fn set_current(&self, engine: &KnownEngine, is_current: bool) -> bool {
+        let mut followed = self.followed.lock();
+        followed.insert(engine.id().clone(), is_current) == Some(true)
     }
+}
+
+/// Returns whether a session that was on one engine is on another because that is the same store by another id, after
+/// its data were moved for instance: the other listens where the first does no more, and has the session.
+fn has_taken_the_place(engine: &KnownEngine, own: &KnownEngine, entry: &Entry) -> bool {
+    own.is_away()
+        && own.identity().address == engine.identity().address
+        && !matches!(entry.activity, Activity::Provisioning { .. })
 }
 
 /// Notes which of these sessions have no running container any more, and which are held up.

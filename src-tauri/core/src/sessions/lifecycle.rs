@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use super::entry::Activity;
 use super::registry::lasting;
 use super::{Entry, Sessions};
-use crate::engine::{ContainerState, in_time};
+use crate::engine::{ContainerState, Owned, in_time};
 use crate::error::Error;
 use crate::image::ImageReference;
 use crate::journal::Undo;
@@ -25,8 +25,12 @@ impl Sessions {
         self.cancel_run(id).await?;
         let turn = self.with_entry(id, |entry| Arc::clone(&entry.turn))?;
         let _turn = turn.lock().await;
+        let Some(home) = self.home_of(id).await? else {
+            return Ok(());
+        };
+        // The session goes on as it is while its engine is away.
+        let engine = self.shared.engines.reach(&home).await?;
         self.close(id);
-        let engine = &self.shared.engine;
         in_time("stop the session", async {
             for container in engine.owned(Some(id)).await?.containers {
                 match container.state {
@@ -40,7 +44,7 @@ impl Sessions {
             Ok(())
         })
         .await?;
-        self.look_again().await;
+        self.look_again_at(&home).await;
         Ok(())
     }
 
@@ -95,6 +99,7 @@ impl Sessions {
         let image = image.map(str::parse::<ImageReference>).transpose();
         let image = image.map_err(|problem| Error::field("image", problem.to_string()))?;
         self.know(id).await?;
+        self.unless_away(id).await?;
         let mut entries = self.shared.entries();
         let entry = lasting(&mut entries, id)?;
         if !is_running(entry) {
@@ -121,15 +126,17 @@ impl Sessions {
             check_project_name(name).map_err(|problem| Error::field("project_name", problem))?;
         }
         self.know(id).await?;
-        let look = container_of(&*self.shared.engine, id);
+        let engine = self.engine_of(id).await?;
+        let look = container_of(&*engine, id);
         in_time("look for the session's container", look).await?;
+        let home = self.home_of(id).await?;
         let (original, mut request) =
             self.with_entry(id, |entry| (entry.session(id), entry.request.clone()))?;
         request.project_name = Some(match name {
             Some(name) => name.to_owned(),
             None => format!("{} copy", original.name),
         });
-        Ok(self.begin(request, Some(Source::Session { id })))
+        Ok(self.begin(request, Some(Source::Session { id }), home))
     }
 
     /// Takes back what an interrupted run has done. A session that the run was to create is gone then;
@@ -145,7 +152,11 @@ impl Sessions {
         if !self.with_entry(id, is_interrupted)? {
             return Ok(());
         }
-        in_time("discard the session", self.shared.engine.connect()).await?;
+        let home = self.home_of(id).await?;
+        if let Some(home) = &home {
+            let engine = self.shared.engines.reach(home).await?;
+            in_time("discard the session", engine.facts()).await?;
+        }
         let record = {
             let mut entries = self.shared.entries();
             let entry = entries
@@ -163,14 +174,26 @@ impl Sessions {
             entry.activity = Activity::stopped();
             entry.leftover_record(id)
         };
+        let Some(home) = home else {
+            // Every engine of this machine was asked, and none knows of the session.
+            self.forget_nowhere(id).await;
+            return Ok(());
+        };
         let taken_back = if let Some(record) = record {
             self.take_back(id, record, Nothing::IsGone).await
         } else {
             self.shared.journal.forget(id).await;
             Ok(())
         };
-        self.look_again().await;
+        self.look_again_at(&home).await;
         taken_back
+    }
+
+    /// Forgets a session of which nothing is on any engine.
+    async fn forget_nowhere(&self, id: SessionId) {
+        self.shared.journal.forget(id).await;
+        self.shared.entries().remove(&id);
+        self.shared.deleted.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Deletes a session with its container and its volume. Succeeds for what is gone already; never
@@ -204,23 +227,41 @@ impl Sessions {
     }
 
     async fn remove_from_engine(&self, id: SessionId, keep_volume: bool) -> Result<(), Error> {
-        let known = self.with_entry(id, |entry| Arc::clone(&entry.turn));
-        if known.is_ok() {
-            self.cancel_run(id).await?;
+        match self.know(id).await {
+            Ok(()) => self.cancel_run(id).await?,
+            // It is gone already.
+            Err(Error::SessionNotFound(_)) => return Ok(()),
+            Err(error) => return Err(error),
         }
-        let turn = known.unwrap_or_default();
+        let Ok(turn) = self.with_entry(id, |entry| Arc::clone(&entry.turn)) else {
+            return Ok(());
+        };
         let _turn = turn.lock().await;
-        self.close(id);
-        let engine = &self.shared.engine;
-        let owned = engine.owned(Some(id)).await?;
-        for container in &owned.containers {
-            engine.remove_container(&container.id).await?;
-        }
-        if !keep_volume {
-            for (name, _) in &owned.volumes {
-                engine.remove_volume(name).await?;
+        let home = match self.home_of(id).await {
+            Ok(home) => home,
+            // Somebody else has deleted it meanwhile.
+            Err(Error::SessionNotFound(_)) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let owned = match &home {
+            None => Owned::default(),
+            Some(home) => {
+                let engine = self.shared.engines.reach(home).await?;
+                self.close(id);
+                let owned = engine.owned(Some(id)).await?;
+                for container in &owned.containers {
+                    engine.remove_container(&container.id).await?;
+                }
+                if !keep_volume {
+                    for (name, _) in &owned.volumes {
+                        engine.remove_volume(name).await?;
+                    }
+                }
+                // Nothing is forgotten on the word of an engine that was put in the place of this one.
+                engine.facts().await?;
+                owned
             }
-        }
+        };
         // Whatever was to be taken back is gone now, or is to be kept.
         self.shared.journal.forget(id).await;
         let is_kept = keep_volume && !owned.volumes.is_empty();

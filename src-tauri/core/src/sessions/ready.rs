@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Sessions;
-use super::entry::{Activity, OpenSession, Reach};
+use super::entry::{Activity, Entry, OpenSession, Reach};
 use crate::error::Error;
 use crate::files::{self, DirContent, Encoding, FileContent};
 use crate::session::{SessionId, SessionState};
@@ -93,9 +93,9 @@ impl Sessions {
         sink: Sink,
     ) -> Result<String, Error> {
         let open = self.ready(id).await?;
-        let (engine, tracker) = (&*self.shared.engine, &self.shared.tracker);
+        let (engine, tracker) = (self.engine_of(id).await?, &self.shared.tracker);
         let sink = noticed(&open, sink);
-        let opening = Terminal::open(engine, &open.container, &open.user, size, sink, tracker);
+        let opening = Terminal::open(&*engine, &open.container, &open.user, size, sink, tracker);
         let terminal = Arc::new(open.unless_paused(opening).await?);
         open.add_terminal(Arc::clone(&terminal), ended);
         // A session that was stopped meanwhile has closed its terminals, and not this one.
@@ -150,7 +150,10 @@ impl Sessions {
         if open.is_paused() {
             return Err(Error::SessionNotReady(SessionState::Paused.as_str()));
         }
-        Ok(open)
+        match self.with_entry(id, Entry::state)? {
+            away @ SessionState::Away => Err(Error::SessionNotReady(away.as_str())),
+            _ => Ok(open),
+        }
     }
 
     /// Returns the way into a session that is ready, or held up: its terminals are there all the same.
@@ -194,17 +197,19 @@ impl Sessions {
             };
             tokio::select! {
                 () = connection.until(true) => self.note_reach(id, open, Reach::Connected),
-                () = self.look_whether_it_runs() => {}
+                () = self.look_whether_it_runs(id) => {}
                 () = told => {}
             }
         }
     }
 
-    /// Looks again and again whether containers run whose agents do not answer: an engine that is not
+    /// Looks again and again whether the container runs whose agent does not answer: an engine that is not
     /// followed says so only when it is asked.
-    async fn look_whether_it_runs(&self) {
+    async fn look_whether_it_runs(&self, id: SessionId) {
         loop {
-            self.look_again().await;
+            if let Ok(Some(engine)) = self.home_of(id).await {
+                self.look_again_at(&engine).await;
+            }
             tokio::time::sleep(LOOK_AGAIN).await;
         }
     }

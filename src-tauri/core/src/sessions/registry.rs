@@ -7,12 +7,14 @@
 
 use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
 
 use parking_lot::MutexGuard;
 
 use super::{Entry, Sessions, Shared};
-use crate::error::Error;
+use crate::engine::{Engine, EngineProblem};
+use crate::engines::KnownEngine;
+use crate::error::{EngineReason, Error};
 use crate::event::{ChangedEvent, Reporter, SessionEvent};
 use crate::session::{Listing, Seen, Session, SessionId, SessionStatus};
 
@@ -41,7 +43,7 @@ impl Sessions {
         self.with_entry(id, |entry| entry.status(id))
     }
 
-    /// Returns all sessions, by workspace and age. What the engine cannot tell while it is away is
+    /// Returns all sessions, by workspace and age. What an engine cannot tell while it is away is
     /// left as it was.
     pub async fn list(&self) -> Vec<Session> {
         self.listing().await.sessions
@@ -49,9 +51,14 @@ impl Sessions {
 
     /// Returns what [`Self::list`] does, and its place in the order of events.
     pub async fn listing(&self) -> Listing {
-        // While the engine's events are followed, the list is current already.
-        if !self.shared.following.load(Ordering::SeqCst) {
-            self.look_again().await;
+        if let Err(error) = self.shared.engines.for_new().await {
+            log::warn!("the list may be out of date: {error}");
+        }
+        for engine in self.shared.engines.all() {
+            // While an engine's events are followed, the list is current already.
+            if !self.is_current(&engine) {
+                self.look_again_at(&engine).await;
+            }
         }
         let mut listing = self.shared.entries().listing();
         listing.sessions.sort_by(|a, b| {
@@ -81,13 +88,61 @@ impl Sessions {
     pub(super) async fn know(&self, id: SessionId) -> Result<(), Error> {
         let is_known = || self.shared.entries().contains_key(&id);
         if !is_known() {
-            self.reconcile().await?;
+            self.reconcile_all().await?;
         }
         if is_known() {
             Ok(())
         } else {
             Err(Error::SessionNotFound(id.to_string()))
         }
+    }
+
+    /// Returns the way to the engine that a session is on.
+    ///
+    /// # Errors
+    /// [`Error::EngineAway`]; [`Error::SessionNotReady`] for one of which nothing is on any engine.
+    pub(super) async fn engine_of(&self, id: SessionId) -> Result<Arc<dyn Engine>, Error> {
+        match self.home_of(id).await? {
+            Some(engine) => self.shared.engines.reach(&engine).await,
+            None => Err(Error::SessionNotReady("on no engine yet")),
+        }
+    }
+
+    /// Returns the engine that a session is on, or `None` when nothing of it is on any.
+    ///
+    /// # Errors
+    /// [`Error::EngineUnavailable`] when it may be on an engine that does not answer and of which nothing more
+    /// is known.
+    pub(super) async fn home_of(&self, id: SessionId) -> Result<Option<Arc<KnownEngine>>, Error> {
+        let own = || self.with_entry(id, |entry| entry.engine.clone());
+        let left_something = self.with_entry(id, |entry| !entry.leftovers.is_empty())?;
+        if let Some(engine) = own()? {
+            return Ok(Some(engine));
+        }
+        if !left_something {
+            return Ok(None);
+        }
+        // An older version has written down what to take back, and not where: whichever engine knows of the
+        // session is the one.
+        let views = self.shared.engines.survey().await;
+        for engine in self.shared.engines.all() {
+            self.look_again_at(&engine).await;
+        }
+        if let Some(engine) = own()? {
+            return Ok(Some(engine));
+        }
+        let is_silent = |problem: &EngineProblem| problem.reason != EngineReason::NotInstalled;
+        let silent = views.into_iter().find_map(|view| {
+            let problem = view.problem.filter(is_silent)?;
+            Some(Error::EngineUnavailable {
+                reason: problem.reason,
+                message: format!(
+                    "what the session has left may be on {}: {}",
+                    view.address, problem.message
+                ),
+            })
+        });
+        silent.map_or(Ok(None), Err)
     }
 
     pub(super) fn with_entry<T>(

@@ -11,13 +11,14 @@ use tokio_util::sync::CancellationToken;
 use super::entry::{Activity, Entry, OpenSession};
 use super::registry::lasting;
 use super::{Sessions, Shared};
-use crate::engine::in_time;
+use crate::engine::{Engine, in_time};
+use crate::engines::KnownEngine;
 use crate::error::Error;
 use crate::estimate::{RunKind, RunSample};
 use crate::event::{CancelledEvent, FailedEvent, ProgressEvent, ReadyEvent, SessionEvent};
 use crate::progress::{Phase, Progress};
-use crate::provision::{Answered, Attempted, Monitor, Outcome, Run, drop_replaced};
-use crate::session::{CreateSession, SessionId, SessionStatus, Source};
+use crate::provision::{Answered, Attempted, Monitor, Outcome, Run, Supervision, drop_replaced};
+use crate::session::{CreateSession, SessionId, SessionState, SessionStatus, Source};
 use crate::timing::{RunOutcome, TimingReport};
 
 /// What would be lost if the app ended now.
@@ -52,16 +53,23 @@ impl Sessions {
     /// # Errors
     /// [`Error::Validation`].
     pub fn create_from(&self, request: &Value, source: Option<Source>) -> Result<SessionId, Error> {
-        Ok(self.begin(CreateSession::from_json(request)?, source))
+        Ok(self.begin(CreateSession::from_json(request)?, source, None))
     }
 
-    pub(super) fn begin(&self, request: CreateSession, source: Option<Source>) -> SessionId {
+    /// Begins a new session, on this engine or on the one that new sessions are made on.
+    pub(super) fn begin(
+        &self,
+        request: CreateSession,
+        source: Option<Source>,
+        engine: Option<Arc<KnownEngine>>,
+    ) -> SessionId {
         let id = SessionId::random();
         let now = OffsetDateTime::now_utc();
         let now = now.replace_nanosecond(0).unwrap_or(now);
         let created = now.format(&Rfc3339).unwrap_or_default();
-        let mut entry = Entry::new(request, created, Activity::stopped());
+        let mut entry = Entry::new(engine, request, created, Activity::stopped());
         entry.source = source;
+        entry.is_new = true;
         let mut entries = self.shared.entries();
         let entry = entries.entry(id).or_insert(entry);
         self.start_run(id, entry, false);
@@ -84,9 +92,11 @@ impl Sessions {
     /// the way.
     ///
     /// # Errors
-    /// [`Error::SessionNotFound`]; what the engine answers about a paused one.
+    /// [`Error::SessionNotFound`]; [`Error::EngineAway`] for one that is away; what the engine answers about a
+    /// paused one.
     pub async fn open(&self, id: SessionId) -> Result<SessionStatus, Error> {
         self.know(id).await?;
+        self.unless_away(id).await?;
         self.let_go_on(id).await?;
         let mut entries = self.shared.entries();
         let entry = lasting(&mut entries, id)?;
@@ -111,13 +121,28 @@ impl Sessions {
             return Ok(());
         };
         let _turn = turn.lock().await;
-        let engine = &self.shared.engine;
+        let Some(home) = self.home_of(id).await? else {
+            return Ok(());
+        };
+        let engine = self.shared.engines.reach(&home).await?;
         in_time(
             "let the session go on",
             engine.unpause_container(&open.container),
         )
         .await?;
-        self.reconcile().await
+        self.reconcile(&home, &*engine).await
+    }
+
+    /// Looks for the engine of a session that is away: it may be back.
+    ///
+    /// # Errors
+    /// [`Error::EngineAway`] when it is not.
+    pub(super) async fn unless_away(&self, id: SessionId) -> Result<(), Error> {
+        let is_away = |entry: &Entry| entry.state() == SessionState::Away;
+        if self.with_entry(id, is_away)? {
+            self.engine_of(id).await?;
+        }
+        Ok(())
     }
 
     /// Returns what is under way.
@@ -161,47 +186,60 @@ impl Sessions {
             let shared = Arc::clone(&self.shared);
             Box::new(move |phase, progress, message| shared.tell(id, phase, progress, message))
         };
-        let mut run = Run {
-            engine: Arc::clone(&self.shared.engine),
-            assets: Arc::clone(&self.shared.assets),
-            pulls: Arc::clone(&self.shared.pulls),
-            journal: Arc::clone(&self.shared.journal),
-            tracker: self.shared.tracker.clone(),
-            settings: self.settings(),
-            history: self.shared.history().clone(),
-            id,
-            request,
-            created: entry.created.clone(),
-            source: entry.source.clone(),
-            rebuild,
-            inherited: Vec::new(),
+        let settings = self.settings();
+        let supervision = Supervision {
             monitor: Arc::clone(&monitor),
-            cancel: cancel.clone(),
+            cancel,
+            limit: settings.time_limit(),
             tell,
         };
+        let history = self.shared.history().clone();
+        let (created, source) = (entry.created.clone(), entry.source.clone());
         let (sessions, turn) = (self.clone(), Arc::clone(&entry.turn));
         self.shared.tracker.spawn(async move {
             // Whoever waits for the end of the run hears of it even if it ends badly.
             let ended = ended.drop_guard();
-            let turn = match run.await_turn(&turn).await {
+            let nothing_done = |error| {
+                let undone = Vec::new();
+                let outcome = match error {
+                    Error::Cancelled => Outcome::Cancelled { undone },
+                    error => Outcome::Failed { error, undone },
+                };
+                sessions.settle(id, &monitor, outcome);
+            };
+            let turn = match supervision.await_turn(&turn).await {
                 Ok(turn) => turn,
-                Err(error) => {
-                    let undone = Vec::new();
-                    let outcome = match error {
-                        Error::Cancelled => Outcome::Cancelled { undone },
-                        error => Outcome::Failed { error, undone },
-                    };
-                    return sessions.settle(id, &monitor, outcome);
-                }
+                Err(error) => return nothing_done(error),
             };
             // The session may have been deleted while this run waited for its turn.
             let Ok(inherited) = sessions.with_entry(id, |entry| entry.leftovers.clone()) else {
                 return;
             };
-            run.inherited = inherited;
             let has_replaced = sessions.with_entry(id, |entry| entry.on_engine.replaced);
             let has_replaced = has_replaced.unwrap_or_default();
-            let request = run.request.clone();
+            supervision.enter(Phase::Starting, "Looking for a container engine");
+            let pinned = supervision.supervise(sessions.pin(id)).await;
+            let engine = match pinned {
+                Ok(pinned) => pinned,
+                Err(error) => return nothing_done(error),
+            };
+            let shared = &sessions.shared;
+            let run = Run {
+                engine: Arc::clone(&engine),
+                assets: Arc::clone(&shared.assets),
+                pulls: Arc::clone(&shared.pulls),
+                journal: Arc::clone(&shared.journal),
+                tracker: shared.tracker.clone(),
+                settings,
+                history,
+                id,
+                request: request.clone(),
+                created,
+                source,
+                rebuild,
+                inherited,
+                supervision,
+            };
             let (outcome, late) = run.drive().await;
             let is_ready = matches!(outcome, Outcome::Ready(_));
             if is_ready {
@@ -211,7 +249,7 @@ impl Sessions {
             drop(ended);
             // Also what an earlier rebuild could not remove.
             if is_ready && (rebuild || has_replaced) {
-                drop_replaced(&*sessions.shared.engine, id).await;
+                drop_replaced(&*engine, id).await;
             }
             if let Some(late) = late {
                 sessions.note_attempted(id, late.finish().await);
@@ -219,6 +257,21 @@ impl Sessions {
             drop(turn);
             sessions.look_after_leftovers(id);
         });
+    }
+
+    /// Returns the way to the engine that a session is on. One of which nothing is on any engine is from now on
+    /// on the one that new sessions are made on.
+    async fn pin(&self, id: SessionId) -> Result<Arc<dyn Engine>, Error> {
+        let engines = &self.shared.engines;
+        if let Some(home) = self.home_of(id).await? {
+            return engines.reach(&home).await;
+        }
+        let chosen = engines.for_new().await?;
+        let engine = engines.reach(&chosen).await?;
+        if let Some(entry) = self.shared.entries().get_mut(&id) {
+            entry.engine = Some(chosen);
+        }
+        Ok(engine)
     }
 
     /// Ends a run: its outcome becomes what the session is, and its one terminal event is told.
@@ -321,6 +374,7 @@ impl Sessions {
         if let Some(entry) = entries.get_mut(&id) {
             entry.request = request;
             entry.source = None;
+            entry.is_new = false;
             entry.leftovers.clear();
         }
     }
@@ -332,6 +386,13 @@ impl Sessions {
             return;
         };
         entry.leftovers = attempted.left;
+        if let Activity::Failed { .. } | Activity::Cancelled { .. } = entry.activity
+            && entry.is_new
+            && entry.leftovers.is_empty()
+        {
+            // Nothing of it is on its engine any more: the user may choose another before the next run.
+            entry.engine = None;
+        }
         if let Activity::Failed { undone, .. } | Activity::Cancelled { undone, .. } =
             &mut entry.activity
         {

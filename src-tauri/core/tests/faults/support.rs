@@ -5,12 +5,15 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cove_core::assets::Assets;
-use cove_core::engine::docker::DockerEngine;
+use cove_core::engine::RememberedEngines;
+use cove_core::engine::docker::DockerPlaces;
 use cove_core::error::{Error, ErrorCode, ErrorReport};
+use cove_core::estimate::History;
 use cove_core::event::{Reporter, SessionEvent};
+use cove_core::home::Home;
 use cove_core::journal::Journal;
 use cove_core::session::{SessionId, SessionState};
-use cove_core::sessions::{Sessions, Start};
+use cove_core::sessions::{Keep, Names, Sessions, Start};
 use cove_core::settings::Settings;
 use cove_testbed::{
     Engine, EngineOptions, EngineProxy, FaultRecord, FaultTable, Image, ImageConfig, Random,
@@ -132,6 +135,19 @@ impl Reporter for Ear {
     }
 }
 
+/// Keeps which engines there are, and nothing else.
+struct Memory(Home);
+
+impl Keep for Memory {
+    fn history(&self, _: &History) {}
+
+    fn names(&self, _: &Names) {}
+
+    fn engines(&self, engines: &RememberedEngines) {
+        self.0.keep_engines(engines).unwrap();
+    }
+}
+
 /// Cove without a window.
 pub(crate) struct App {
     pub(crate) sessions: Sessions,
@@ -151,18 +167,29 @@ impl App {
 
     /// Starts with what the last app has left in this folder.
     pub(crate) fn with(address: &str, journal: &Path, settings: Settings) -> Self {
+        Self::among(&[address], journal, settings)
+    }
+
+    /// Starts where engines listen at these addresses.
+    pub(crate) fn among(addresses: &[&str], journal: &Path, settings: Settings) -> Self {
         let heard = Arc::new(Heard {
             events: Mutex::default(),
             hook: Mutex::default(),
             count: watch::Sender::new(0),
         });
-        let engine = Arc::new(DockerEngine::at(address));
+        let places = Box::new(DockerPlaces::at(addresses));
+        // Beside the records, so that it is not taken for one.
+        let folder = journal.join("home");
+        std::fs::create_dir_all(&folder).unwrap();
+        let home = Home::new(Some(folder));
         let sessions = Sessions::new(Start {
             settings: settings.check().unwrap(),
             journal: Journal::open(journal),
-            ..Start::fresh(engine, assets(), Box::new(Ear(Arc::clone(&heard))))
+            engines: home.engines(),
+            keep: Box::new(Memory(home)),
+            ..Start::fresh(places, assets(), Box::new(Ear(Arc::clone(&heard))))
         });
-        sessions.follow_engine();
+        sessions.follow_engines();
         Self {
             sessions,
             heard,

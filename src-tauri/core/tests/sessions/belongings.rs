@@ -11,7 +11,7 @@ use cove_core::session::{SessionId, SessionState};
 use cove_testbed::{Engine, TestImage};
 use tokio::time::Instant;
 
-use crate::support::fake_engine::{Act, FakeEngine, fake_assets};
+use crate::support::fake_engine::{Act, FakeEngine};
 use crate::support::{
     App, Start, check_failed, check_ready, check_run, eventually, own_engine, shared_registry,
 };
@@ -190,7 +190,7 @@ async fn a_record_that_was_tampered_with_removes_no_volume_of_anybody_else() {
         journal: Some(folder.path().join(name)),
         ..Start::default()
     };
-    let app = App::over(engine.clone(), fake_assets(), None, start("one"));
+    let app = App::over(engine.clone(), start("one"));
     engine.next("create_container", Act::Never);
     let id = app.create(None);
     app.heard
@@ -215,7 +215,7 @@ async fn a_record_that_was_tampered_with_removes_no_volume_of_anybody_else() {
         .await
         .unwrap();
 
-    let next = App::over(engine.clone(), fake_assets(), None, start("two"));
+    let next = App::over(engine.clone(), start("two"));
     let state = next.sessions.status(id).await.unwrap().state;
     assert_eq!(state, SessionState::Interrupted);
     next.sessions.discard(id).await.unwrap();
@@ -261,7 +261,7 @@ async fn an_image_runs_where_the_engine_runs_its_processor() {
 #[tokio::test(start_paused = true)]
 async fn a_delete_that_the_engine_does_not_answer_says_so_in_time() {
     let engine = FakeEngine::new();
-    let app = App::over(engine.clone(), fake_assets(), None, Start::default());
+    let app = App::over(engine.clone(), Start::default());
     let id = app.ready(None).await;
     engine.next("remove_container", Act::Never);
     let begin = Instant::now();

@@ -49,7 +49,7 @@ pub(crate) fn is(state: SessionState, has_container: bool) -> impl Fn(Option<&Se
 /// Starts to follow, and waits until that has begun.
 pub(crate) async fn follow(app: &App) {
     let mut engines = app.heard.engines.subscribe();
-    app.sessions.follow_engine();
+    app.sessions.follow_engines();
     engines.changed().await.unwrap();
 }
 

@@ -21,6 +21,8 @@ mod connections;
 mod container;
 mod creating;
 mod crossing;
+#[cfg(unix)]
+mod engines;
 mod environment;
 #[cfg(unix)]
 mod failing;

@@ -7,7 +7,7 @@ use cove_core::session::SessionId;
 use cove_testbed::{Registry, RegistryOptions, TestImage};
 use serde_json::json;
 
-use crate::support::fake_engine::{FakeEngine, fake_assets};
+use crate::support::fake_engine::FakeEngine;
 use crate::support::{App, Start, check_run, note, own_engine};
 
 const MANY: usize = 50;
@@ -18,7 +18,7 @@ async fn fifty_sessions_at_once_share_one_pull_and_all_become_ready() {
     let registry = Registry::start(RegistryOptions::default()).unwrap();
     registry.publish(TestImage::Layers).unwrap();
     let app = App::on(&engine);
-    app.sessions.follow_engine();
+    app.sessions.follow_engines();
     let image = registry.reference(TestImage::Layers);
     // What the first session costs is for all.
     app.ready(None).await;
@@ -80,7 +80,7 @@ fn resident_bytes() -> Option<u64> {
 #[tokio::test]
 async fn five_hundred_sessions_are_listed_at_once() {
     let engine = FakeEngine::new();
-    let app = App::over(engine.clone(), fake_assets(), None, Start::default());
+    let app = App::over(engine.clone(), Start::default());
     for index in 0..500 {
         let request = json!({ "workspace_id": format!("w{}", index % 20), "project_name": format!("p{index}") });
         let id = app.create_from(&request);
@@ -89,7 +89,7 @@ async fn five_hundred_sessions_are_listed_at_once() {
     // Every next app has to read them all from the labels. The best of a few counts: other tests run beside.
     let mut best = Duration::MAX;
     for _ in 0..5 {
-        let next = App::over(engine.clone(), fake_assets(), None, Start::default());
+        let next = App::over(engine.clone(), Start::default());
         let begin = Instant::now();
         assert_eq!(next.sessions.list().await.len(), 500);
         best = best.min(begin.elapsed());

@@ -10,7 +10,7 @@ use cove_core::session::SessionId;
 use cove_core::timing::{PullTiming, RunOutcome, TimingReport};
 use cove_testbed::{Proxy, Registry, RegistryOptions, TestImage};
 
-use crate::support::fake_engine::{Act, FakeEngine, fake_assets, refused};
+use crate::support::fake_engine::{Act, FakeEngine, refused};
 use crate::support::{
     App, Moment, Start, check_failed, check_ready, check_run, eventually, own_engine, progress_of,
 };
@@ -62,7 +62,7 @@ fn slow_pull_of_two() -> Vec<(Duration, PullMessage)> {
 /// Starts over a made-up engine that pulls like this.
 fn app_that_pulls(engine: &Arc<FakeEngine>, messages: Vec<(Duration, PullMessage)>) -> App {
     engine.pulls(messages);
-    App::over(engine.clone(), fake_assets(), None, Start::default())
+    App::over(engine.clone(), Start::default())
 }
 
 fn timing(run: &[Moment]) -> &TimingReport {
@@ -287,7 +287,7 @@ async fn where_the_time_of_the_last_run_went_is_known_after_a_restart_and_gone_w
         history,
         ..Start::default()
     };
-    let later = App::over(engine.clone(), fake_assets(), None, start);
+    let later = App::over(engine.clone(), start);
     let status = later.sessions.status(id).await.unwrap();
     assert_eq!(status.timing, Some(told));
     later.sessions.delete(id).await.unwrap();
@@ -308,7 +308,7 @@ async fn a_failed_and_a_cancelled_run_say_where_their_time_went() {
     engine.next("create_container", Act::Late(ms(2_000)));
     let refusal = refused("start the container", "no");
     engine.next("start_container", Act::Fail(refusal));
-    let app = App::over(engine.clone(), fake_assets(), None, Start::default());
+    let app = App::over(engine.clone(), Start::default());
     let (id, run) = app.create_and_wait(None).await;
     let report = timing(&run);
     assert_eq!(report.outcome, RunOutcome::Failed);

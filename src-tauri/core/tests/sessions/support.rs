@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cove_core::assets::Assets;
-use cove_core::engine::docker::DockerEngine;
-use cove_core::engine::{Engine, EngineView};
+use cove_core::engine::docker::DockerPlaces;
+use cove_core::engine::{EngineView, Places, RememberedEngines};
 use cove_core::error::{ErrorCode, ErrorReport};
 use cove_core::estimate::History;
 use cove_core::event::{Phase, Progress, Reporter, SessionEvent};
@@ -23,6 +23,8 @@ use cove_testbed as testbed;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
+
+use self::fake_engine::{FakeEngine, FakePlaces, fake_assets};
 
 /// How long a test waits for what should long have happened.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -144,6 +146,8 @@ pub(crate) struct Start {
     pub(crate) settings: Settings,
     pub(crate) history: History,
     pub(crate) names: Names,
+    /// The engine that was chosen for new sessions, and the others that have sessions.
+    pub(crate) engines: RememberedEngines,
     /// The folder of its journal; absent for none.
     pub(crate) journal: Option<PathBuf>,
 }
@@ -153,6 +157,7 @@ pub(crate) struct Start {
 pub(crate) struct Kept {
     pub(crate) histories: Mutex<Vec<History>>,
     pub(crate) names: Mutex<Names>,
+    pub(crate) engines: Mutex<RememberedEngines>,
 }
 
 struct Keeper(Arc<Kept>);
@@ -164,6 +169,10 @@ impl Keep for Keeper {
 
     fn names(&self, names: &Names) {
         self.0.names.lock().unwrap().clone_from(names);
+    }
+
+    fn engines(&self, engines: &RememberedEngines) {
+        self.0.engines.lock().unwrap().clone_from(engines);
     }
 }
 
@@ -193,12 +202,26 @@ impl App {
 
     /// Starts on an engine that is reached by another address than its own.
     pub(crate) fn through(engine: &Arc<testbed::Engine>, address: &str, start: Start) -> Self {
-        let docker = Arc::new(DockerEngine::at(address));
-        Self::over(docker, assets(), Some(Arc::clone(engine)), start)
+        Self::among(&[address], Some(Arc::clone(engine)), start)
     }
 
-    pub(crate) fn over(
-        engine: Arc<dyn Engine>,
+    /// Starts where engines listen at these addresses.
+    pub(crate) fn among(
+        addresses: &[&str],
+        outside: Option<Arc<testbed::Engine>>,
+        start: Start,
+    ) -> Self {
+        let places = Box::new(DockerPlaces::at(addresses));
+        Self::at(places, assets(), outside, start)
+    }
+
+    /// Starts on an engine that is made up.
+    pub(crate) fn over(engine: Arc<FakeEngine>, start: Start) -> Self {
+        Self::at(Box::new(FakePlaces(engine)), fake_assets(), None, start)
+    }
+
+    fn at(
+        places: Box<dyn Places>,
         assets: Assets,
         outside: Option<Arc<testbed::Engine>>,
         start: Start,
@@ -210,7 +233,8 @@ impl App {
             None => (Journal::none(), Vec::new()),
         };
         let sessions = Sessions::new(cove_core::sessions::Start {
-            engine,
+            places,
+            engines: start.engines,
             assets,
             reporter: Box::new(Ear(Arc::clone(&heard))),
             settings: start.settings.check().unwrap(),

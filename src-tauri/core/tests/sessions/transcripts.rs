@@ -11,7 +11,7 @@ use cove_core::session::{SessionId, SessionState};
 use cove_core::settings::Settings;
 use serde_json::json;
 
-use crate::support::fake_engine::{Act, FakeEngine, fake_assets, refused};
+use crate::support::fake_engine::{Act, FakeEngine, refused};
 use crate::support::{App, Moment, Start, check_failed, check_ready, check_run};
 
 const fn ms(milliseconds: u64) -> Duration {
@@ -27,7 +27,7 @@ fn app(engine: &Arc<FakeEngine>) -> App {
         settings,
         ..Start::default()
     };
-    App::over(engine.clone(), fake_assets(), None, start)
+    App::over(engine.clone(), start)
 }
 
 /// Cancels the session from the moment that it enters a phase, after a delay.
@@ -300,7 +300,7 @@ async fn an_agent_that_never_answers_fails_the_run_and_leaves_nothing_behind() {
         settings,
         ..Start::default()
     };
-    let app = App::over(engine.clone(), fake_assets(), None, start);
+    let app = App::over(engine.clone(), start);
     let (id, run) = app.create_and_wait(None).await;
     check_failed(&run, ErrorCode::AgentUnavailable, None);
     assert_eq!(

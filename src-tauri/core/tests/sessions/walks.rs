@@ -685,9 +685,10 @@ impl Walk {
                 Told::Nothing | Told::Ready | Told::Failed(..) | Told::Cancelled(_) => true,
             },
             SessionState::Ready => matches!(told, Told::Ready),
-            SessionState::Paused | SessionState::Stopped | SessionState::Interrupted => {
-                !matches!(told, Told::Progress(_))
-            }
+            SessionState::Paused
+            | SessionState::Stopped
+            | SessionState::Interrupted
+            | SessionState::Away => !matches!(told, Told::Progress(_)),
             SessionState::Failed => match told {
                 Told::Failed(error, undone) => {
                     status.error.as_ref() == Some(error) && is_undone(&status.undone, undone)

@@ -5,6 +5,7 @@ import { Channel, invoke } from "@tauri-apps/api/core";
 import type { ChosenArchive } from "../../bindings/ChosenArchive";
 import type { Encoding } from "../../bindings/Encoding";
 import type { EngineBounds } from "../../bindings/EngineBounds";
+import type { EngineId } from "../../bindings/EngineId";
 import type { EngineView } from "../../bindings/EngineView";
 import type { FileContent } from "../../bindings/FileContent";
 import type { FileEntry } from "../../bindings/FileEntry";
@@ -162,6 +163,11 @@ export async function listImages(): Promise<ImageView[]> {
 
 export async function engineStatus(): Promise<EngineView[]> {
   return (await call<{ engines: EngineView[] }>("engine_status")).engines;
+}
+
+/** Makes new sessions on this engine from now on. */
+export async function selectEngine(engineId: EngineId): Promise<EngineView[]> {
+  return (await call<{ engines: EngineView[] }>("select_engine", { engine_id: engineId })).engines;
 }
 
 /** What is set, and what the engine has; `null` while it does not answer. */

@@ -20,14 +20,14 @@ use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt, future};
 use serde_json::Value;
 
-use super::connection::{DockerEngine, command_of, probe, version_name, version_of, view};
+use super::connection::DockerEngine;
 use super::credentials::{Lender, for_engine};
 use super::errors::{is_not_found, pull_error, translate};
-use super::{answers, client_config, registry, wording};
+use super::{answers, registry, wording};
 use crate::engine::{
     Archive, ContainerFacts, ContainerSpec, ContainerState, Engine, EngineCapacity, EngineFacts,
-    EngineView, Exec, ExecOutput, ExecSpec, ImageFacts, ImageView, Labels, LayerSize, Lent, Owned,
-    PullDialect, PullMessage, Waits,
+    EngineIdentity, Exec, ExecOutput, ExecSpec, ImageFacts, ImageView, Labels, LayerSize, Lent,
+    Owned, PullMessage, Waits,
 };
 use crate::error::{Error, ImageReason};
 use crate::image::ImageReference;
@@ -55,56 +55,12 @@ const DROPPED_CAPABILITIES: [&str; 3] = ["AUDIT_WRITE", "MKNOD", "NET_RAW"];
 
 #[async_trait]
 impl Engine for DockerEngine {
-    async fn connect(&self) -> Result<EngineFacts, Error> {
-        // A connection that was good before may lead to an engine that has stopped since.
-        let known = match self.remembered() {
-            Some(connected) => version_of(&connected.client).await.ok(),
-            None => None,
-        };
-        let version = match known {
-            Some(version) => version,
-            None => self.connect_first().await?.1,
-        };
-        let address = self
-            .remembered()
-            .map(|connected| connected.address)
-            .unwrap_or_default();
-        Ok(EngineFacts {
-            name: format!(
-                "{} {}",
-                version_name(&version),
-                version.version.as_deref().unwrap_or_default()
-            ),
-            architecture: wording::kernel_architecture(version.arch.as_deref().unwrap_or_default()),
-            environment: client_config::proxies_for(&address),
-            address,
-            command: command_of(&version),
-            pull_dialect: if version_name(&version) == "Podman" {
-                PullDialect::AsTheyCome
-            } else {
-                PullDialect::AtOnce
-            },
-        })
+    fn identity(&self) -> &EngineIdentity {
+        self.known_as()
     }
 
-    async fn survey(&self) -> Vec<EngineView> {
-        let probes = future::join_all(self.places().into_iter().map(probe)).await;
-        let current = self.remembered().map(|connected| connected.address);
-        let selected = current
-            .filter(|address| {
-                probes
-                    .iter()
-                    .any(|probe| probe.outcome.is_ok() && probe.place.address == *address)
-            })
-            .or_else(|| {
-                let mut usable = probes.iter().take_while(|probe| !probe.place.is_unusable());
-                let first = usable.find(|probe| probe.outcome.is_ok());
-                first.map(|probe| probe.place.address.clone())
-            });
-        probes
-            .into_iter()
-            .map(|probe| view(probe, selected.as_deref()))
-            .collect()
+    async fn facts(&self) -> Result<EngineFacts, Error> {
+        self.ask_facts().await
     }
 
     async fn capacity(&self) -> Result<EngineCapacity, Error> {
@@ -156,7 +112,7 @@ impl Engine for DockerEngine {
         image: &ImageReference,
         lent: &Lent,
     ) -> Result<BoxStream<'static, Result<PullMessage, Error>>, Error> {
-        let client = self.client().await?;
+        let client = self.client();
         let credentials = lent.credential.as_ref().map(for_engine);
         let problem = lent.problem.clone();
         let options = CreateImageOptions {
@@ -193,7 +149,7 @@ impl Engine for DockerEngine {
     }
 
     async fn load_image(&self, archive: Bytes) -> Result<(), Error> {
-        let client = self.client().await?;
+        let client = self.client();
         let options = ImportImageOptions {
             quiet: true,
             ..ImportImageOptions::default()
@@ -222,7 +178,7 @@ impl Engine for DockerEngine {
             labels: Some(labels.clone()),
             ..VolumeCreateRequest::default()
         };
-        let created = self.client().await?.create_volume(request).await;
+        let created = self.client().create_volume(request).await;
         let volume = created.map_err(|error| self.failed("create the volume", &error))?;
         // An engine answers with the volume of that name, also when it was there before.
         if labels
@@ -236,7 +192,7 @@ impl Engine for DockerEngine {
     }
 
     async fn remove_volume(&self, name: &str) -> Result<bool, Error> {
-        let client = self.client().await?;
+        let client = self.client();
         match client
             .remove_volume(name, None::<RemoveVolumeOptions>)
             .await
@@ -265,7 +221,7 @@ impl Engine for DockerEngine {
     }
 
     async fn create_container(&self, spec: &ContainerSpec) -> Result<String, Error> {
-        let client = self.client().await?;
+        let client = self.client();
         let options = CreateContainerOptions {
             name: Some(spec.name.clone()),
             platform: String::new(),
@@ -296,16 +252,12 @@ impl Engine for DockerEngine {
         let options = RenameContainerOptions {
             name: name.to_owned(),
         };
-        let renamed = self
-            .client()
-            .await?
-            .rename_container(container, options)
-            .await;
+        let renamed = self.client().rename_container(container, options).await;
         renamed.map_err(|error| self.failed("rename the container", &error))
     }
 
     async fn upload(&self, container: &str, folder: &str, archive: Archive) -> Result<(), Error> {
-        let client = self.client().await?;
+        let client = self.client();
         let options = UploadToContainerOptions {
             path: folder.to_owned(),
             ..UploadToContainerOptions::default()
@@ -322,7 +274,7 @@ impl Engine for DockerEngine {
         container: &str,
         path: &str,
     ) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
-        let client = self.client().await?;
+        let client = self.client();
         let options = DownloadFromContainerOptions {
             path: path.to_owned(),
         };
@@ -334,7 +286,7 @@ impl Engine for DockerEngine {
     }
 
     async fn start_container(&self, name: &str) -> Result<(), Error> {
-        let client = self.client().await?;
+        let client = self.client();
         let started = client
             .start_container(name, None::<StartContainerOptions>)
             .await;
@@ -342,7 +294,7 @@ impl Engine for DockerEngine {
     }
 
     async fn stop_container(&self, name: &str) -> Result<(), Error> {
-        let client = self.client().await?;
+        let client = self.client();
         let options = StopContainerOptions {
             t: Some(STOP_GRACE_S),
             ..Default::default()
@@ -355,7 +307,7 @@ impl Engine for DockerEngine {
     }
 
     async fn unpause_container(&self, name: &str) -> Result<(), Error> {
-        match self.client().await?.unpause_container(name).await {
+        match self.client().unpause_container(name).await {
             Ok(()) => Ok(()),
             // Engines differ in how they refuse what is not paused; what it is now decides.
             Err(error) => match self.container(name).await? {
@@ -366,12 +318,12 @@ impl Engine for DockerEngine {
     }
 
     async fn pause_container(&self, name: &str) -> Result<(), Error> {
-        let paused = self.client().await?.pause_container(name).await;
+        let paused = self.client().pause_container(name).await;
         paused.map_err(|error| self.failed("pause the container", &error))
     }
 
     async fn remove_container(&self, name: &str) -> Result<bool, Error> {
-        let client = self.client().await?;
+        let client = self.client();
         // Of the volumes, these are the nameless ones that the engine made for this container; one that
         // another container uses too stays.
         let options = RemoveContainerOptions {
@@ -409,7 +361,7 @@ impl Engine for DockerEngine {
         // Volumes' events carry no labels, so that nothing can be sorted out here; but execs, which every
         // look at a file makes, are.
         let filters = answers::filters(&[("type", &["container", "volume"]), ("event", &CHANGES)]);
-        let events = answers::stream(self.client().await?, format!("/events?{filters}"));
+        let events = answers::stream(self.client(), format!("/events?{filters}"));
         let command = self.command();
         Ok(events
             .map(move |piece| {
@@ -421,7 +373,7 @@ impl Engine for DockerEngine {
     }
 
     async fn exec(&self, container: &str, spec: &ExecSpec) -> Result<Exec, Error> {
-        let client = self.client().await?;
+        let client = self.client();
         let run = async {
             let options = CreateExecOptions {
                 attach_stdin: Some(true),
@@ -467,13 +419,13 @@ impl Engine for DockerEngine {
 impl DockerEngine {
     /// Asks for something that has to be there.
     async fn asked(&self, path: String, operation: &str) -> Result<Value, Error> {
-        let answer = answers::json(self.client().await?, path).await;
+        let answer = answers::json(self.client(), path).await;
         answer.map_err(|error| self.failed(operation, &error))
     }
 
     /// Asks for something that may not be there.
     async fn found(&self, path: String, operation: &str) -> Result<Option<Value>, Error> {
-        match answers::json(self.client().await?, path).await {
+        match answers::json(self.client(), path).await {
             Ok(found) => Ok(Some(found)),
             Err(error) if is_not_found(&error) => Ok(None),
             Err(error) => Err(self.failed(operation, &error)),

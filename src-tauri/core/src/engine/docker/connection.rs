@@ -1,97 +1,90 @@
-//! Finding an engine that answers, and keeping the connection to it.
+//! The way to one engine: the places where engines listen, and the connection to the one that answered.
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bollard::Docker;
 use bollard::errors::Error as ApiError;
 use bollard::models::SystemVersion;
+use futures_util::future;
 
+use super::client_config;
 use super::endpoints::{self, Place};
 use super::errors::{connection_problem, translate};
 use super::transport::client_of;
 use super::wording;
-use crate::engine::{EngineProblem, EngineView};
+use crate::engine::{
+    Connected, EngineFacts, EngineId, EngineIdentity, EngineProblem, Found, Places, PullDialect,
+};
 use crate::error::{EngineCommand, EngineReason, Error};
-use parking_lot::Mutex;
 
-/// How long an engine may take to say its version before it counts as not running.
+/// How long an engine may take to say what it is before it counts as not running.
 const PROBE_LIMIT: Duration = Duration::from_secs(5);
-
-/// An engine that speaks Docker's API. The first place that answers is used, until it stops
-/// answering.
+/// The places of this user's machine where engines that speak Docker's API may listen.
 #[derive(Debug, Default)]
+pub struct DockerPlaces {
+    /// The only places to look at, when some were named.
+    named: Vec<Place>,
+}
+
+/// An engine that speaks Docker's API, at one address. It never leads to another engine.
+#[derive(Debug)]
 pub struct DockerEngine {
-    /// The only place to look at, when one was named.
-    place: Option<Place>,
-    connected: Mutex<Option<Connected>>,
+    client: Docker,
+    identity: EngineIdentity,
+    command: EngineCommand,
 }
 
-#[derive(Debug, Clone)]
-pub(super) struct Connected {
-    pub(super) client: Docker,
-    pub(super) address: String,
-    pub(super) command: EngineCommand,
-}
-
-/// A place that was looked at.
-pub(super) struct Probe {
-    pub(super) place: Place,
-    pub(super) outcome: Result<(Docker, SystemVersion), EngineProblem>,
-}
-
-impl DockerEngine {
-    /// Returns the engine of this user's machine. Nothing is contacted yet.
+impl DockerPlaces {
+    /// Returns the places of this user's machine. Nothing is contacted yet.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Returns the engine at an address like `unix:///run/docker.sock`, and at no other.
+    /// Returns these addresses, like `unix:///run/docker.sock`, and no others.
     #[must_use]
-    pub fn at(address: &str) -> Self {
-        let place = Place::configured(address, "chosen", None);
+    pub fn at(addresses: &[&str]) -> Self {
+        let places = addresses.iter();
+        let places = places.map(|address| Place::configured(address, "chosen", None));
         Self {
-            place: Some(place),
-            connected: Mutex::default(),
+            named: places.collect(),
         }
     }
 
-    pub(super) fn places(&self) -> Vec<Place> {
-        self.place
-            .clone()
-            .map_or_else(endpoints::all, |place| vec![place])
-    }
-
-    pub(super) fn remembered(&self) -> Option<Connected> {
-        self.connected.lock().clone()
-    }
-
-    fn remember(&self, connected: Option<Connected>) {
-        *self.connected.lock() = connected;
-    }
-
-    /// Returns the client of the connected engine, or connects.
-    pub(super) async fn client(&self) -> Result<Docker, Error> {
-        match self.remembered() {
-            Some(connected) => Ok(connected.client),
-            None => self.connect_first().await.map(|(client, _)| client),
+    fn all(&self) -> Vec<Place> {
+        if self.named.is_empty() {
+            endpoints::all()
+        } else {
+            self.named.clone()
         }
     }
+}
 
-    pub(super) async fn connect_first(&self) -> Result<(Docker, SystemVersion), Error> {
+#[async_trait]
+impl Places for DockerPlaces {
+    fn is_named(&self) -> bool {
+        matches!(&*self.all(), [only] if only.is_named)
+    }
+
+    async fn survey(&self) -> Vec<Found> {
+        let looks = self.all().into_iter().map(async |place| Found {
+            outcome: probe(&place).await,
+            address: place.address,
+            source: place.source,
+        });
+        future::join_all(looks).await
+    }
+
+    async fn first(&self) -> Result<Connected, Error> {
         let mut problems = Vec::new();
-        for place in self.places() {
-            let Probe { place, outcome } = probe(place).await;
-            match outcome {
-                Ok((client, version)) => {
-                    log::info!("engine {} at {}", version_name(&version), place.address);
-                    let connected = Connected {
-                        client: client.clone(),
-                        address: place.address,
-                        command: command_of(&version),
-                    };
-                    self.remember(Some(connected));
-                    return Ok((client, version));
+        for place in self.all() {
+            match probe(&place).await {
+                Ok(connected) => {
+                    log::info!("engine {} at {}", connected.facts.name, place.address);
+                    return Ok(connected);
                 }
                 Err(problem) => {
                     let is_last = place.is_unusable();
@@ -105,39 +98,198 @@ impl DockerEngine {
         Err(unavailable(&problems))
     }
 
-    /// Returns the command line of the connected engine.
-    pub(super) fn command(&self) -> EngineCommand {
-        self.remembered()
-            .map_or_else(EngineCommand::default, |connected| connected.command)
-    }
-
-    /// Translates a failed call, and forgets the connection when the engine is gone.
-    pub(super) fn failed(&self, operation: &str, error: &ApiError) -> Error {
-        let error = translate(self.command(), operation, error);
-        if matches!(error, Error::EngineUnavailable { .. }) {
-            self.remember(None);
+    async fn find(&self, engine: &EngineIdentity) -> Result<Connected, EngineProblem> {
+        let mut places = self.all();
+        if let Some(index) = places
+            .iter()
+            .position(|place| place.address == engine.address)
+        {
+            places.swap(0, index);
+        } else if !self.is_named() && self.named.is_empty() {
+            // The context that led to it may be another now.
+            places.insert(0, Place::configured(&engine.address, "where it was", None));
         }
-        error
+        let mut problem = None;
+        for place in places {
+            match probe(&place).await {
+                Ok(connected) if connected.engine.identity().id == engine.id => {
+                    return Ok(connected);
+                }
+                Ok(_) => {
+                    problem.get_or_insert_with(another);
+                }
+                Err(other) => {
+                    problem.get_or_insert(other);
+                }
+            }
+        }
+        Err(problem.unwrap_or_else(another))
     }
 }
 
-pub(super) async fn probe(place: Place) -> Probe {
-    let outcome = match client_of(&place) {
-        Ok(client) => match tokio::time::timeout(PROBE_LIMIT, client.negotiate_version()).await {
-            Ok(Ok(client)) => match version_of(&client).await {
-                Ok(version) => check_version(&version).map(|()| (client, version)),
-                Err(problem) => Err(problem),
-            },
-            Ok(Err(error)) => Err(connection_problem(&error)),
-            Err(_elapsed) => Err(silent()),
-        },
-        Err(problem) => Err(problem),
-    };
-    let outcome = outcome.map_err(|problem| place.judge(problem));
-    Probe { place, outcome }
+impl DockerEngine {
+    /// Returns the client, which leads to this engine's address.
+    pub(super) fn client(&self) -> Docker {
+        self.client.clone()
+    }
+
+    pub(super) fn address(&self) -> &str {
+        &self.identity.address
+    }
+
+    pub(super) fn known_as(&self) -> &EngineIdentity {
+        &self.identity
+    }
+
+    /// Returns the engine's command line.
+    pub(super) const fn command(&self) -> EngineCommand {
+        self.command
+    }
+
+    /// Translates a failed call.
+    pub(super) fn failed(&self, operation: &str, error: &ApiError) -> Error {
+        translate(self.command, operation, error)
+    }
+
+    /// Says what the engine is, after it has shown that it is still the same one.
+    pub(super) async fn ask_facts(&self) -> Result<EngineFacts, Error> {
+        let unavailable = |problem: EngineProblem| Error::EngineUnavailable {
+            reason: problem.reason,
+            message: format!("{}: {}", self.address(), problem.message),
+        };
+        let version = version_of(&self.client).await.map_err(unavailable)?;
+        let id = id_of(&self.client, &version, self.address()).await;
+        let id = id.map_err(|error| match error {
+            Unidentified::Silent => unavailable(silent()),
+            Unidentified::Failed(error) => self.failed("ask the engine which one it is", &error),
+        })?;
+        if id == self.identity.id {
+            Ok(facts(&version, self.address()))
+        } else {
+            let EngineProblem { reason, message } = another();
+            Err(Error::EngineAway {
+                name: self.identity.name.clone(),
+                address: self.identity.address.clone(),
+                reason,
+                message,
+            })
+        }
+    }
 }
 
-pub(super) async fn version_of(client: &Docker) -> Result<SystemVersion, EngineProblem> {
+/// Connects to whatever engine listens at a place.
+pub(super) async fn probe(place: &Place) -> Result<Connected, EngineProblem> {
+    let (engine, facts) = connect_to(place)
+        .await
+        .map_err(|problem| place.judge(problem))?;
+    Ok(Connected {
+        engine: Arc::new(engine),
+        facts,
+    })
+}
+
+pub(super) async fn connect_to(
+    place: &Place,
+) -> Result<(DockerEngine, EngineFacts), EngineProblem> {
+    let client = client_of(place)?;
+    let client = match tokio::time::timeout(PROBE_LIMIT, client.negotiate_version()).await {
+        Ok(client) => client.map_err(|error| connection_problem(&error))?,
+        Err(_elapsed) => return Err(silent()),
+    };
+    let version = version_of(&client).await?;
+    check_version(&version)?;
+    let id = id_of(&client, &version, &place.address).await;
+    let id = id.map_err(|error| match error {
+        Unidentified::Silent => silent(),
+        Unidentified::Failed(error) => connection_problem(&error),
+    })?;
+    let facts = facts(&version, &place.address);
+    let identity = EngineIdentity {
+        id,
+        name: facts.name.clone(),
+        address: place.address.clone(),
+    };
+    let engine = DockerEngine {
+        client,
+        identity,
+        command: facts.command,
+    };
+    Ok((engine, facts))
+}
+
+/// Why it is not known which engine answers.
+enum Unidentified {
+    Silent,
+    Failed(ApiError),
+}
+
+/// Returns which engine this is. Docker says an id that stays, but before version 23 all engines of a
+/// machine say the same, so that the place of its data counts too. Podman says another id at every
+/// question, and a proxy may forbid the question: then the address has to do.
+async fn id_of(
+    client: &Docker,
+    version: &SystemVersion,
+    address: &str,
+) -> Result<EngineId, Unidentified> {
+    if is_podman(version) {
+        return Ok(EngineId::of(&["podman", &canonical(address)]));
+    }
+    let info = tokio::time::timeout(PROBE_LIMIT, client.info()).await;
+    match info.map_err(|_elapsed| Unidentified::Silent)? {
+        Ok(info) => match info.id.as_deref() {
+            Some(id) if !id.is_empty() => {
+                let data = info.docker_root_dir.as_deref().unwrap_or_default();
+                Ok(EngineId::of(&["docker", id, data]))
+            }
+            Some(_) | None => Ok(EngineId::of(&["docker", &canonical(address)])),
+        },
+        Err(ApiError::DockerResponseServerError {
+            status_code: 401 | 403 | 404 | 405,
+            ..
+        }) => Ok(EngineId::of(&["docker", &canonical(address)])),
+        Err(error) => Err(Unidentified::Failed(error)),
+    }
+}
+
+/// Returns the address that all links to it lead to.
+fn canonical(address: &str) -> String {
+    let path = address.strip_prefix("unix://").map(Path::new);
+    let path = path.and_then(|path| path.canonicalize().ok());
+    path.map_or_else(
+        || address.trim_end_matches('/').to_owned(),
+        |path| format!("unix://{}", path.display()),
+    )
+}
+
+fn facts(version: &SystemVersion, address: &str) -> EngineFacts {
+    let is_podman = is_podman(version);
+    EngineFacts {
+        name: if is_podman { "Podman" } else { "Docker" }.to_owned(),
+        version: version.version.clone(),
+        architecture: wording::kernel_architecture(version.arch.as_deref().unwrap_or_default()),
+        environment: client_config::proxies_for(address),
+        address: address.to_owned(),
+        command: if is_podman {
+            EngineCommand::Podman
+        } else {
+            EngineCommand::Docker
+        },
+        pull_dialect: if is_podman {
+            PullDialect::AsTheyCome
+        } else {
+            PullDialect::AtOnce
+        },
+    }
+}
+
+fn another() -> EngineProblem {
+    EngineProblem {
+        reason: EngineReason::NotRunning,
+        message: "another engine answers there".to_owned(),
+    }
+}
+
+async fn version_of(client: &Docker) -> Result<SystemVersion, EngineProblem> {
     match tokio::time::timeout(PROBE_LIMIT, client.version()).await {
         Ok(version) => version.map_err(|error| connection_problem(&error)),
         Err(_elapsed) => Err(silent()),
@@ -168,43 +320,9 @@ fn check_version(version: &SystemVersion) -> Result<(), EngineProblem> {
     }
 }
 
-pub(super) fn version_name(version: &SystemVersion) -> &'static str {
-    let components = version.components.iter().flatten();
-    let podman = components
-        .into_iter()
-        .any(|component| component.name.contains("Podman"));
-    if podman { "Podman" } else { "Docker" }
-}
-
-/// Returns the command line that belongs to an engine.
-pub(super) fn command_of(version: &SystemVersion) -> EngineCommand {
-    match version_name(version) {
-        "Podman" => EngineCommand::Podman,
-        _ => EngineCommand::Docker,
-    }
-}
-
-pub(super) fn view(probe: Probe, selected: Option<&str>) -> EngineView {
-    let Probe { place, outcome } = probe;
-    let selected = selected == Some(place.address.as_str());
-    match outcome {
-        Ok((_, version)) => EngineView {
-            name: version_name(&version).to_owned(),
-            address: place.address,
-            source: place.source,
-            version: version.version,
-            selected,
-            problem: None,
-        },
-        Err(problem) => EngineView {
-            name: place.source.clone(),
-            address: place.address,
-            source: place.source,
-            version: None,
-            selected,
-            problem: Some(problem),
-        },
-    }
+fn is_podman(version: &SystemVersion) -> bool {
+    let mut components = version.components.iter().flatten();
+    components.any(|component| component.name.contains("Podman"))
 }
 
 /// Sums up why no place has an engine: the problem nearest to a working engine is told first.

@@ -14,7 +14,7 @@ use base64::Engine as _;
 use cove_testbed::{Certificates, Engine, EngineOptions, Registry, TestImage};
 
 use super::client_config::ClientConfig;
-use super::connection::probe;
+use super::connection::{connect_to, probe};
 use super::endpoints;
 use crate::engine::Credential;
 use crate::error::EngineReason;
@@ -45,7 +45,7 @@ async fn cove_reaches(variables: Variables<'_>, home: &Path) -> Result<(), Engin
             .filter(|value| !value.is_empty())
     };
     let first = endpoints::from(&environment, Some(home)).swap_remove(0);
-    let outcome = probe(first).await.outcome;
+    let outcome = probe(&first).await;
     outcome.map(drop).map_err(|problem| problem.reason)
 }
 
@@ -246,8 +246,8 @@ async fn an_engine_over_tls_is_reached_with_what_docker_reaches_it_and_named_whe
         Some(home),
     )
     .swap_remove(0);
-    let (client, _) = probe(place).await.outcome.unwrap();
-    let said = echo(&client, &container).await;
+    let (engine, _) = connect_to(&place).await.unwrap();
+    let said = echo(&engine.client(), &container).await;
     assert_eq!(said, b"ahoy");
 }
 

@@ -14,9 +14,10 @@ use cove_agent::protocol::{
 use cove_agent::tree::Piece;
 use cove_core::assets::{Asset, Assets};
 use cove_core::engine::{
-    Archive, ContainerFacts, ContainerSpec, ContainerState, Engine, EngineCapacity, EngineFacts,
-    EngineView, Exec, ExecOutput, ExecSpec, ImageFacts, ImageView, Labels, LayerSize, Lent,
-    MountedVolume, Owned, PullDialect, PullMessage, Waits,
+    Archive, Connected, ContainerFacts, ContainerSpec, ContainerState, Engine, EngineCapacity,
+    EngineFacts, EngineId, EngineIdentity, EngineProblem, Exec, ExecOutput, ExecSpec, Found,
+    ImageFacts, ImageView, Labels, LayerSize, Lent, MountedVolume, Owned, Places, PullDialect,
+    PullMessage, Waits,
 };
 use cove_core::error::{EngineCommand, EngineReason, Error};
 use cove_core::image::ImageReference;
@@ -45,6 +46,7 @@ pub(crate) enum Act {
 
 /// The engine and its script.
 pub(crate) struct FakeEngine {
+    identity: EngineIdentity,
     begin: Instant,
     /// How long every call takes at least.
     pace: Mutex<Duration>,
@@ -70,6 +72,11 @@ impl FakeEngine {
     /// Returns an engine that has every image and does everything at once.
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
+            identity: EngineIdentity {
+                id: EngineId::of(&["fake"]),
+                name: "Fake".to_owned(),
+                address: "fake".to_owned(),
+            },
             begin: Instant::now(),
             pace: Mutex::default(),
             script: Mutex::default(),
@@ -167,7 +174,7 @@ impl FakeEngine {
     pub(crate) fn changes(&self) -> Vec<String> {
         let calls = self.calls.lock().unwrap();
         let looks = [
-            "connect",
+            "facts",
             "capacity",
             "image",
             "layer_sizes",
@@ -349,18 +356,70 @@ pub(crate) fn fake_assets() -> Assets {
     )
 }
 
+/// The one place, where the engine listens.
+pub(crate) struct FakePlaces(pub(crate) Arc<FakeEngine>);
+
+impl FakePlaces {
+    /// Finding it is not part of the script and takes no time.
+    fn connect(&self) -> Result<Connected, EngineProblem> {
+        let engine: Arc<dyn Engine> = self.0.clone();
+        if *self.0.is_away.lock().unwrap() {
+            return Err(EngineProblem {
+                reason: EngineReason::NotRunning,
+                message: "made up".to_owned(),
+            });
+        }
+        Ok(Connected {
+            engine,
+            facts: facts(),
+        })
+    }
+}
+
+#[async_trait]
+impl Places for FakePlaces {
+    fn is_named(&self) -> bool {
+        true
+    }
+
+    async fn survey(&self) -> Vec<Found> {
+        vec![Found {
+            address: "fake".to_owned(),
+            source: "made up".to_owned(),
+            outcome: self.connect(),
+        }]
+    }
+
+    async fn first(&self) -> Result<Connected, Error> {
+        self.connect().map_err(|_| away())
+    }
+
+    async fn find(&self, _: &EngineIdentity) -> Result<Connected, EngineProblem> {
+        self.connect()
+    }
+}
+
+fn facts() -> EngineFacts {
+    EngineFacts {
+        name: "Fake".to_owned(),
+        version: Some("1".to_owned()),
+        architecture: "x86_64".to_owned(),
+        address: "fake".to_owned(),
+        command: EngineCommand::Docker,
+        environment: vec!["HTTP_PROXY=http://proxy:3128".to_owned()],
+        pull_dialect: PullDialect::AtOnce,
+    }
+}
+
 #[async_trait]
 impl Engine for FakeEngine {
-    async fn connect(&self) -> Result<EngineFacts, Error> {
-        self.act("connect").await?;
-        Ok(EngineFacts {
-            name: "Fake 1".to_owned(),
-            architecture: "x86_64".to_owned(),
-            address: "fake".to_owned(),
-            command: EngineCommand::Docker,
-            environment: vec!["HTTP_PROXY=http://proxy:3128".to_owned()],
-            pull_dialect: PullDialect::AtOnce,
-        })
+    fn identity(&self) -> &EngineIdentity {
+        &self.identity
+    }
+
+    async fn facts(&self) -> Result<EngineFacts, Error> {
+        self.act("facts").await?;
+        Ok(facts())
     }
 
     async fn capacity(&self) -> Result<EngineCapacity, Error> {
@@ -371,10 +430,6 @@ impl Engine for FakeEngine {
             limits_memory: true,
             limits_swap: true,
         })
-    }
-
-    async fn survey(&self) -> Vec<EngineView> {
-        Vec::new()
     }
 
     async fn image(&self, _: &ImageReference) -> Result<Option<ImageFacts>, Error> {

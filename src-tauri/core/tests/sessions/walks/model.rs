@@ -25,8 +25,8 @@ impl From<SessionState> for Is {
         match state {
             SessionState::Provisioning => Self::Provisioning,
             SessionState::Ready => Self::Ready,
-            // Nobody pauses anything here; what is paused was ready or is stopped.
-            SessionState::Paused | SessionState::Stopped => Self::Stopped,
+            // Nobody pauses anything here, and no walk follows its engine, so that nobody takes note that it is away.
+            SessionState::Paused | SessionState::Stopped | SessionState::Away => Self::Stopped,
             SessionState::Failed => Self::Failed,
             SessionState::Cancelled => Self::Cancelled,
             SessionState::Interrupted => Self::Interrupted,

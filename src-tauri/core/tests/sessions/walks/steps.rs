@@ -94,7 +94,7 @@ pub(super) enum Fault {
 
 /// Calls that look, and calls that change something.
 pub(super) const LOOKS: [&str; 8] = [
-    "connect",
+    "facts",
     "image",
     "volume",
     "container",

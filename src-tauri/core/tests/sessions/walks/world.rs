@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::model::Is;
 use super::steps::Fault;
-use crate::support::fake_engine::{FakeEngine, fake_assets};
+use crate::support::fake_engine::FakeEngine;
 use crate::support::{App, Start};
 
 /// How long a real engine may take to answer a look.
@@ -130,7 +130,7 @@ impl World {
             ..Start::default()
         };
         match self {
-            Self::MadeUp(engine) => App::over(engine.clone(), fake_assets(), None, start),
+            Self::MadeUp(engine) => App::over(engine.clone(), start),
             Self::Real(engine) => App::with(engine, Start::default()),
         }
     }
