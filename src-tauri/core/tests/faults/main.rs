@@ -19,3 +19,4 @@ mod outside;
 mod phases;
 mod registry;
 mod support;
+mod two_engines;
