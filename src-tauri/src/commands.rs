@@ -183,8 +183,13 @@ async fn open_session(request: Request<'_>, sessions: State<'_, Sessions>) -> An
 
 #[tauri::command]
 async fn stop_session(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<Became> {
-    let session_id = Arguments::of(request.body()).id()?;
-    sessions.stop(session_id).await?;
+    let arguments = Arguments::of(request.body());
+    let session_id = arguments.id()?;
+    if arguments.get::<Option<bool>>("now")? == Some(true) {
+        sessions.stop_now(session_id).await?;
+    } else {
+        sessions.stop(session_id).await?;
+    }
     ok(Became {
         session_id,
         seen: sessions.seen(session_id),

@@ -201,7 +201,7 @@ export class Backend {
           ],
         };
       case "read_settings":
-        return { ok: true, settings: { time_limit_s: 300, cpu_limit: null, memory_limit_mb: 4096, pids_limit: 4096, idle_stop_minutes: null }, engine: { processors: 8, memory_mb: 16_384, default_memory_mb: 12_288 } };
+        return { ok: true, settings: { time_limit_s: 300, cpu_limit: null, memory_limit_mb: 4096, pids_limit: 4096, stop_grace_s: 10, idle_stop_minutes: null }, engine: { processors: 8, memory_mb: 16_384, default_memory_mb: 12_288 } };
       case "write_settings":
         return { ok: true, settings: args["settings"] };
       case "create_session": {

@@ -17,6 +17,7 @@ use cove_agent::WORKSPACE;
 use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWrite;
+use tokio_util::sync::CancellationToken;
 
 use crate::error::{EngineCommand, EngineReason, Error};
 use crate::image::ImageReference;
@@ -27,7 +28,7 @@ pub use crate::engine_id::{EngineId, EngineIdentity, RememberedEngines};
 pub use crate::labels::Labels;
 pub use crate::layer::{LAYER_LIMIT, LayerSize, LayerStep, PullDialect, PullMessage};
 
-/// How long an engine may take to stop or to remove a session. It kills what does not stop after 3 s.
+/// How long an engine may take to stop or to remove a session, beyond what programs have to end.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
 /// The places where engines may listen.
@@ -140,8 +141,9 @@ pub trait Engine: Send + Sync + 'static {
     /// Starts a container. Succeeds when it runs already.
     async fn start_container(&self, name: &str) -> Result<(), Error>;
 
-    /// Stops a container by SIGTERM. Succeeds when it does not run or does not exist.
-    async fn stop_container(&self, name: &str) -> Result<(), Error>;
+    /// Stops a container by SIGTERM, and by SIGKILL what has not ended after `grace`, to the second. Succeeds
+    /// when it does not run or does not exist.
+    async fn stop_container(&self, name: &str, grace: Duration) -> Result<(), Error>;
 
     /// Lets the processes of a container go on. Succeeds when it is not paused.
     async fn unpause_container(&self, name: &str) -> Result<(), Error>;
@@ -164,16 +166,42 @@ pub trait Engine: Send + Sync + 'static {
     async fn exec(&self, container: &str, spec: &ExecSpec) -> Result<Exec, Error>;
 }
 
+/// Stops a container whose programs have `grace` to end by themselves, or until the user waits no longer.
+pub(crate) async fn end_programs(
+    engine: &dyn Engine,
+    container: &str,
+    grace: Duration,
+    hurry: &CancellationToken,
+) -> Result<(), Error> {
+    let mut stopping = engine.stop_container(container, grace);
+    tokio::select! {
+        stopped = &mut stopping => return stopped,
+        () = hurry.cancelled() => {}
+    }
+    engine.stop_container(container, Duration::ZERO).await?;
+    stopping.await
+}
+
 /// Gives up on an engine that does not answer: whoever waits for the session's turn must get it in the end.
 pub(crate) async fn in_time<T>(
     operation: &str,
     work: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
-    let result = tokio::time::timeout(ANSWER_LIMIT, work).await;
+    in_time_beyond(Duration::ZERO, operation, work).await
+}
+
+/// Does the same for what the engine does only after a time that was asked for.
+pub(crate) async fn in_time_beyond<T>(
+    asked_for: Duration,
+    operation: &str,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let limit = asked_for + ANSWER_LIMIT;
+    let result = tokio::time::timeout(limit, work).await;
     result.unwrap_or_else(|_elapsed| {
         Err(Error::EngineSilent {
             operation: operation.to_owned(),
-            limit: ANSWER_LIMIT,
+            limit,
         })
     })
 }

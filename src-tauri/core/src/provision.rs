@@ -32,7 +32,8 @@ pub(crate) use self::unwind::{Attempted, Late, Nothing, take_back};
 use crate::assets::Assets;
 use crate::connection::{self, Connection};
 use crate::engine::{
-    ContainerFacts, ContainerSpec, ContainerState, Engine, EngineFacts, ImageFacts, in_time,
+    ContainerFacts, ContainerSpec, ContainerState, Engine, EngineFacts, ImageFacts, end_programs,
+    in_time,
 };
 use crate::error::{Error, ImageReason};
 use crate::estimate::{History, ImageSource, RunKind};
@@ -89,6 +90,8 @@ pub(crate) struct Supervision {
     pub cancel: CancellationToken,
     /// How long the run may stand still.
     pub limit: Duration,
+    /// Ends the wait for programs of the old container when the user wants it.
+    pub hurry: CancellationToken,
     /// Hears where the run is: at every phase, and several times a second.
     pub tell: Box<dyn Fn(Phase, Progress, String) + Send + Sync>,
 }
@@ -177,7 +180,8 @@ impl Supervision {
         if let Ok(turn) = turn.try_lock() {
             return Ok(turn);
         }
-        self.monitor
+        self.supervision
+            .monitor
             .say("Waiting until the session's last change is complete");
         self.tell_progress();
         self.supervise(async { Ok(turn.lock().await) }).await
@@ -565,8 +569,14 @@ impl Run {
                 name: name.clone(),
                 id: id.clone(),
             };
+            let (grace, hurry) = (self.settings.stop_grace(), self.supervision.hurry.clone());
+            self.supervision
+                .monitor
+                .say("Ending the programs of the old container");
             unwind
-                .effect(Some(undo), async move { engine.stop_container(&id).await })
+                .effect(Some(undo), async move {
+                    end_programs(&*engine, &id, grace, &hurry).await
+                })
                 .await?;
         }
         let (engine, id) = (Arc::clone(&self.engine), container.id.clone());

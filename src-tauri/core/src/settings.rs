@@ -20,6 +20,8 @@ pub struct Settings {
     pub memory_limit_mb: Option<u64>,
     /// Processes a new container may hold, 16 to 1,000,000.
     pub pids_limit: u64,
+    /// Seconds that programs have to end by themselves when a session is stopped, 0 to 600.
+    pub stop_grace_s: u64,
     /// Minutes after which a session that nobody uses is stopped, 5 to 10,080; `null` for never.
     pub idle_stop_minutes: Option<u64>,
 }
@@ -43,6 +45,7 @@ impl Default for Settings {
             cpu_limit: None,
             memory_limit_mb: None,
             pids_limit: 4_096,
+            stop_grace_s: 10,
             idle_stop_minutes: None,
         }
     }
@@ -53,6 +56,12 @@ impl Settings {
     #[must_use]
     pub fn time_limit(&self) -> Duration {
         Duration::from_secs(self.time_limit_s)
+    }
+
+    /// Returns how long programs have to end by themselves when a session is stopped.
+    #[must_use]
+    pub fn stop_grace(&self) -> Duration {
+        Duration::from_secs(self.stop_grace_s)
     }
 
     /// Returns how long a session may be left alone before it is stopped.
@@ -89,6 +98,9 @@ impl Settings {
         if !(16..=1_000_000).contains(&self.pids_limit) {
             refuse("pids_limit", "must be between 16 and 1,000,000 processes");
         }
+        if self.stop_grace_s > 600 {
+            refuse("stop_grace_s", "must be between 0 and 600 seconds");
+        }
         if self
             .idle_stop_minutes
             .is_some_and(|minutes| !(5..=10_080).contains(&minutes))
@@ -114,6 +126,7 @@ mod tests {
             cpu_limit: Some(f64::NAN),
             memory_limit_mb: Some(1),
             pids_limit: 1,
+            stop_grace_s: 601,
             idle_stop_minutes: Some(0),
         };
         let Err(Error::Validation(fields)) = settings.check() else {
@@ -127,6 +140,7 @@ mod tests {
                 "idle_stop_minutes",
                 "memory_limit_mb",
                 "pids_limit",
+                "stop_grace_s",
                 "time_limit_s"
             ]
         );

@@ -21,6 +21,10 @@ memory_limit_mb: number | null,
  */
 pids_limit: number, 
 /**
+ * Seconds that programs have to end by themselves when a session is stopped, 0 to 600.
+ */
+stop_grace_s: number, 
+/**
  * Minutes after which a session that nobody uses is stopped, 5 to 10,080; `null` for never.
  */
 idle_stop_minutes: number | null, };

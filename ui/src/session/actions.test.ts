@@ -11,6 +11,7 @@ function actions(engineAnswers = true): SessionActions {
     open: act,
     retry: act,
     stop: act,
+    stopNow: act,
     restart: act,
     rename: act,
     rebuild: act,

@@ -25,6 +25,7 @@ export interface SessionActions {
   open: (id: string) => void;
   retry: (id: string) => void;
   stop: (id: string) => void;
+  stopNow: (id: string) => void;
   restart: (id: string) => void;
   rename: (id: string) => void;
   rebuild: (id: string) => void;

@@ -219,6 +219,11 @@ export class Sessions {
     }
   }
 
+  /** Waits no longer for the programs of a session that is being stopped. */
+  async stopNow(id: string): Promise<void> {
+    if (this.known.get(id)?.stopping) this.#see(id, await this.#commands.stopSession(id, true));
+  }
+
   /** Gives a session another name; rejects with what is wrong with it. */
   async rename(id: string, name: string): Promise<void> {
     this.#see(id, await this.#commands.renameSession(id, name));

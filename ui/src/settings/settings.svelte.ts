@@ -63,6 +63,7 @@ export class SettingsForm {
     cpu_limit: "",
     memory_limit_mb: "",
     pids_limit: "",
+    stop_grace_s: "",
     idle_stop_minutes: "",
   });
   /** What the engine has; `null` while it is not known. */
@@ -122,6 +123,7 @@ export class SettingsForm {
       cpu_limit: optional("cpu_limit"),
       memory_limit_mb: optional("memory_limit_mb"),
       pids_limit: number("pids_limit"),
+      stop_grace_s: number("stop_grace_s"),
       idle_stop_minutes: optional("idle_stop_minutes"),
     };
     this.problems = problems;
@@ -149,6 +151,7 @@ export class SettingsForm {
       cpu_limit: limits.cpu_limit === null ? "" : String(limits.cpu_limit),
       memory_limit_mb: limits.memory_limit_mb === null ? "" : String(limits.memory_limit_mb),
       pids_limit: String(limits.pids_limit),
+      stop_grace_s: String(limits.stop_grace_s),
       idle_stop_minutes: limits.idle_stop_minutes === null ? "" : String(limits.idle_stop_minutes),
     };
   }

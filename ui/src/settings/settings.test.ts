@@ -4,7 +4,7 @@ import type { Settings } from "../bindings/Settings";
 import { CommandError } from "../lib/ipc/error";
 import { idleChoices, NO_NUMBER, SettingsForm, TerminalPreferences, whatEmptyMeans } from "./settings.svelte";
 
-const SETTINGS: Settings = { time_limit_s: 300, cpu_limit: null, memory_limit_mb: 2048, pids_limit: 4096, idle_stop_minutes: null };
+const SETTINGS: Settings = { time_limit_s: 300, cpu_limit: null, memory_limit_mb: 2048, pids_limit: 4096, stop_grace_s: 10, idle_stop_minutes: null };
 
 const ENGINE = { processors: 2, memory_mb: 4096, default_memory_mb: 3072 };
 
@@ -18,7 +18,7 @@ async function shown(writeSettings = vi.fn((settings: Settings) => Promise.resol
 
 it("reads what is set and writes what was typed; empty means no limit", async () => {
   const { form, writeSettings } = await shown();
-  expect(form.values).toEqual({ time_limit_s: "300", cpu_limit: "", memory_limit_mb: "2048", pids_limit: "4096", idle_stop_minutes: "" });
+  expect(form.values).toEqual({ time_limit_s: "300", cpu_limit: "", memory_limit_mb: "2048", pids_limit: "4096", stop_grace_s: "10", idle_stop_minutes: "" });
   form.values.cpu_limit = " 1.5 ";
   form.values.memory_limit_mb = "";
   form.values.idle_stop_minutes = "240";

@@ -1,7 +1,7 @@
 //! Writes down what passes between Cove and the engine, and what Cove tells, without changing either.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -282,8 +282,8 @@ impl Engine for RecordedEngine {
         self.recorder.call("start_container", call).await
     }
 
-    async fn stop_container(&self, name: &str) -> Result<(), Error> {
-        let call = self.engine.stop_container(name);
+    async fn stop_container(&self, name: &str, grace: Duration) -> Result<(), Error> {
+        let call = self.engine.stop_container(name, grace);
         self.recorder.call("stop_container", call).await
     }
 

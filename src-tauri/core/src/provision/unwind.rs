@@ -25,6 +25,8 @@ use crate::session::SessionId;
 const SETTLE_LIMIT: Duration = Duration::from_millis(800);
 /// How long calls that are late are waited for before their undos are left to be tried again later.
 const LATE_LIMIT: Duration = Duration::from_secs(20);
+/// How long programs have to end when a container is stopped again that a run has started.
+const UNDO_GRACE: Duration = Duration::from_secs(1);
 /// How long one undo may take before it counts as failed.
 const UNDO_LIMIT: Duration = Duration::from_secs(5);
 
@@ -381,7 +383,7 @@ impl Undo {
                 },
                 Self::StopContainer { id, .. } => match state_of(id).await? {
                     Some(ContainerState::Running | ContainerState::Paused) => {
-                        engine.stop_container(id).await?;
+                        engine.stop_container(id, UNDO_GRACE).await?;
                         true
                     }
                     Some(_) | None => false,

@@ -39,6 +39,8 @@ pub(super) struct Entry {
     /// What earlier runs may have left and nobody has taken back, oldest first.
     pub(super) leftovers: Vec<Undo>,
     pub(super) export: Option<Export>,
+    /// Ends the wait for programs that are being ended.
+    pub(super) hurry: CancellationToken,
     /// How many deletions are under way: it is about to be gone, so that no run may begin.
     pub(super) deletions: u32,
     /// Where the time of the last run went.
@@ -268,6 +270,7 @@ impl Entry {
             on_engine: OnEngine::default(),
             leftovers: Vec::new(),
             export: None,
+            hurry: CancellationToken::new(),
             deletions: 0,
             timing: None,
             turn: Arc::default(),

@@ -4,11 +4,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use super::entry::Activity;
+use tokio_util::sync::CancellationToken;
+
+use super::entry::{Activity, OpenSession};
 use super::registry::lasting;
 use super::{Entry, Sessions};
-use crate::engine::{ContainerState, Owned, in_time};
+use crate::engine::{ContainerState, Owned, end_programs, in_time, in_time_beyond};
 use crate::error::Error;
 use crate::image::ImageReference;
 use crate::journal::Undo;
@@ -16,11 +19,29 @@ use crate::provision::{Nothing, container_of};
 use crate::session::{SessionId, SessionStatus, Source, check_project_name};
 
 impl Sessions {
-    /// Stops the session's container; its files stay. Ends a run that is under way.
+    /// Stops the session's container; its files stay. Ends a run that is under way. Programs have as long
+    /// to end by themselves as the settings say, and their terminals stay until then.
     ///
     /// # Errors
     /// [`Error::SessionNotFound`], and what the engine answers.
     pub async fn stop(&self, id: SessionId) -> Result<(), Error> {
+        self.stop_within(id, self.settings().stop_grace()).await
+    }
+
+    /// Waits no longer for programs that are being ended, by whatever command. Stops the session if none is.
+    ///
+    /// # Errors
+    /// Those of [`Self::stop`].
+    pub async fn stop_now(&self, id: SessionId) -> Result<(), Error> {
+        self.know(id).await?;
+        self.with_entry(id, |entry| entry.hurry.cancel())?;
+        if self.with_entry(id, is_running)? {
+            return Ok(());
+        }
+        self.stop_within(id, Duration::ZERO).await
+    }
+
+    async fn stop_within(&self, id: SessionId, grace: Duration) -> Result<(), Error> {
         self.know(id).await?;
         self.cancel_run(id).await?;
         let turn = self.with_entry(id, |entry| Arc::clone(&entry.turn))?;
@@ -30,12 +51,12 @@ impl Sessions {
         };
         // The session goes on as it is while its engine is away.
         let engine = self.shared.engines.reach(&home).await?;
-        self.close(id);
-        in_time("stop the session", async {
+        let (open, hurry) = self.part(id)?;
+        let stopped = in_time_beyond(grace, "stop the session", async {
             for container in engine.owned(Some(id)).await?.containers {
                 match container.state {
                     ContainerState::Running | ContainerState::Paused => {
-                        engine.stop_container(&container.id).await?;
+                        end_programs(&*engine, &container.id, grace, &hurry).await?;
                     }
                     ContainerState::Created | ContainerState::Exited | ContainerState::Unusable => {
                     }
@@ -43,9 +64,29 @@ impl Sessions {
             }
             Ok(())
         })
-        .await?;
+        .await;
+        if let Some(open) = open {
+            open.close();
+        }
+        stopped?;
         self.look_again_at(&home).await;
         Ok(())
+    }
+
+    /// Ends the use of a ready session, but for its terminals: programs may have something left to write.
+    /// Returns them with what ends the wait for that.
+    fn part(&self, id: SessionId) -> Result<(Option<Arc<OpenSession>>, CancellationToken), Error> {
+        let mut entries = self.shared.entries();
+        let entry = entries
+            .get_mut(&id)
+            .ok_or_else(|| Error::SessionNotFound(id.to_string()))?;
+        let open = entry.activity.connected().cloned();
+        if let Some(open) = &open {
+            open.connection.close();
+            entry.activity = Activity::stopped();
+        }
+        entry.hurry = CancellationToken::new();
+        Ok((open, entry.hurry.clone()))
     }
 
     /// Stops the session's container and makes the session ready again. Does nothing to one that is on

@@ -172,9 +172,15 @@ impl Sessions {
         request: CreateSession,
         rebuild: bool,
     ) {
-        if let Some(open) = entry.activity.connected() {
-            open.close();
+        let before = entry.activity.connected().cloned();
+        if let Some(open) = &before {
+            if rebuild {
+                open.connection.close();
+            } else {
+                open.close();
+            }
         }
+        entry.hurry = CancellationToken::new();
         let monitor = Arc::new(Monitor::new());
         let (cancel, ended) = (CancellationToken::new(), CancellationToken::new());
         entry.activity = Activity::Provisioning {
@@ -190,6 +196,7 @@ impl Sessions {
         let supervision = Supervision {
             monitor: Arc::clone(&monitor),
             cancel,
+            hurry: entry.hurry.clone(),
             limit: settings.time_limit(),
             tell,
         };
@@ -241,6 +248,10 @@ impl Sessions {
                 supervision,
             };
             let (outcome, late) = run.drive().await;
+            // What ran in them was asked to end, and had its time for that.
+            if let Some(open) = before {
+                open.close();
+            }
             let is_ready = matches!(outcome, Outcome::Ready(_));
             if is_ready {
                 sessions.take_request(id, request);

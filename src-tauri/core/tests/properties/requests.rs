@@ -249,6 +249,7 @@ proptest! {
         cpu_limit in prop::option::of(prop_oneof![any::<f64>(), 0.0..300.0]),
         memory_limit_mb in prop::option::of(prop_oneof![any::<u64>(), 0_u64..100]),
         pids_limit in prop_oneof![any::<u64>(), 0_u64..100],
+        stop_grace_s in prop_oneof![any::<u64>(), 0_u64..1_000],
         idle_stop_minutes in prop::option::of(prop_oneof![any::<u64>(), 0_u64..20_000]),
     ) {
         let settings = Settings {
@@ -256,6 +257,7 @@ proptest! {
             cpu_limit,
             memory_limit_mb,
             pids_limit,
+            stop_grace_s,
             idle_stop_minutes,
         };
         match settings.check() {

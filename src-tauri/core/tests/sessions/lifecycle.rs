@@ -466,3 +466,67 @@ async fn a_restart_is_a_new_start_of_the_same_container() {
     assert_eq!(after["Id"], before["Id"]);
     assert_ne!(after["State"]["StartedAt"], before["State"]["StartedAt"]);
 }
+
+/// A program that needs three seconds after SIGTERM to write what it holds.
+const SLOW: &str = "trap 'sleep 3; echo clean >> /workspace/log; exit' TERM; echo up > /workspace/up; while :; do sleep 0.1; done";
+
+/// Starts a program in a session's container, as `docker exec --detach` does, and waits until it runs.
+async fn start_program(app: &App, id: SessionId, script: &str) {
+    app.sh(id, "rm -f /workspace/up");
+    let name = id.resource_name();
+    app.engine()
+        .docker(&["exec", "--detach", &name, "setsid", "sh", "-c", script])
+        .unwrap();
+    eventually("the program", || {
+        let (is_up, _) = app.exec(id, "0", &["test", "-s", "/workspace/up"]);
+        is_up.then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_a_restart_and_a_rebuild_give_programs_the_time_to_write_what_they_hold() {
+    let Some(app) = App::shared() else { return };
+    let id = app.ready(None).await;
+    let lines = |app: &App| app.sh(id, "cat /workspace/log");
+    start_program(&app, id, SLOW).await;
+    app.sessions.stop(id).await.unwrap();
+    app.open(id, 2).await;
+    assert_eq!(lines(&app), "clean");
+
+    start_program(&app, id, SLOW).await;
+    app.sessions.restart(id).await.unwrap();
+    check_ready(&app.heard.run(id, 3).await);
+    assert_eq!(lines(&app), "clean\nclean");
+
+    start_program(&app, id, SLOW).await;
+    app.sessions.rebuild(id, None).await.unwrap();
+    check_ready(&app.heard.run(id, 4).await);
+    assert_eq!(lines(&app), "clean\nclean\nclean");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stop_now_waits_for_no_program() {
+    let Some(app) = App::shared() else { return };
+    let id = app.ready(None).await;
+    let stubborn = "trap '' TERM HUP; echo up > /workspace/up; while :; do sleep 0.1; done";
+    start_program(&app, id, stubborn).await;
+    let begin = std::time::Instant::now();
+    let stopping = async {
+        app.sessions.stop(id).await.unwrap();
+    };
+    let impatient = async {
+        let state = || async { app.sessions.status(id).await.unwrap().state };
+        while state().await != cove_core::session::SessionState::Stopped {
+            tokio::task::yield_now().await;
+        }
+        app.sessions.stop_now(id).await.unwrap();
+    };
+    tokio::join!(stopping, impatient);
+    assert!(
+        begin.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        begin.elapsed()
+    );
+    assert_eq!(app.inspect(id)["State"]["Running"], false);
+}

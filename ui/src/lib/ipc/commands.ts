@@ -93,8 +93,9 @@ export function openSession(id: MaybeId): Promise<Acted> {
   return callWithId("open_session", id);
 }
 
-export function stopSession(id: MaybeId): Promise<Acted> {
-  return callWithId("stop_session", id);
+/** Stops a session; with `now` nothing waits any longer for its programs to end by themselves. */
+export function stopSession(id: MaybeId, now = false): Promise<Acted> {
+  return callWithId("stop_session", id, now ? { now: true } : {});
 }
 
 /** Stops the container and makes it ready again. */

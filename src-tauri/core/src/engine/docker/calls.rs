@@ -37,8 +37,6 @@ use crate::words;
 
 /// How long a registry may take to say what an image is made of. Nothing waits for it.
 const MANIFEST_LIMIT: Duration = Duration::from_secs(20);
-/// How long a container gets between SIGTERM and SIGKILL, in seconds; the agent needs one at most.
-const STOP_GRACE_S: i32 = 3;
 /// The registry whose images go without its name.
 const DOCKER_HUB: &str = "docker.io";
 /// Bytes read from an exec at once.
@@ -293,10 +291,10 @@ impl Engine for DockerEngine {
         started.map_err(|error| self.failed("start the container", &error))
     }
 
-    async fn stop_container(&self, name: &str) -> Result<(), Error> {
+    async fn stop_container(&self, name: &str, grace: Duration) -> Result<(), Error> {
         let client = self.client();
         let options = StopContainerOptions {
-            t: Some(STOP_GRACE_S),
+            t: i32::try_from(grace.as_secs()).ok(),
             ..Default::default()
         };
         match client.stop_container(name, Some(options)).await {

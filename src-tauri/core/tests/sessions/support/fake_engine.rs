@@ -579,7 +579,7 @@ impl Engine for FakeEngine {
         answer.give(()).await
     }
 
-    async fn stop_container(&self, name: &str) -> Result<(), Error> {
+    async fn stop_container(&self, name: &str, _: Duration) -> Result<(), Error> {
         let answer = self.act("stop_container").await?;
         let state = self.container_state(name);
         if matches!(
