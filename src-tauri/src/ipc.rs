@@ -236,6 +236,7 @@ mod tests {
             image: String::new(),
             image_name: String::new(),
             state: SessionState::Cancelled,
+            engine: None,
             created: String::new(),
             reconnecting: false,
             has_container: false,

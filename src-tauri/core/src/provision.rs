@@ -180,8 +180,7 @@ impl Supervision {
         if let Ok(turn) = turn.try_lock() {
             return Ok(turn);
         }
-        self.supervision
-            .monitor
+        self.monitor
             .say("Waiting until the session's last change is complete");
         self.tell_progress();
         self.supervise(async { Ok(turn.lock().await) }).await

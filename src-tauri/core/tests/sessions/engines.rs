@@ -54,9 +54,8 @@ async fn until(app: &App, id: SessionId, state: SessionState) {
         }
     };
     let waited = tokio::time::timeout(std::time::Duration::from_secs(20), shown).await;
-    if waited.is_err() {
-        panic!("not {state:?}: {:?}", find(app, id).await);
-    }
+    let found = find(app, id).await;
+    assert!(waited.is_ok(), "not {state:?}: {found:?}");
 }
 
 async fn follow(app: &App) {

@@ -171,8 +171,8 @@ fn cause_chain(error: &ApiError) -> String {
 mod tests {
     use cove_testbed::{Engine as TestEngine, TestImage};
 
-    use crate::engine::docker::DockerEngine;
-    use crate::engine::{ContainerSpec, Engine};
+    use crate::engine::docker::DockerPlaces;
+    use crate::engine::{ContainerSpec, Places as _};
     use crate::error::ErrorCode;
 
     fn spec(image: &str) -> ContainerSpec {
@@ -197,7 +197,8 @@ mod tests {
         let Some(host) = TestEngine::from_env_or_skip() else {
             return;
         };
-        let engine = DockerEngine::at(host.host());
+        let places = DockerPlaces::at(&[host.host()]);
+        let engine = places.first().await.unwrap().engine;
         host.load(&TestImage::Tiny.build().unwrap(), "refused:1")
             .unwrap();
         let plain = spec("refused:1");
