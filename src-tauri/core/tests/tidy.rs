@@ -243,9 +243,18 @@ fn every_invariant_names_a_test_that_there_is() {
 #[test]
 fn what_builds_a_release_is_pinned_and_takes_no_cache() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let toolchain = fs::read_to_string(root.join("rust-toolchain.toml")).unwrap();
-    let (_, version) = toolchain.split_once("channel = \"").unwrap();
-    let version = version.split('"').next().unwrap();
+    let pin = |workflow: &str| {
+        let text = fs::read_to_string(root.join(".github/workflows").join(workflow)).unwrap();
+        let mut lines = text.lines().map(str::trim);
+        let line = lines.find_map(|line| line.strip_prefix("RUSTUP_TOOLCHAIN: "));
+        line.unwrap().to_owned()
+    };
+    let version = pin("bundle.yml");
+    assert_eq!(
+        pin("test.yml"),
+        version,
+        "what is released is not what was tested"
+    );
     let is_hash = |text: &str, digits: usize| {
         text.len() == digits && text.chars().all(|c| c.is_ascii_hexdigit())
     };
@@ -265,7 +274,7 @@ fn what_builds_a_release_is_pinned_and_takes_no_cache() {
                 containers += 1;
                 let (name, digest) = image.split_once("@sha256:").unwrap();
                 assert!(is_hash(digest, 64), "{file}: {image}");
-                assert!(name.contains(version), "{file}: {name} is not {version}");
+                assert!(name.contains(&version), "{file}: {name} is not {version}");
             }
             let is_piped = line.contains("curl") && line.contains('|');
             assert!(!is_piped, "{file} runs what it downloads: {line}");
