@@ -182,7 +182,7 @@ pub enum Error {
         name: String,
         /// Where it was last reached.
         address: String,
-        /// Why.
+        /// Why it does not answer.
         reason: EngineReason,
         /// What came of looking for it.
         message: String,
