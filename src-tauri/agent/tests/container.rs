@@ -380,7 +380,12 @@ fn a_terminal_is_a_tty_that_follows_the_size_and_tells_how_the_shell_ended() {
     send(&Input::Bytes, b"\x03");
     send(&Input::Bytes, b"echo interrupted; (sleep 60 &); exit 7\n");
     await_output(&mut terminal, "interrupted\r\n");
+    let begin = Instant::now();
     let ended = terminal.wait_with_output().unwrap();
+    assert!(
+        begin.elapsed() < PATIENCE,
+        "what it left behind is not waited for"
+    );
     let end: End = serde_json::from_slice(&ended.stderr).unwrap();
     assert_eq!(end.code, Some(7), "{end:?}");
 }

@@ -11,7 +11,7 @@ use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl, open};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
@@ -93,6 +93,7 @@ fn serve(cols: u16, rows: u16) -> io::Result<Option<ExitStatus>> {
     let mut decoder = Decoder::<Input>::new();
     let (mut typed, mut shown) = (Vec::new(), Vec::new());
     let mut piece = vec![0; PIECE];
+    let mut status = None;
     loop {
         // What cannot be used now is not waited for: an end of it would wake the loop for nothing.
         let mut awaited = Vec::new();
@@ -109,7 +110,10 @@ fn serve(cols: u16, rows: u16) -> io::Result<Option<ExitStatus>> {
         if !typed.is_empty() {
             awaited.push(PollFd::new(&tty, PollFlags::OUT));
         }
-        match poll(&mut awaited, None) {
+        // The end of the shell is heard once. After it there may be output to show, and nothing else to wait for.
+        let at_once = Timespec::default();
+        let limit = (status.is_some() && shown.is_empty()).then_some(&at_once);
+        match poll(&mut awaited, limit) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
@@ -137,7 +141,7 @@ fn serve(cols: u16, rows: u16) -> io::Result<Option<ExitStatus>> {
         // Asked before the TTY is read, so that all that the shell wrote is shown. Programs that it
         // left in the background may hold the TTY; they are not waited for.
         while read(&mut ended, &mut piece)?.is_some_and(|count| count > 0) {}
-        let status = shell.try_wait()?;
+        status = shell.try_wait()?;
         if status.is_some() && stopping.load(Ordering::SeqCst) {
             return Ok(status);
         }
