@@ -33,7 +33,7 @@ const CALL_LIMIT: Duration = Duration::from_secs(4);
 const BYTES_A_SECOND: usize = 4 << 20;
 /// How long an agent may be silent that was asked something, before it is asked whether it is there, and
 /// how long it may take to say so.
-const SILENCE: Duration = Duration::from_millis(1_500);
+const SILENCE: Duration = Duration::from_millis(1_200);
 /// How long an agent may be silent before it has answered once. It has 10 s for a setup that says nothing.
 const SETUP_SILENCE: Duration = Duration::from_secs(20);
 /// How often an agent that nobody asks anything is asked whether it is there.
@@ -41,7 +41,7 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 /// How long a new link may take until the agent answers through it.
 const LINK_LIMIT: Duration = Duration::from_secs(5);
 /// How long to wait before a new link is tried again, at first and at most.
-const TRY_AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
+const TRY_AGAIN: (Duration, Duration) = (Duration::from_millis(400), Duration::from_secs(2));
 
 /// A connection to an agent that has answered once. Dropping it ends it, and the agent's server with it.
 #[derive(Debug)]
@@ -249,26 +249,29 @@ impl Way {
         mut held_up: watch::Receiver<bool>,
     ) {
         loop {
-            tokio::select! {
-                () = link.closed.cancelled() => log::info!("the connection to {} broke", self.container),
+            let pause = tokio::select! {
+                () = link.closed.cancelled() => {
+                    log::info!("the connection to {} broke", self.container);
+                    // A container that ends takes its agent with it before the engine knows: a command that is
+                    // started in it just then can hold the engine up for seconds.
+                    TRY_AGAIN.0
+                }
                 () = link.fell_silent(&mut held_up) => {
                     log::warn!("the agent in {} does not answer", self.container);
                     link.close();
+                    Duration::ZERO
                 }
-            }
+            };
             place.send_replace(None);
-            link = Arc::new(self.open_again(&mut held_up).await);
+            link = Arc::new(self.open_again(pause, &mut held_up).await);
             place.send_replace(Some(Arc::clone(&link)));
         }
     }
 
-    async fn open_again(&self, held_up: &mut watch::Receiver<bool>) -> Link {
-        let mut pause = TRY_AGAIN.0;
+    async fn open_again(&self, mut pause: Duration, held_up: &mut watch::Receiver<bool>) -> Link {
         loop {
-            // A container that ends takes its agent with it before the engine knows: a command that is started in
-            // it just then can hold the engine up for seconds.
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(TRY_AGAIN.1);
+            pause = (pause * 2).clamp(TRY_AGAIN.0, TRY_AGAIN.1);
             until_going_on(held_up).await;
             match timeout(LINK_LIMIT, self.open_if_running()).await {
                 Ok(Ok((link, _hello))) => return link,
