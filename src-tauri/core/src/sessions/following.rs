@@ -166,9 +166,11 @@ impl Sessions {
         *pause = RECONNECT.0;
         self.shared.set_current(known, true);
         self.tell_engines().await;
-        if mem::take(is_away) {
+        let was_away = mem::take(is_away);
+        if was_away {
             self.reopen_lost(known);
         }
+        let back = Instant::now();
         self.clean_up(known).await;
         let mut again = tokio::time::interval_at(Instant::now() + TRY_AGAIN, TRY_AGAIN);
         loop {
@@ -190,6 +192,10 @@ impl Sessions {
                 }
             }
             self.reconcile(known, &*engine).await?;
+            // Some engines show only after their return what had ended with them.
+            if was_away && back.elapsed() < LAST_MOMENTS {
+                self.reopen_lost(known);
+            }
         }
     }
 

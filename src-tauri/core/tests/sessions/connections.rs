@@ -120,19 +120,19 @@ async fn an_engine_that_is_not_reached_takes_no_session_and_is_told() {
     follow(&app).await;
     let id = app.ready(None).await;
     proxy.refuse();
-    let reconnecting = |expected: bool| {
+    let shown_as = |state: SessionState, reconnecting: bool| {
         move |session: Option<&cove_core::session::Session>| {
             session.is_some_and(|session| {
-                session.state == SessionState::Ready && session.reconnecting == expected
+                session.state == state && session.reconnecting == reconnecting
             })
         }
     };
-    until_shown(&app, id, reconnecting(true)).await;
+    until_shown(&app, id, shown_as(SessionState::Away, true)).await;
     let begin = Instant::now();
     let refused = app.sessions.list_dir(id, "/workspace").await;
     assert!(refused.is_err() && begin.elapsed() < LIMIT, "{refused:?}");
     proxy.resume().unwrap();
-    until_shown(&app, id, reconnecting(false)).await;
+    until_shown(&app, id, shown_as(SessionState::Ready, false)).await;
     check_files(&app, id, "reached again").await;
     app.sessions.shutdown().await;
 }

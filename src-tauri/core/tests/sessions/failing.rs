@@ -203,10 +203,10 @@ async fn check_engine(address: &str, reason: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_socket_no_engine_is_installed() {
+async fn an_address_that_was_chosen_and_leads_nowhere_is_said_to_be_unreachable() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("none.sock");
-    check_engine(&format!("unix://{}", path.display()), "not_installed").await;
+    check_engine(&format!("unix://{}", path.display()), "unreachable").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
