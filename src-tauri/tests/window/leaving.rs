@@ -62,7 +62,7 @@ fn closing(name: &str) -> Option<(App, Proxy, String)> {
         .wait_for("[data-testid=progress-pull]", SOON)
         .unwrap();
     app.window.close().unwrap();
-    wait_for_line(&app, "the window is to be closed");
+    wait_for_line(&app, "the app is to end while");
     app.window
         .wait_for("[data-testid=leaving-dialog]", SOON)
         .unwrap();
