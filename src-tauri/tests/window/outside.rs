@@ -24,7 +24,7 @@ fn what_others_do_to_a_session_shows_within_a_second() {
         assert!(took < Duration::from_secs(1), "{arguments:?}: {took:?}");
         slowest = slowest.max(took);
     };
-    check(&["pause", &name], &format!("{row}[data-state=stopped]"));
+    check(&["pause", &name], &format!("{row}[data-state=paused]"));
     check(&["unpause", &name], &format!("{row}[data-state=ready]"));
     app.wait_for_terminal();
     check(&["kill", &name], &format!("{row}[data-state=stopped]"));
