@@ -13,7 +13,7 @@ use crate::session::{SessionId, SessionState};
 use crate::terminal::{Sink, Size, Terminal};
 
 /// How long a connection may be broken before that is told.
-const BLINK: Duration = Duration::from_secs(1);
+const BLINK: Duration = Duration::from_secs(2);
 /// How often a session whose agent does not answer is looked for on the engine.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
