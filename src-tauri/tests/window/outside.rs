@@ -27,11 +27,7 @@ fn what_others_do_to_a_session_shows_within_a_second() {
     check(&["pause", &name], &format!("{row}[data-state=paused]"));
     check(&["unpause", &name], &format!("{row}[data-state=ready]"));
     app.wait_for_terminal();
-    // The command ends before the engine itself calls the container ended.
-    app.engine.docker(&["kill", &name]).unwrap();
-    let ended = ["inspect", "--format", "{{.State.Running}}", &name];
-    while app.engine.docker(&ended).unwrap().trim() == "true" {}
-    check(&ended, &format!("{row}[data-state=stopped]"));
+    check(&["kill", &name], &format!("{row}[data-state=stopped]"));
     app.window
         .wait_for("[data-testid=locked-panes]", SOON)
         .unwrap();

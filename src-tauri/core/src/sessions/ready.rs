@@ -14,8 +14,9 @@ use crate::terminal::{Sink, Size, Terminal};
 
 /// How long a connection may be broken before that is told.
 const BLINK: Duration = Duration::from_secs(2);
-/// How often a session whose agent does not answer is looked for on the engine.
-const LOOK_AGAIN: Duration = Duration::from_secs(2);
+/// How long until it is looked again whether the container runs whose agent fell silent, at first and at most. Docker
+/// tells of an end a moment before its list does.
+const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
 impl Sessions {
     /// See [`files::list_dir`].
@@ -206,11 +207,13 @@ impl Sessions {
     /// Looks again and again whether the container runs whose agent does not answer: an engine that is not
     /// followed says so only when it is asked.
     async fn look_whether_it_runs(&self, id: SessionId) {
+        let mut pause = LOOK_AGAIN.0;
         loop {
             if let Ok(Some(engine)) = self.home_of(id).await {
                 self.look_again_at(&engine).await;
             }
-            tokio::time::sleep(LOOK_AGAIN).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LOOK_AGAIN.1);
         }
     }
 

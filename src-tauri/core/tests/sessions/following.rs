@@ -83,11 +83,7 @@ async fn changes_from_outside_show_within_a_second() {
     // A session is known by its label, not by its name.
     docker(&["rename", &name, &other]);
     app.sessions.list_dir(id, "/workspace").await.unwrap();
-    // The command ends before the engine itself calls the container ended.
-    docker(&["kill", &other]);
-    let ended = ["inspect", "--format", "{{.State.Running}}", &other];
-    while docker(&ended).trim() == "true" {}
-    check("kill", &ended, &stopped()).await;
+    check("kill", &["kill", &other], &stopped()).await;
     check_ready(&{
         app.sessions.open(id).await.unwrap();
         app.heard.run(id, 2).await
