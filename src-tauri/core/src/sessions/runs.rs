@@ -133,16 +133,21 @@ impl Sessions {
         self.reconcile(&home, &*engine).await
     }
 
-    /// Looks for the engine of a session that is away: it may be back.
+    /// Looks for the engine of a session that is away. One that is back says first what became of the session: its
+    /// container may have ended with the engine.
     ///
     /// # Errors
-    /// [`Error::EngineAway`] when it is not.
+    /// [`Error::EngineAway`] when it is not back, and what it answers.
     pub(super) async fn unless_away(&self, id: SessionId) -> Result<(), Error> {
         let is_away = |entry: &Entry| entry.state() == SessionState::Away;
-        if self.with_entry(id, is_away)? {
-            self.engine_of(id).await?;
+        if !self.with_entry(id, is_away)? {
+            return Ok(());
         }
-        Ok(())
+        let Some(home) = self.home_of(id).await? else {
+            return Ok(());
+        };
+        let engine = self.shared.engines.reach(&home).await?;
+        self.reconcile(&home, &*engine).await
     }
 
     /// Returns what is under way.

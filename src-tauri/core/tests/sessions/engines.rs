@@ -143,6 +143,29 @@ async fn an_engine_that_is_away_keeps_its_sessions_and_no_other_takes_its_place_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_session_whose_container_ended_with_its_engine_is_opened_at_the_first_attempt() {
+    let Some(side) = Side::new() else { return };
+    let app = App::among(
+        &[&side.line.address()],
+        Some(Arc::clone(&side.engine)),
+        Start::default(),
+    );
+    follow(&app).await;
+    let id = app.ready(None).await;
+    side.line.refuse();
+    until(&app, id, SessionState::Away).await;
+    let name = id.resource_name();
+    side.engine.docker(&["kill", &name]).unwrap();
+    side.line.resume().unwrap();
+    let opened = app.sessions.open(id).await.unwrap();
+    assert_eq!(opened.state, SessionState::Provisioning);
+    until(&app, id, SessionState::Ready).await;
+    app.sessions.list_dir(id, "/workspace").await.unwrap();
+    app.sessions.delete(id).await.unwrap();
+    app.check_nothing_is_left(id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_addresses_that_lead_to_one_engine_are_one_engine() {
     let Some(side) = Side::new() else { return };
     let addresses = [side.line.address(), side.engine.host().to_owned()];
