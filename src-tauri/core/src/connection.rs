@@ -41,7 +41,7 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 /// How long a new link may take until the agent answers through it.
 const LINK_LIMIT: Duration = Duration::from_secs(5);
 /// How long to wait before a new link is tried again, at first and at most.
-const TRY_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(2));
+const TRY_AGAIN: (Duration, Duration) = (Duration::from_millis(400), Duration::from_secs(2));
 
 /// A connection to an agent that has answered once. Dropping it ends it, and the agent's server with it.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use crate::session::{SessionId, SessionState};
 use crate::terminal::{Sink, Size, Terminal};
 
 /// How long a connection may be broken before that is told.
-const BLINK: Duration = Duration::from_secs(2);
+const BLINK: Duration = Duration::from_secs(1);
 /// How long until it is looked again whether the container runs whose agent fell silent, at first and at most. Docker
 /// tells of an end a moment before its list does.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
