@@ -45,6 +45,7 @@ commands![
     rebuild_session,
     duplicate_session,
     discard_session,
+    forget_session,
     delete_session,
     session_usage,
     export_session,
@@ -245,6 +246,16 @@ async fn duplicate_session(request: Request<'_>, sessions: State<'_, Sessions>) 
 async fn discard_session(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<Became> {
     let session_id = Arguments::of(request.body()).id()?;
     sessions.discard(session_id).await?;
+    ok(Became {
+        session_id,
+        seen: sessions.seen(session_id),
+    })
+}
+
+#[tauri::command]
+async fn forget_session(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<Became> {
+    let session_id = Arguments::of(request.body()).id()?;
+    sessions.forget(session_id).await?;
     ok(Became {
         session_id,
         seen: sessions.seen(session_id),

@@ -93,6 +93,7 @@ fn set_up(app: &App) {
     app.manage(keeper.clone());
     let sessions = Sessions::new(Start {
         engines: home.engines(),
+        remembered: home.sessions(),
         settings: settings::load(handle),
         history: home.history(),
         names: home.names(),

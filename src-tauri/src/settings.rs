@@ -1,5 +1,5 @@
 //! What is kept between runs: settings by `tauri-plugin-store`, which holds only what may be lost; names,
-//! history, the choice of an engine and the journal in the app's own folder ([`Home`]). What is missing or damaged means defaults,
+//! history, the choice of an engine, which sessions there are and the journal in the app's own folder ([`Home`]). What is missing or damaged means defaults,
 //! and a damaged file is set aside.
 
 use std::io;
@@ -10,6 +10,7 @@ use cove_core::error::Error;
 use cove_core::estimate::History;
 use cove_core::home::Home;
 use cove_core::own_file;
+use cove_core::remembered::RememberedSession;
 use cove_core::sessions::{Keep, Names};
 use cove_core::settings::Settings;
 use parking_lot::Mutex;
@@ -57,12 +58,13 @@ pub(crate) fn home(app: &AppHandle) -> Home {
     Home::new(folder.ok())
 }
 
-/// Keeps history, names and the choice of an engine in their files, on a thread of its own: the caller must not wait for a disk.
+/// Keeps history, names, the choice of an engine and which sessions there are in their files, on a thread of its own: the caller must not wait for a disk.
 #[derive(Clone)]
 pub(crate) struct Keeper {
     history: Newest<History>,
     names: Newest<Names>,
     engines: Newest<RememberedEngines>,
+    sessions: Newest<Vec<RememberedSession>>,
 }
 
 impl Keeper {
@@ -71,6 +73,7 @@ impl Keeper {
             history: Newest::new(home, Home::keep_history),
             names: Newest::new(home, Home::keep_names),
             engines: Newest::new(home, Home::keep_engines),
+            sessions: Newest::new(home, |home, sessions| home.keep_sessions(sessions)),
         }
     }
 
@@ -79,6 +82,7 @@ impl Keeper {
         self.history.write();
         self.names.write();
         self.engines.write();
+        self.sessions.write();
     }
 }
 
@@ -93,6 +97,10 @@ impl Keep for Keeper {
 
     fn engines(&self, engines: &RememberedEngines) {
         self.engines.keep(engines.clone());
+    }
+
+    fn sessions(&self, sessions: &[RememberedSession]) {
+        self.sessions.keep(sessions.to_vec());
     }
 }
 

@@ -228,6 +228,7 @@ export class Backend {
       case "choose_archive":
         return { ok: true, archive: this.archive };
       case "discard_session":
+      case "forget_session":
         this.sessions.delete(id);
         return this.#answerAbout(id);
       case "open_session":

@@ -241,7 +241,7 @@ describe("Without an engine", () => {
     expect(await screen.findByTestId("workbench")).toBeInTheDocument();
     await backend.engineChanged([{ ...docker!, selected: false, problem: { reason: "not_running", message: "nobody answers" } }]);
     await backend.change({ [id]: { state: "stopped" } });
-    expect(await screen.findByTestId("engine-gone")).toHaveTextContent("Docker is not answering. Cove reconnects by itself.");
+    expect(await screen.findByTestId("engine-gone")).toHaveTextContent("Docker is not answering. What is open can be read, and Cove reconnects by itself.");
     expect(screen.queryByTestId("engine-page")).not.toBeInTheDocument();
     await waitFor(() => expect(screen.getByTestId("session-row")).toHaveAttribute("data-state", "stopped"));
     expect(screen.getByTestId("new-session")).toBeDisabled();
@@ -268,11 +268,12 @@ describe("With two engines", () => {
     await start();
     expect(await screen.findByTestId("workbench")).toBeInTheDocument();
     await backend.engineChanged([{ ...docker!, problem: silent }, podman]);
-    await backend.change({ [id]: { state: "away" } });
+    await backend.change({ [id]: { state: "away", engine: docker!.engine_id } });
     const row = await screen.findByTestId("session-row");
     await waitFor(() => expect(row).toHaveAttribute("data-state", "away"));
     expect(row).toHaveTextContent("Away");
-    expect(await screen.findByTestId("away-strip")).toHaveTextContent("comes back by itself");
+    // It is on the engine of which the window says so already.
+    expect(screen.getAllByText(/is not answering\./)).toHaveLength(1);
     expect(screen.getByTestId("workbench")).toBeInTheDocument();
     expect(screen.queryByTestId("locked-panes")).not.toBeInTheDocument();
     expect(screen.getByTestId("engine-chip")).toHaveTextContent("Docker · not answering");
@@ -280,8 +281,26 @@ describe("With two engines", () => {
     await backend.engineChanged([docker!, podman]);
     await backend.change({ [id]: { state: "ready" } });
     await waitFor(() => expect(row).toHaveAttribute("data-state", "ready"));
-    expect(screen.queryByTestId("away-strip")).not.toBeInTheDocument();
+    expect(screen.queryByTestId("engine-gone")).not.toBeInTheDocument();
     expect(screen.getByTestId("workbench")).toBeInTheDocument();
+  });
+
+  it("a session that is away from the engine in use says so, and can be forgotten", async () => {
+    const id = backend.add("api", "shop", "ready");
+    const [docker] = backend.engines;
+    const podman = { ...docker!, engine_id: "podman", name: "Podman", address: "unix:///run/podman/podman.sock", selected: false };
+    await start();
+    expect(await screen.findByTestId("workbench")).toBeInTheDocument();
+    await backend.engineChanged([docker!, { ...podman, problem: silent }]);
+    await backend.change({ [id]: { state: "away", engine: "podman" } });
+    expect(await screen.findByTestId("away-strip")).toHaveTextContent("Podman is not answering");
+    expect(screen.queryByTestId("engine-gone")).not.toBeInTheDocument();
+
+    screen.getAllByRole("button", { name: "Actions for api" })[0]!.focus();
+    await user.keyboard("{Enter}");
+    await user.click(await screen.findByText("Forget"));
+    expect(backend.asked("forget_session")).toEqual([{ id }]);
+    expect(await screen.findByTestId("first-run")).toBeInTheDocument();
   });
 
   it("another engine is used for new sessions when the user says so", async () => {

@@ -133,7 +133,7 @@ impl Engines {
             state: Mutex::default(),
             keep,
         };
-        if engines.places.is_named() {
+        if !engines.are_remembered() {
             return engines;
         }
         for identity in remembered.known.into_iter().take(MOST_REMEMBERED) {
@@ -145,6 +145,11 @@ impl Engines {
             }
         }
         engines
+    }
+
+    /// Returns whether what is known of engines and of their sessions is for the next start too.
+    pub(crate) fn are_remembered(&self) -> bool {
+        !self.places.is_named()
     }
 
     /// Returns the engine of this identity. It need not have answered yet.
@@ -209,7 +214,7 @@ impl Engines {
     }
 
     fn keep(&self) {
-        if self.places.is_named() {
+        if !self.are_remembered() {
             return;
         }
         let chosen = self.chosen().map(|chosen| chosen.id().clone());

@@ -1,6 +1,5 @@
 //! The app's own folder: the names that users gave to sessions, the history of runs, the engines that were chosen or
-//! have sessions, and the journal. Each
-//! file is read without failing and replaced as a whole, so that a full disk or a power cut leaves the
+//! have sessions, those sessions, and the journal. Each file is read without failing and replaced as a whole, so that a full disk or a power cut leaves the
 //! last one that was complete.
 //!
 //! Settings are not here: the shell keeps them by its own means.
@@ -17,6 +16,7 @@ use crate::engine_id::RememberedEngines;
 use crate::estimate::History;
 use crate::journal::{Journal, Record};
 use crate::own_file;
+use crate::remembered::RememberedSession;
 use crate::session::SessionId;
 
 /// Bytes that none of these files comes near; what is larger is somebody else's or damaged.
@@ -33,6 +33,10 @@ const HISTORY: KeptFile = KeptFile {
 const ENGINES: KeptFile = KeptFile {
     name: "engines.json",
     key: "engines",
+};
+const SESSIONS: KeptFile = KeptFile {
+    name: "sessions.json",
+    key: "sessions",
 };
 const JOURNAL: &str = "journal";
 
@@ -96,6 +100,20 @@ impl Home {
     /// When it cannot be written; what was kept last is still there then.
     pub fn keep_engines(&self, engines: &RememberedEngines) -> io::Result<()> {
         self.replace(&ENGINES, engines)
+    }
+
+    /// Returns the sessions that there were on the engines that answered last.
+    #[must_use]
+    pub fn sessions(&self) -> Vec<RememberedSession> {
+        self.read(&SESSIONS).unwrap_or_default()
+    }
+
+    /// Keeps which sessions there are.
+    ///
+    /// # Errors
+    /// When they cannot be written; those of the last time are still there then.
+    pub fn keep_sessions(&self, sessions: &[RememberedSession]) -> io::Result<()> {
+        self.replace(&SESSIONS, &sessions)
     }
 
     /// Opens the journal, and returns what the last process has left in it.

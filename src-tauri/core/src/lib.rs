@@ -22,6 +22,7 @@ pub mod layer;
 pub mod own_file;
 pub mod progress;
 mod provision;
+pub mod remembered;
 pub mod session;
 pub mod sessions;
 pub mod settings;

@@ -4,6 +4,7 @@
 //! process can know: runs under way, connections to agents, terminals, and how the last run ended.
 //! How a session comes to be is `provision.rs`.
 
+mod away;
 mod entry;
 mod exporting;
 mod following;
@@ -22,6 +23,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::away::remembered;
 use self::entry::{Activity, Entry};
 use self::registry::Registry;
 pub use self::runs::UnderWay;
@@ -33,6 +35,7 @@ use crate::estimate::History;
 use crate::event::Reporter;
 use crate::journal::{Journal, Record};
 use crate::provision::{Pulls, bounds, check};
+use crate::remembered::RememberedSession;
 use crate::session::SessionId;
 use crate::settings::{EngineBounds, Settings};
 
@@ -54,6 +57,9 @@ pub trait Keep: Send + Sync + 'static {
 
     /// Keeps which engine new sessions are made on, and which others have sessions.
     fn engines(&self, engines: &RememberedEngines);
+
+    /// Keeps which sessions there are.
+    fn sessions(&self, sessions: &[RememberedSession]);
 }
 
 /// Keeps nothing.
@@ -63,6 +69,8 @@ impl Keep for () {
     fn names(&self, _: &Names) {}
 
     fn engines(&self, _: &RememberedEngines) {}
+
+    fn sessions(&self, _: &[RememberedSession]) {}
 }
 
 /// What a registry of sessions starts with.
@@ -71,6 +79,8 @@ pub struct Start {
     pub places: Box<dyn Places>,
     /// The engine that was chosen for new sessions, and the others that have sessions.
     pub engines: RememberedEngines,
+    /// The sessions that there were on them.
+    pub remembered: Vec<RememberedSession>,
     /// The agent and the built-in image.
     pub assets: Assets,
     /// Hears what happens.
@@ -94,6 +104,7 @@ impl Start {
         Self {
             places,
             engines: RememberedEngines::default(),
+            remembered: Vec::new(),
             assets,
             reporter,
             settings: Settings::default(),
@@ -131,11 +142,13 @@ struct Shared {
     settings: watch::Sender<Settings>,
     history: Mutex<History>,
     names: Mutex<Names>,
+    /// What was kept last of which sessions there are.
+    remembered: Mutex<Vec<RememberedSession>>,
 }
 
 impl Sessions {
     /// Returns a registry that knows of no session but those that the last process has left in the
-    /// middle of a run.
+    /// middle of a run, and those that were on an engine that has not answered since.
     #[must_use]
     pub fn new(start: Start) -> Self {
         let (journal, left) = start.journal;
@@ -145,9 +158,11 @@ impl Sessions {
             Box::new(move |engines: &RememberedEngines| keep.engines(engines))
         };
         let engines = Engines::new(start.places, start.engines, keep_engines);
-        let entries = left.into_iter();
-        let entries = entries.filter_map(|record| Entry::left(record, &engines));
-        let entries = entries.collect();
+        let mut entries = remembered(&engines, &start.remembered, &start.names);
+        entries.extend(
+            left.into_iter()
+                .filter_map(|record| Entry::left(record, &engines)),
+        );
         Self {
             shared: Arc::new(Shared {
                 engines,
@@ -165,6 +180,7 @@ impl Sessions {
                 settings: watch::Sender::new(start.settings),
                 history: Mutex::new(start.history),
                 names: Mutex::new(start.names),
+                remembered: Mutex::new(start.remembered),
             }),
         }
     }

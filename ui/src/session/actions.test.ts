@@ -19,6 +19,7 @@ function actions(engineAnswers = true): SessionActions {
     export: act,
     cancelExport: act,
     discard: act,
+    forget: act,
     remove: act,
     progress: act,
     cancel: act,
@@ -51,7 +52,7 @@ describe("the menu of a session that is", () => {
     ["failed", { state: "failed" }, "retry | rename rebuild | copy-name details | remove"],
     ["failed without a container", { state: "failed", has_container: false }, "retry | rename | copy-name details | remove"],
     ["cancelled", { state: "cancelled" }, "retry | rename | copy-name details | remove"],
-    ["away", { state: "away", engine: "docker" }, "rename | copy-name details | remove"],
+    ["away", { state: "away", engine: "docker" }, "rename | copy-name details | forget remove"],
   ])("%s", (_, of, entries) => expect(names(of)).toBe(entries));
 });
 
@@ -65,7 +66,7 @@ it("without the engine only what needs none can be done", () => {
 it("what needs the engine depends on the session's own, not on the one that is chosen", () => {
   const possible = (of: Partial<View>, chosenAnswers: boolean) =>
     menu(of, chosenAnswers).filter((entry) => !entry.disabled).map((entry) => entry.name);
-  expect(possible({ state: "away", engine: "docker" }, true)).toEqual(["rename", "copy-name", "details"]);
+  expect(possible({ state: "away", engine: "docker" }, true)).toEqual(["rename", "copy-name", "details", "forget"]);
   expect(possible({ state: "stopped", engine: "podman" }, false)).toContain("open");
 });
 

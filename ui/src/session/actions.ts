@@ -14,6 +14,7 @@ import Square from "@lucide/svelte/icons/square";
 import Timer from "@lucide/svelte/icons/timer";
 import Trash2 from "@lucide/svelte/icons/trash-2";
 import Undo2 from "@lucide/svelte/icons/undo-2";
+import Unlink from "@lucide/svelte/icons/unlink";
 
 import type { SessionState } from "../bindings/SessionState";
 import type { MenuAction } from "../lib/components/menu";
@@ -33,6 +34,7 @@ export interface SessionActions {
   export: (id: string) => void;
   cancelExport: (id: string) => void;
   discard: (id: string) => void;
+  forget: (id: string) => void;
   remove: (id: string) => void;
   progress: (id: string) => void;
   cancel: (id: string) => void;
@@ -96,6 +98,7 @@ export function menuOf(session: Session, actions: SessionActions): MenuAction[] 
   }
   known.push({ name: "details", label: "Details", icon: Info, run: () => actions.details(id) });
   if (session.mayTellTiming) known.push({ name: "timing", label: "Timing", icon: Timer, run: () => actions.timing(id) });
+  if (state === "away") end.push({ name: "forget", label: "Forget", icon: Unlink, run: () => actions.forget(id) });
   if (state !== "provisioning") {
     const remove = () => actions.remove(id);
     end.push({ name: "remove", label: "Delete…", icon: Trash2, danger: true, disabled, key: "Delete", run: remove });

@@ -25,6 +25,7 @@ export type SessionCommands = Pick<
   | "duplicateSession"
   | "renameSession"
   | "discardSession"
+  | "forgetSession"
   | "deleteSession"
   | "exportSession"
   | "cancelExport"
@@ -232,6 +233,11 @@ export class Sessions {
   /** Takes back what an interrupted run did: a new session goes, one from before is as it was. */
   discard(id: string): Promise<void> {
     return this.#act(id, (commands) => commands.discardSession(id));
+  }
+
+  /** Takes a session off the list whose engine does not answer; it is there again when that does. */
+  forget(id: string): Promise<void> {
+    return this.#act(id, (commands) => commands.forgetSession(id));
   }
 
   /** Deletes a session with its files, or only its container; rejects when it cannot. */

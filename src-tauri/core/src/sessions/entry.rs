@@ -29,6 +29,8 @@ pub(super) struct Entry {
     pub(super) created: String,
     /// Whether it was begun by this process and was never ready.
     pub(super) is_new: bool,
+    /// Whether it was on its engine when an earlier process looked, and nobody has looked since.
+    pub(super) is_remembered: bool,
     /// Where the files of a session that was never ready come from.
     pub(super) source: Option<Source>,
     /// The `seq` of the last event.
@@ -262,6 +264,7 @@ impl Entry {
         Self {
             engine,
             is_new: false,
+            is_remembered: false,
             request,
             created,
             source: None,
@@ -319,7 +322,8 @@ impl Entry {
     }
 
     pub(super) fn state(&self) -> SessionState {
-        let is_away = self.engine.as_ref().is_some_and(|engine| engine.is_away());
+        let is_away =
+            self.is_remembered || self.engine.as_ref().is_some_and(|engine| engine.is_away());
         match self.activity.state() {
             SessionState::Ready
             | SessionState::Paused

@@ -248,6 +248,7 @@ impl Sessions {
             }
         };
         self.shared.engines.note_sessions(known, has_sessions);
+        self.shared.keep_sessions();
         for id in settled {
             self.write_down_engine(id).await;
         }
@@ -448,21 +449,23 @@ impl Shared {
         }
         let mut settled = Vec::new();
         for (id, found) in found {
+            let is_news = entries.get(id).is_none_or(|entry| entry.is_remembered);
             let entry = entries.entry(*id).or_insert_with(|| {
-                // One that never started was being made by a process whose journal is lost.
-                let activity = match found.on_engine.container {
-                    Some(ContainerState::Created) => Activity::Interrupted,
-                    Some(_) | None => Activity::stopped(),
-                };
-                let mut entry = Entry::new(
+                Entry::new(
                     Some(Arc::clone(engine)),
                     found.request.clone(),
                     found.created.clone(),
-                    activity,
-                );
-                entry.timing = self.history().report(&id.to_string()).cloned();
-                entry
+                    Activity::stopped(),
+                )
             });
+            if is_news {
+                entry.is_remembered = false;
+                // One that never started was being made by a process whose journal is lost.
+                if found.on_engine.container == Some(ContainerState::Created) {
+                    entry.activity = Activity::Interrupted;
+                }
+                entry.timing = self.history().report(&id.to_string()).cloned();
+            }
             match &entry.engine {
                 None => {
                     entry.engine = Some(Arc::clone(engine));

@@ -320,6 +320,7 @@ impl Sessions {
                 }
             }
         }
+        self.shared.keep_sessions();
         if !is_kept {
             self.change_names(|names| names.remove(&id));
             let mut history = self.shared.history();

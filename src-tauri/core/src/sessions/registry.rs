@@ -84,11 +84,15 @@ impl Sessions {
         }
     }
 
-    /// Makes sure that a session is known, by asking the engine if it is not.
+    /// Makes sure that a session is known, by asking the engine if it is not, and whether it is still there if it is
+    /// only remembered.
     pub(super) async fn know(&self, id: SessionId) -> Result<(), Error> {
         let is_known = || self.shared.entries().contains_key(&id);
+        let home = |entry: &Entry| entry.engine.clone().filter(|_| entry.is_remembered);
         if !is_known() {
             self.reconcile_all().await?;
+        } else if let Some(engine) = self.with_entry(id, home)? {
+            self.look_again_at(&engine).await;
         }
         if is_known() {
             Ok(())

@@ -12,6 +12,7 @@ use cove_core::estimate::History;
 use cove_core::event::{Reporter, SessionEvent};
 use cove_core::home::Home;
 use cove_core::journal::Journal;
+use cove_core::remembered::RememberedSession;
 use cove_core::session::{SessionId, SessionState};
 use cove_core::sessions::{Keep, Names, Sessions, Start};
 use cove_core::settings::Settings;
@@ -146,6 +147,10 @@ impl Keep for Memory {
     fn engines(&self, engines: &RememberedEngines) {
         self.0.keep_engines(engines).unwrap();
     }
+
+    fn sessions(&self, sessions: &[RememberedSession]) {
+        self.0.keep_sessions(sessions).unwrap();
+    }
 }
 
 /// Cove without a window.
@@ -186,6 +191,7 @@ impl App {
             settings: settings.check().unwrap(),
             journal: Journal::open(journal),
             engines: home.engines(),
+            remembered: home.sessions(),
             keep: Box::new(Memory(home)),
             ..Start::fresh(places, assets(), Box::new(Ear(Arc::clone(&heard))))
         });

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use cove_core::engine::{EngineIdentity, EngineView};
 use cove_core::error::ErrorCode;
 use cove_core::event::SessionEvent;
+use cove_core::files::Encoding;
 use cove_core::session::{Session, SessionId, SessionState};
 use cove_testbed::{Engine, EngineProxy};
 use serde_json::json;
 
-use crate::support::{App, Start, check_failed, check_ready, eventually, own_engine};
+use crate::support::{App, Kept, Start, check_failed, check_ready, eventually, own_engine};
 
 /// An engine, and the line to it.
 struct Side {
@@ -163,6 +164,68 @@ async fn a_session_whose_container_ended_with_its_engine_is_opened_at_the_first_
     app.sessions.list_dir(id, "/workspace").await.unwrap();
     app.sessions.delete(id).await.unwrap();
     app.check_nothing_is_left(id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_on_an_engine_that_is_away_at_the_start_is_remembered_until_the_user_forgets_it()
+{
+    let Some(side) = Side::new() else { return };
+    let address = side.line.address();
+    // One place alone would be the user's wish for this start of the app, of which nothing is remembered.
+    let addresses = [&*address, "unix:///nowhere/engine.sock"];
+    let outside = || Some(Arc::clone(&side.engine));
+    let start_again = |kept: &Kept| {
+        let start = Start {
+            engines: kept.engines.lock().unwrap().clone(),
+            remembered: kept.sessions.lock().unwrap().clone(),
+            ..Start::default()
+        };
+        App::among(&addresses, outside(), start)
+    };
+    let is_kept = |kept: &Kept, count: usize| kept.sessions.lock().unwrap().len() == count;
+    let first = App::among(&addresses, outside(), Start::default());
+    follow(&first).await;
+    let (id, removed) = (first.ready(None).await, first.ready(None).await);
+    let content = "kept\n".to_owned();
+    let written = first
+        .sessions
+        .write_file(id, "/workspace/file", content, Encoding::Utf8, None);
+    written.await.unwrap();
+    eventually("both to be kept", || is_kept(&first.kept, 2).then_some(())).await;
+    first.sessions.shutdown().await;
+
+    // While the engine is away nothing is known better than what was there.
+    side.line.refuse();
+    let second = start_again(&first.kept);
+    for id in [id, removed] {
+        until(&second, id, SessionState::Away).await;
+        let refused = second.sessions.open(id).await.unwrap_err();
+        assert_eq!(refused.code(), ErrorCode::EngineUnavailable);
+    }
+    second.sessions.shutdown().await;
+    let name = removed.resource_name();
+    side.engine.docker(&["rm", "--force", &name]).unwrap();
+    side.engine.docker(&["volume", "rm", &name]).unwrap();
+
+    let third = start_again(&first.kept);
+    follow(&third).await;
+    until(&third, removed, SessionState::Away).await;
+    third.sessions.forget(id).await.unwrap();
+    assert!(find(&third, id).await.is_none());
+    assert!(is_kept(&third.kept, 1));
+    // The engine knows better: one is not forgotten by it, and one is gone.
+    side.line.resume().unwrap();
+    until(&third, id, SessionState::Stopped).await;
+    assert!(find(&third, removed).await.is_none());
+    third.sessions.forget(id).await.unwrap();
+    assert!(find(&third, id).await.is_some(), "it is not away");
+    third.open(id, 1).await;
+    let content = third.sessions.read_file(id, "/workspace/file").await;
+    assert_eq!(content.unwrap().content, "kept\n");
+    assert!(is_kept(&third.kept, 1));
+    third.sessions.delete(id).await.unwrap();
+    assert!(is_kept(&third.kept, 0));
+    third.check_nothing_is_left(id);
 }
 
 #[tokio::test(flavor = "multi_thread")]

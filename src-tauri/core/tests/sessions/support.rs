@@ -16,6 +16,7 @@ use cove_core::error::{ErrorCode, ErrorReport};
 use cove_core::estimate::History;
 use cove_core::event::{Phase, Progress, Reporter, SessionEvent};
 use cove_core::journal::Journal;
+use cove_core::remembered::RememberedSession;
 use cove_core::session::SessionId;
 use cove_core::sessions::{Keep, Names, Sessions};
 use cove_core::settings::Settings;
@@ -148,6 +149,8 @@ pub(crate) struct Start {
     pub(crate) names: Names,
     /// The engine that was chosen for new sessions, and the others that have sessions.
     pub(crate) engines: RememberedEngines,
+    /// The sessions that there were on them.
+    pub(crate) remembered: Vec<RememberedSession>,
     /// The folder of its journal; absent for none.
     pub(crate) journal: Option<PathBuf>,
 }
@@ -158,6 +161,7 @@ pub(crate) struct Kept {
     pub(crate) histories: Mutex<Vec<History>>,
     pub(crate) names: Mutex<Names>,
     pub(crate) engines: Mutex<RememberedEngines>,
+    pub(crate) sessions: Mutex<Vec<RememberedSession>>,
 }
 
 struct Keeper(Arc<Kept>);
@@ -173,6 +177,10 @@ impl Keep for Keeper {
 
     fn engines(&self, engines: &RememberedEngines) {
         self.0.engines.lock().unwrap().clone_from(engines);
+    }
+
+    fn sessions(&self, sessions: &[RememberedSession]) {
+        *self.0.sessions.lock().unwrap() = sessions.to_vec();
     }
 }
 
@@ -235,6 +243,7 @@ impl App {
         let sessions = Sessions::new(cove_core::sessions::Start {
             places,
             engines: start.engines,
+            remembered: start.remembered,
             assets,
             reporter: Box::new(Ear(Arc::clone(&heard))),
             settings: start.settings.check().unwrap(),

@@ -39,6 +39,7 @@ const WITH_ID: Record<string, (id: string | null | undefined) => Promise<unknown
   delete_session: commands.deleteSession,
   restart_session: commands.restartSession,
   discard_session: commands.discardSession,
+  forget_session: commands.forgetSession,
   rename_session: (id) => commands.renameSession(id, "api"),
   rebuild_session: commands.rebuildSession,
   duplicate_session: commands.duplicateSession,

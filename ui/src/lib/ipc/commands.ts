@@ -108,6 +108,11 @@ export function discardSession(id: MaybeId): Promise<Acted> {
   return callWithId("discard_session", id);
 }
 
+/** Takes a session off the list whose engine does not answer; nothing changes on that engine. */
+export function forgetSession(id: MaybeId): Promise<Acted> {
+  return callWithId("forget_session", id);
+}
+
 /** Deletes a session; with `keepVolume` only its container. */
 export function deleteSession(id: MaybeId, keepVolume = false): Promise<Acted> {
   return callWithId("delete_session", id, keepVolume ? { keep_volume: true } : {});
