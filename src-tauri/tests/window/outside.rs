@@ -75,4 +75,7 @@ fn an_engine_that_goes_away_is_said_and_its_sessions_come_back_with_it() {
         .unwrap();
     let read = app.invoke("list_dir", &json!({"id": id, "path": "/workspace"}));
     assert_eq!(read["ok"], true, "{read}");
+    // A cut of the engine's line ends terminals too; another is there at one press.
+    app.window.click("[data-testid=new-terminal]").unwrap();
+    app.wait_for_terminal();
 }

@@ -26,8 +26,9 @@ use tokio::time::Instant;
 
 use crate::bystanders::Bystanders;
 
-/// How many runs there are in all, unless the environment says so.
-const RUNS: usize = 30;
+/// How many runs there are in all, and of one kind at most, unless the environment says so.
+const RUNS: u64 = 30;
+const RUNS_OF_A_KIND: u64 = 12;
 /// How long a run may take. Nothing here takes a tenth of it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// How long it may take until a session is seen not to be ready any more.
@@ -38,12 +39,14 @@ const LATE: Duration = Duration::from_secs(10);
 /// Returns the seeds of a kind of run that has this many of a hundred.
 pub(crate) fn seeds(percent: usize) -> std::ops::Range<u64> {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().unwrap());
-    let runs = number("COVE_FAULT_RUNS").unwrap_or(RUNS as u64);
+    let asked = number("COVE_FAULT_RUNS");
+    let of_a_kind = (asked.unwrap_or(RUNS) * percent as u64).div_ceil(100);
+    let runs = asked.map_or(of_a_kind.min(RUNS_OF_A_KIND), |_| of_a_kind);
     let first = number("COVE_FAULT_SEED").unwrap_or_else(|| {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         now.as_secs() * 1_000
     });
-    first..first + (runs * percent as u64).div_ceil(100)
+    first..first + runs
 }
 
 /// Returns the numbers of a run.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use cove_core::error::{ErrorCode, ErrorReport};
 use cove_core::event::{ExportOutcome, SessionEvent, Undone};
@@ -248,7 +249,10 @@ async fn a_cancel_while_files_are_copied_ends_the_copying() {
             (copies && begun).then_some(())
         })
         .await;
+    let begin = Instant::now();
     app.sessions.cancel(copy).await.unwrap();
+    let took = begin.elapsed();
+    assert!(took < Duration::from_secs(2), "the cancel took {took:?}");
     let run = app.heard.run(copy, 1).await;
     let SessionEvent::Cancelled(cancelled) = &run.last().unwrap().event else {
         panic!("{:#?}", run.last());

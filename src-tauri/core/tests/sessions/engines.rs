@@ -28,6 +28,14 @@ impl Side {
         Some(Self { engine, line })
     }
 
+    /// Makes a link lead to this engine, in the place of whatever it led to.
+    fn stand_behind(&self, place: &Path) {
+        let socket = self.line.address();
+        let other = place.with_extension("other");
+        symlink(socket.strip_prefix("unix://").unwrap(), &other).unwrap();
+        fs::rename(&other, place).unwrap();
+    }
+
     fn is_empty(&self) -> bool {
         let names = |kind: &str, format| {
             let listed = [kind, "ls", "--all", "--format", format];
@@ -311,12 +319,7 @@ async fn what_is_left_on_an_engine_that_is_away_is_not_forgotten_because_another
     let scratch = tempfile::tempdir().unwrap();
     // One address behind which the engines are exchanged, and one of the second engine's own.
     let place = scratch.path().join("engine.sock");
-    let lead_to = |side: &Side| {
-        let socket = side.line.address();
-        let other = scratch.path().join("other.sock");
-        symlink(socket.strip_prefix("unix://").unwrap(), &other).unwrap();
-        fs::rename(&other, &place).unwrap();
-    };
+    let lead_to = |side: &Side| side.stand_behind(&place);
     let address = format!("unix://{}", place.display());
     lead_to(&one);
     let identity = identity_of(&address).await;
@@ -366,12 +369,7 @@ async fn an_engine_that_was_put_in_the_place_of_another_is_not_taken_for_it() {
     };
     let scratch = tempfile::tempdir().unwrap();
     let place = scratch.path().join("engine.sock");
-    let lead_to = |side: &Side| {
-        let socket = side.line.address();
-        let other = scratch.path().join("other.sock");
-        symlink(socket.strip_prefix("unix://").unwrap(), &other).unwrap();
-        fs::rename(&other, &place).unwrap();
-    };
+    let lead_to = |side: &Side| side.stand_behind(&place);
     lead_to(&one);
     let address = format!("unix://{}", place.display());
     let app = App::among(&[&address], Some(Arc::clone(&one.engine)), Start::default());
