@@ -239,6 +239,7 @@ mod tests {
             engine: None,
             created: String::new(),
             reconnecting: false,
+            ending: false,
             has_container: false,
             leftovers: Vec::new(),
             export: None,

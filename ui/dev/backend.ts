@@ -61,6 +61,7 @@ export class Backend {
       created: new Date(Date.UTC(2025, 5, 1, 9, this.#made)).toISOString(),
       has_container: true,
       reconnecting: false,
+      ending: false,
       leftovers: [],
       export: null,
       seq: ++this.#seq,

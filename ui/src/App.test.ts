@@ -439,6 +439,25 @@ it("a rebuild takes the same image unless another is named", async () => {
   await user.click(within(dialog).getByTestId("submit"));
   expect(await screen.findByTestId("progress-modal")).toHaveAccessibleName("Rebuilding worker");
   expect(backend.asked("rebuild_session")).toEqual([{ id }]);
+
+  // The old container's programs need not be waited for.
+  expect(screen.queryByTestId("stop-now")).not.toBeInTheDocument();
+  await backend.change({ [id]: { ending: true } });
+  await user.click(await screen.findByTestId("stop-now"));
+  expect(backend.asked("stop_session")).toEqual([{ id, now: true }]);
+  await backend.change({ [id]: { ending: false } });
+  await waitFor(() => expect(screen.queryByTestId("stop-now")).not.toBeInTheDocument());
+});
+
+it("programs that are being ended are told whoever ends them, and need not be waited for", async () => {
+  const id = backend.add("api", "shop", "ready");
+  await start();
+  await backend.change({ [id]: { state: "stopped", ending: true } });
+  expect(await screen.findByText("Ending programs…")).toBeInTheDocument();
+  await user.click(screen.getByText("Stop now"));
+  expect(backend.asked("stop_session")).toEqual([{ id, now: true }]);
+  await backend.change({ [id]: { ending: false } });
+  await waitFor(() => expect(screen.queryByText("Stop now")).not.toBeInTheDocument());
 });
 
 it("a broken connection and a pause are said, and clear nothing", async () => {

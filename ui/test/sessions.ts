@@ -25,6 +25,7 @@ export function session(id: string, more: Partial<View> = {}): View {
     created: "2025-06-01T09:00:00Z",
     has_container: true,
     reconnecting: false,
+    ending: false,
     leftovers: [],
     export: null,
     seq: 0,

@@ -90,8 +90,9 @@ pub(crate) struct Supervision {
     pub cancel: CancellationToken,
     /// How long the run may stand still.
     pub limit: Duration,
-    /// Ends the wait for programs of the old container when the user wants it.
-    pub hurry: CancellationToken,
+    /// Hears that the programs of the old container are being ended, with what ends the wait for them, and when
+    /// that is over.
+    pub ending: Box<dyn Fn(Option<CancellationToken>) + Send + Sync>,
     /// Hears where the run is: at every phase, and several times a second.
     pub tell: Box<dyn Fn(Phase, Progress, String) + Send + Sync>,
 }
@@ -568,15 +569,18 @@ impl Run {
                 name: name.clone(),
                 id: id.clone(),
             };
-            let (grace, hurry) = (self.settings.stop_grace(), self.supervision.hurry.clone());
+            let (grace, hurry) = (self.settings.stop_grace(), CancellationToken::new());
+            (self.supervision.ending)(Some(hurry.clone()));
             self.supervision
                 .monitor
                 .say("Ending the programs of the old container");
-            unwind
+            let ended = unwind
                 .effect(Some(undo), async move {
                     end_programs(&*engine, &id, grace, &hurry).await
                 })
-                .await?;
+                .await;
+            (self.supervision.ending)(None);
+            ended?;
         }
         let (engine, id) = (Arc::clone(&self.engine), container.id.clone());
         let undo = Undo::RestoreContainer {

@@ -301,6 +301,8 @@ pub struct Session {
     pub created: String,
     /// Whether the connection to it broke and is being made again. Its programs go on meanwhile.
     pub reconnecting: bool,
+    /// Whether its programs are being ended, and have time to write what they hold.
+    pub ending: bool,
     /// Whether it has a container, or is about to get one. A session that was deleted but for its files,
     /// or whose container somebody removed, is a volume alone; opening it makes a container again.
     pub has_container: bool,

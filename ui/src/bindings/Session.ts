@@ -58,6 +58,10 @@ created: string,
  */
 reconnecting: boolean, 
 /**
+ * Whether its programs are being ended, and have time to write what they hold.
+ */
+ending: boolean, 
+/**
  * Whether it has a container, or is about to get one. A session that was deleted but for its files,
  * or whose container somebody removed, is a volume alone; opening it makes a container again.
  */

@@ -74,8 +74,6 @@ export class Session {
   refusal = $state.raw<ErrorReport | null>(null);
   /** From the press of a button until the answer. */
   asking = $state(false);
-  /** From the press of Stop until the answer. */
-  stopping = $state(false);
   /** From the press of a button that begins a run until it is known to have begun, or not. */
   beginning = $state(false);
   doing = $state<Doing>("Creating");
@@ -113,6 +111,8 @@ export class Session {
   readonly kept = $derived.by(() => this.state === "stopped" && this.view?.has_container === false);
   /** Whether the way to its files is being made again; its programs go on meanwhile. */
   readonly reconnecting = $derived.by(() => this.state === "ready" && this.view?.reconnecting === true);
+  /** Whether its programs are being ended, and have time to write what they hold. */
+  readonly ending = $derived.by(() => this.view?.ending === true);
   readonly leftovers = $derived.by(() => this.view?.leftovers ?? []);
   /** Of a session that the window has only in its list, the snapshot tells. */
   readonly mayTellTiming = $derived.by(() => !this.running && (this.timing !== null || !this.detailed));

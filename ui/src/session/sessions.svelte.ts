@@ -209,20 +209,13 @@ export class Sessions {
   }
 
   /** Stops a session; rejects when it cannot, because this has no place of its own to say so. */
-  async stop(id: string): Promise<void> {
-    const session = this.known.get(id);
-    if (!session || session.asking) return;
-    session.stopping = true;
-    try {
-      await this.#act(id, (commands) => commands.stopSession(id));
-    } finally {
-      session.stopping = false;
-    }
+  stop(id: string): Promise<void> {
+    return this.#act(id, (commands) => commands.stopSession(id));
   }
 
   /** Waits no longer for the programs of a session that is being stopped. */
   async stopNow(id: string): Promise<void> {
-    if (this.known.get(id)?.stopping) this.#see(id, await this.#commands.stopSession(id, true));
+    if (this.known.get(id)?.ending) this.#see(id, await this.#commands.stopSession(id, true));
   }
 
   /** Gives a session another name; rejects with what is wrong with it. */

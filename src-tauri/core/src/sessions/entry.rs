@@ -41,8 +41,8 @@ pub(super) struct Entry {
     /// What earlier runs may have left and nobody has taken back, oldest first.
     pub(super) leftovers: Vec<Undo>,
     pub(super) export: Option<Export>,
-    /// Ends the wait for programs that are being ended.
-    pub(super) hurry: CancellationToken,
+    /// While its programs are being ended: what ends the wait for them.
+    pub(super) ending: Option<CancellationToken>,
     /// How many deletions are under way: it is about to be gone, so that no run may begin.
     pub(super) deletions: u32,
     /// Where the time of the last run went.
@@ -273,7 +273,7 @@ impl Entry {
             on_engine: OnEngine::default(),
             leftovers: Vec::new(),
             export: None,
-            hurry: CancellationToken::new(),
+            ending: None,
             deletions: 0,
             timing: None,
             turn: Arc::default(),
@@ -378,6 +378,7 @@ impl Entry {
             engine: self.engine.as_ref().map(|engine| engine.id().clone()),
             created: self.created.clone(),
             reconnecting: self.activity.is_reconnecting(),
+            ending: self.ending.is_some(),
             has_container: about_to || self.on_engine.container.is_some(),
             leftovers: leftovers.map(ToString::to_string).collect(),
             export: self.export.as_ref().map(|export| export.progress),

@@ -34,11 +34,19 @@ impl Sessions {
     /// Those of [`Self::stop`].
     pub async fn stop_now(&self, id: SessionId) -> Result<(), Error> {
         self.know(id).await?;
-        self.with_entry(id, |entry| entry.hurry.cancel())?;
-        if self.with_entry(id, is_running)? {
-            return Ok(());
+        let under_way = |entry: &Entry| (entry.ending.clone(), is_running(entry));
+        match self.with_entry(id, under_way)? {
+            (Some(hurry), true) => hurry.cancel(),
+            (Some(hurry), false) => {
+                hurry.cancel();
+                // Whoever ends them has the turn; what follows, as after the stop of a restart, is not stopped.
+                let turn = self.with_entry(id, |entry| Arc::clone(&entry.turn))?;
+                drop(turn.lock().await);
+            }
+            (None, true) => {}
+            (None, false) => self.stop_within(id, Duration::ZERO).await?,
         }
-        self.stop_within(id, Duration::ZERO).await
+        Ok(())
     }
 
     async fn stop_within(&self, id: SessionId, grace: Duration) -> Result<(), Error> {
@@ -56,6 +64,7 @@ impl Sessions {
             for container in engine.owned(Some(id)).await?.containers {
                 match container.state {
                     ContainerState::Running | ContainerState::Paused => {
+                        self.shared.note_ending(id, Some(hurry.clone()));
                         end_programs(&*engine, &container.id, grace, &hurry).await?;
                     }
                     ContainerState::Created | ContainerState::Exited | ContainerState::Unusable => {
@@ -65,6 +74,7 @@ impl Sessions {
             Ok(())
         })
         .await;
+        self.shared.note_ending(id, None);
         if let Some(open) = open {
             open.close();
         }
@@ -80,13 +90,14 @@ impl Sessions {
         let entry = entries
             .get_mut(&id)
             .ok_or_else(|| Error::SessionNotFound(id.to_string()))?;
+        let hurry = CancellationToken::new();
         let open = entry.activity.connected().cloned();
         if let Some(open) = &open {
             open.connection.close();
             entry.activity = Activity::stopped();
+            entry.ending = Some(hurry.clone());
         }
-        entry.hurry = CancellationToken::new();
-        Ok((open, entry.hurry.clone()))
+        Ok((open, hurry))
     }
 
     /// Stops the session's container and makes the session ready again. Does nothing to one that is on

@@ -185,7 +185,6 @@ impl Sessions {
                 open.close();
             }
         }
-        entry.hurry = CancellationToken::new();
         let monitor = Arc::new(Monitor::new());
         let (cancel, ended) = (CancellationToken::new(), CancellationToken::new());
         entry.activity = Activity::Provisioning {
@@ -197,11 +196,15 @@ impl Sessions {
             let shared = Arc::clone(&self.shared);
             Box::new(move |phase, progress, message| shared.tell(id, phase, progress, message))
         };
+        let ending = {
+            let shared = Arc::clone(&self.shared);
+            Box::new(move |hurry| shared.note_ending(id, hurry))
+        };
         let settings = self.settings();
         let supervision = Supervision {
             monitor: Arc::clone(&monitor),
             cancel,
-            hurry: entry.hurry.clone(),
+            ending,
             limit: settings.time_limit(),
             tell,
         };
@@ -437,6 +440,13 @@ impl Sessions {
 }
 
 impl Shared {
+    /// Takes note that a session's programs are being ended, and of what ends the wait for them; `None` when that is over.
+    pub(super) fn note_ending(&self, id: SessionId, hurry: Option<CancellationToken>) {
+        if let Some(entry) = self.entries().get_mut(&id) {
+            entry.ending = hurry;
+        }
+    }
+
     /// Tells progress.
     fn tell(&self, session_id: SessionId, phase: Phase, progress: Progress, message: String) {
         self.entries().tell(session_id, |seq| {

@@ -513,22 +513,37 @@ async fn stop_now_waits_for_no_program() {
     let id = app.ready(None).await;
     let stubborn = "trap '' TERM HUP; echo up > /workspace/up; while :; do sleep 0.1; done";
     start_program(&app, id, stubborn).await;
-    let begin = std::time::Instant::now();
-    let stopping = async {
-        app.sessions.stop(id).await.unwrap();
-    };
-    let impatient = async {
-        let state = || async { app.sessions.status(id).await.unwrap().state };
-        while state().await != cove_core::session::SessionState::Stopped {
-            tokio::task::yield_now().await;
+    let impatient = async || {
+        let is_ending = || app.sessions.seen(id).session.unwrap().ending;
+        while !is_ending() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
         app.sessions.stop_now(id).await.unwrap();
     };
-    tokio::join!(stopping, impatient);
-    assert!(
-        begin.elapsed() < Duration::from_secs(8),
-        "{:?}",
-        begin.elapsed()
-    );
+    let begin = std::time::Instant::now();
+    let (stopped, ()) = tokio::join!(app.sessions.stop(id), impatient());
+    stopped.unwrap();
+    let took = begin.elapsed();
+    assert!(took < Duration::from_secs(8), "{took:?}");
     assert_eq!(app.inspect(id)["State"]["Running"], false);
+    assert!(!app.sessions.seen(id).session.unwrap().ending);
+
+    // What is made ready again after its programs have ended is, and stays so.
+    app.open(id, 2).await;
+    start_program(&app, id, stubborn).await;
+    let begin = std::time::Instant::now();
+    let (restarted, ()) = tokio::join!(app.sessions.restart(id), impatient());
+    restarted.unwrap();
+    check_ready(&app.heard.run(id, 3).await);
+    start_program(&app, id, stubborn).await;
+    app.sessions.rebuild(id, None).await.unwrap();
+    impatient().await;
+    check_ready(&app.heard.run(id, 4).await);
+    let took = begin.elapsed();
+    assert!(took < Duration::from_secs(16), "{took:?}");
+    let session = app.sessions.seen(id).session.unwrap();
+    assert_eq!(
+        (session.state, session.ending),
+        (SessionState::Ready, false)
+    );
 }
