@@ -11,7 +11,7 @@ use cove_core::estimate::History;
 use cove_core::home::Home;
 use cove_core::own_file;
 use cove_core::remembered::RememberedSession;
-use cove_core::sessions::{Keep, Names};
+use cove_core::sessions::{Names, Persistence};
 use cove_core::settings::Settings;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
@@ -86,7 +86,7 @@ impl Keeper {
     }
 }
 
-impl Keep for Keeper {
+impl Persistence for Keeper {
     fn history(&self, history: &History) {
         self.history.keep(history.clone());
     }

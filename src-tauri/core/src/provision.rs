@@ -28,7 +28,7 @@ pub(crate) use self::limits::{Limits, bounds, check};
 pub(crate) use self::monitor::Monitor;
 pub(crate) use self::shared_pull::Pulls;
 use self::unwind::Unwind;
-pub(crate) use self::unwind::{Attempted, Late, Nothing, take_back};
+pub(crate) use self::unwind::{IfAbsent, PendingUndos, UndoAttempt, take_back};
 use crate::assets::Assets;
 use crate::connection::{self, Connection};
 use crate::engine::{
@@ -225,9 +225,9 @@ impl Supervision {
 
 impl Run {
     /// Runs the pipeline to its end. What a failed or cancelled run has made is gone when this
-    /// returns, but for what the engine is late with or would not take back: [`Late::finish`] tries
+    /// returns, but for what the engine is late with or would not take back: [`PendingUndos::finish`] tries
     /// again.
-    pub(crate) async fn drive(self) -> (Outcome, Option<Late>) {
+    pub(crate) async fn drive(self) -> (Outcome, Option<PendingUndos>) {
         let mut record = Record::new(
             Some(self.engine.identity().clone()),
             self.id,
@@ -250,12 +250,12 @@ impl Run {
                 (Outcome::Ready(answered), None)
             }
             Err(Error::Cancelled) => {
-                let (undone, late) = unwind.run().await;
-                (Outcome::Cancelled { undone }, Some(late))
+                let (undone, pending) = unwind.run().await;
+                (Outcome::Cancelled { undone }, Some(pending))
             }
             Err(error) => {
-                let (undone, late) = unwind.run().await;
-                (Outcome::Failed { error, undone }, Some(late))
+                let (undone, pending) = unwind.run().await;
+                (Outcome::Failed { error, undone }, Some(pending))
             }
         }
     }
@@ -264,7 +264,7 @@ impl Run {
     /// have come to the end.
     async fn pipeline(&self, unwind: &Unwind) -> Result<Answered, Error> {
         unwind.begin().await?;
-        let found = self.look_around().await?;
+        let found = self.find_existing().await?;
 
         self.enter(
             Phase::PullingImage,
@@ -303,7 +303,7 @@ impl Run {
         }
     }
 
-    async fn look_around(&self) -> Result<Found, Error> {
+    async fn find_existing(&self) -> Result<Found, Error> {
         let name = self.id.resource_name();
         let (engine, image, volume, named, owned) = tokio::try_join!(
             self.engine.facts(),

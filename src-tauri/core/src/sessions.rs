@@ -48,7 +48,7 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
 pub type Names = BTreeMap<SessionId, String>;
 
 /// Keeps across restarts what may be lost. Must not block.
-pub trait Keep: Send + Sync + 'static {
+pub trait Persistence: Send + Sync + 'static {
     /// Keeps what runs have taught. Called at the end of a run.
     fn history(&self, history: &History);
 
@@ -63,7 +63,7 @@ pub trait Keep: Send + Sync + 'static {
 }
 
 /// Keeps nothing.
-impl Keep for () {
+impl Persistence for () {
     fn history(&self, _: &History) {}
 
     fn names(&self, _: &Names) {}
@@ -92,7 +92,7 @@ pub struct Start {
     /// The names that sessions were given.
     pub names: Names,
     /// Keeps what changes of these.
-    pub keep: Box<dyn Keep>,
+    pub keep: Box<dyn Persistence>,
     /// Where runs write down what they do, and what the last process has left in it.
     pub journal: (Journal, Vec<Record>),
 }
@@ -126,7 +126,7 @@ struct Shared {
     engines: Engines,
     assets: Arc<Assets>,
     reporter: Box<dyn Reporter>,
-    keep: Arc<dyn Keep>,
+    keep: Arc<dyn Persistence>,
     journal: Arc<Journal>,
     tracker: TaskTracker,
     /// Cancelled when the app shuts down.
@@ -152,7 +152,7 @@ impl Sessions {
     #[must_use]
     pub fn new(start: Start) -> Self {
         let (journal, left) = start.journal;
-        let keep: Arc<dyn Keep> = Arc::from(start.keep);
+        let keep: Arc<dyn Persistence> = Arc::from(start.keep);
         let keep_engines = {
             let keep = Arc::clone(&keep);
             Box::new(move |engines: &RememberedEngines| keep.engines(engines))

@@ -68,17 +68,17 @@ impl Effect {
     }
 }
 
-/// What it means that there is nothing to take back.
+/// What it means when the thing that an undo is to remove is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Nothing {
-    /// It is gone, or never came.
-    IsGone,
+pub(crate) enum IfAbsent {
+    /// It is gone, or was never made: the undo is done.
+    Done,
     /// It may come yet: the engine was cut off in the middle of a call.
-    MayCome,
+    MayAppear,
 }
 
 /// What is still to be taken back when the end of a run is told, newest first.
-pub(crate) struct Late {
+pub(crate) struct PendingUndos {
     engine: Arc<dyn Engine>,
     journal: Arc<Journal>,
     owner: SessionId,
@@ -88,7 +88,7 @@ pub(crate) struct Late {
 
 /// What came of undos that were attempted after the end of their run.
 #[derive(Debug, Default)]
-pub(crate) struct Attempted {
+pub(crate) struct UndoAttempt {
     /// Taken back, or there was nothing to take back; with what is said of it.
     pub(crate) done: Vec<(Undo, Undone)>,
     /// Still to be taken back, oldest first.
@@ -191,7 +191,7 @@ impl Unwind {
     /// Takes all effects back, newest first, and says what came of each. An effect that has not
     /// settled in time is left for later, and with it all that are older: what it makes may use
     /// what they made.
-    pub(super) async fn run(&self) -> (Vec<Undone>, Late) {
+    pub(super) async fn run(&self) -> (Vec<Undone>, PendingUndos) {
         let (effects, record) = self.take();
         let all_settled = async {
             for effect in &effects {
@@ -202,7 +202,7 @@ impl Unwind {
         let _ = tokio::time::timeout(SETTLE_LIMIT, all_settled).await;
 
         let mut undone = Vec::new();
-        let mut late = Late {
+        let mut pending = PendingUndos {
             engine: Arc::clone(&self.engine),
             journal: Arc::clone(&self.journal),
             owner: self.owner,
@@ -236,10 +236,10 @@ impl Unwind {
                 None => {}
             }
             if is_left {
-                late.effects.push(effect);
+                pending.effects.push(effect);
             }
         }
-        (undone, late)
+        (undone, pending)
     }
 
     fn take(&self) -> (Vec<Effect>, Record) {
@@ -252,10 +252,10 @@ impl Unwind {
     }
 }
 
-impl Late {
+impl PendingUndos {
     /// Takes back each effect when it has settled, tries once more what failed, and writes down what is
     /// left. The session's next run must wait for this.
-    pub(crate) async fn finish(self) -> Attempted {
+    pub(crate) async fn finish(self) -> UndoAttempt {
         let all_settled = async {
             for effect in &self.effects {
                 effect.settled.cancelled().await;
@@ -266,19 +266,19 @@ impl Late {
         let undos: Vec<_> = undos.filter_map(Effect::undo_as_known).collect();
         if settled.is_err() {
             // The journal has them all already, and they are tried again from there.
-            return Attempted {
+            return UndoAttempt {
                 left: undos,
-                ..Attempted::default()
+                ..UndoAttempt::default()
             };
         }
         let record = self.record.ended(undos);
         let in_doubt = |effect: &Effect| effect.in_doubt.load(Ordering::SeqCst);
-        let nothing = if self.effects.iter().any(in_doubt) {
-            Nothing::MayCome
+        let if_absent = if self.effects.iter().any(in_doubt) {
+            IfAbsent::MayAppear
         } else {
-            Nothing::IsGone
+            IfAbsent::Done
         };
-        take_back(&*self.engine, &self.journal, self.owner, record, nothing).await
+        take_back(&*self.engine, &self.journal, self.owner, record, if_absent).await
     }
 }
 
@@ -288,12 +288,12 @@ pub(crate) async fn take_back(
     journal: &Arc<Journal>,
     owner: SessionId,
     record: Record,
-    nothing: Nothing,
-) -> Attempted {
-    let mut attempted = Attempted::default();
+    if_absent: IfAbsent,
+) -> UndoAttempt {
+    let mut attempted = UndoAttempt::default();
     for undo in record.undos.iter().rev() {
         match undo.attempt(engine, owner).await {
-            Ok(None) if nothing == Nothing::MayCome => attempted.left.insert(0, undo.clone()),
+            Ok(None) if if_absent == IfAbsent::MayAppear => attempted.left.insert(0, undo.clone()),
             Ok(done) => {
                 let done = done.unwrap_or_else(|| undo.undone());
                 attempted.done.push((undo.clone(), done));

@@ -19,7 +19,7 @@ use crate::engines::KnownEngine;
 use crate::error::Error;
 use crate::journal::Record;
 use crate::labels;
-use crate::provision::{Nothing, name_aside, take_back};
+use crate::provision::{IfAbsent, name_aside, take_back};
 use crate::session::{CreateSession, SessionId};
 
 /// How long after a change the engine is asked, so that a burst of changes is one question.
@@ -336,7 +336,7 @@ impl Sessions {
         };
         let is_tidy = untidy.is_empty();
         for id in untidy {
-            self.take_back_leftovers(id, Nothing::IsGone).await;
+            self.take_back_leftovers(id, IfAbsent::Done).await;
         }
         if !is_tidy {
             self.look_again_at(engine).await;
@@ -355,19 +355,19 @@ impl Sessions {
             let looks = async {
                 for (index, pause) in LOOKS.iter().enumerate() {
                     tokio::time::sleep(*pause).await;
-                    let nothing = if index + 1 == LOOKS.len() {
-                        Nothing::IsGone
+                    let if_absent = if index + 1 == LOOKS.len() {
+                        IfAbsent::Done
                     } else {
-                        Nothing::MayCome
+                        IfAbsent::MayAppear
                     };
-                    sessions.take_back_leftovers(id, nothing).await;
+                    sessions.take_back_leftovers(id, if_absent).await;
                 }
             };
             closing.run_until_cancelled(looks).await;
         });
     }
 
-    async fn take_back_leftovers(&self, id: SessionId, nothing: Nothing) {
+    async fn take_back_leftovers(&self, id: SessionId, if_absent: IfAbsent) {
         let Ok(turn) = self.with_entry(id, |entry| Arc::clone(&entry.turn)) else {
             return;
         };
@@ -377,7 +377,7 @@ impl Sessions {
             return;
         };
         // What cannot be taken back is told with the list.
-        let _ = self.take_back(id, record, nothing).await;
+        let _ = self.take_back(id, record, if_absent).await;
     }
 
     /// Takes back what a record holds, and notes what came of it. Whoever calls has the session's turn.
@@ -388,12 +388,12 @@ impl Sessions {
         &self,
         id: SessionId,
         record: Record,
-        nothing: Nothing,
+        if_absent: IfAbsent,
     ) -> Result<(), Error> {
         let (engine, journal) = (self.engine_of(id).await?, &self.shared.journal);
-        let mut attempted = take_back(&*engine, journal, id, record, nothing).await;
+        let mut attempted = take_back(&*engine, journal, id, record, if_absent).await;
         let failure = attempted.failure.take();
-        self.note_attempted(id, attempted);
+        self.note_undo_attempt(id, attempted);
         failure.map_or(Ok(()), Err)
     }
 }

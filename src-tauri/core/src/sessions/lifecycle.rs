@@ -15,7 +15,7 @@ use crate::engine::{ContainerState, Owned, end_programs, in_time, in_time_beyond
 use crate::error::Error;
 use crate::image::ImageReference;
 use crate::journal::Undo;
-use crate::provision::{Nothing, container_of};
+use crate::provision::{IfAbsent, container_of};
 use crate::session::{SessionId, SessionStatus, Source, check_project_name};
 
 impl Sessions {
@@ -232,7 +232,7 @@ impl Sessions {
             return Ok(());
         };
         let taken_back = if let Some(record) = record {
-            self.take_back(id, record, Nothing::IsGone).await
+            self.take_back(id, record, IfAbsent::Done).await
         } else {
             self.shared.journal.forget(id).await;
             Ok(())

@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::estimate::{RunKind, RunSample};
 use crate::event::{CancelledEvent, FailedEvent, ProgressEvent, ReadyEvent, SessionEvent};
 use crate::progress::{Phase, Progress};
-use crate::provision::{Answered, Attempted, Monitor, Outcome, Run, Supervision, drop_replaced};
+use crate::provision::{Answered, Monitor, Outcome, Run, Supervision, UndoAttempt, drop_replaced};
 use crate::session::{CreateSession, SessionId, SessionState, SessionStatus, Source};
 use crate::timing::{RunOutcome, TimingReport};
 
@@ -255,7 +255,7 @@ impl Sessions {
                 inherited,
                 supervision,
             };
-            let (outcome, late) = run.drive().await;
+            let (outcome, pending) = run.drive().await;
             // What ran in them was asked to end, and had its time for that.
             if let Some(open) = before {
                 open.close();
@@ -270,8 +270,8 @@ impl Sessions {
             if is_ready && (rebuild || has_replaced) {
                 drop_replaced(&*engine, id).await;
             }
-            if let Some(late) = late {
-                sessions.note_attempted(id, late.finish().await);
+            if let Some(pending) = pending {
+                sessions.note_undo_attempt(id, pending.finish().await);
             }
             drop(turn);
             sessions.look_after_leftovers(id);
@@ -399,7 +399,7 @@ impl Sessions {
     }
 
     /// Notes what came of undos that were attempted after the end of their run.
-    pub(super) fn note_attempted(&self, id: SessionId, attempted: Attempted) {
+    pub(super) fn note_undo_attempt(&self, id: SessionId, attempted: UndoAttempt) {
         let mut entries = self.shared.entries();
         let Some(entry) = entries.get_mut(&id) else {
             return;

@@ -14,7 +14,7 @@ use cove_core::home::Home;
 use cove_core::journal::Journal;
 use cove_core::remembered::RememberedSession;
 use cove_core::session::{SessionId, SessionState};
-use cove_core::sessions::{Keep, Names, Sessions, Start};
+use cove_core::sessions::{Names, Persistence, Sessions, Start};
 use cove_core::settings::Settings;
 use cove_testbed::{
     Engine, EngineOptions, EngineProxy, FaultRecord, FaultTable, Image, ImageConfig, Random,
@@ -142,7 +142,7 @@ impl Reporter for Ear {
 /// Keeps which engines there are, and nothing else.
 struct Memory(Home);
 
-impl Keep for Memory {
+impl Persistence for Memory {
     fn history(&self, _: &History) {}
 
     fn names(&self, _: &Names) {}

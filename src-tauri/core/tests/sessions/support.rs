@@ -18,7 +18,7 @@ use cove_core::event::{Phase, Progress, Reporter, SessionEvent};
 use cove_core::journal::Journal;
 use cove_core::remembered::RememberedSession;
 use cove_core::session::SessionId;
-use cove_core::sessions::{Keep, Names, Sessions};
+use cove_core::sessions::{Names, Persistence, Sessions};
 use cove_core::settings::Settings;
 use cove_testbed as testbed;
 use serde_json::{Value, json};
@@ -166,7 +166,7 @@ pub(crate) struct Kept {
 
 struct Keeper(Arc<Kept>);
 
-impl Keep for Keeper {
+impl Persistence for Keeper {
     fn history(&self, history: &History) {
         self.0.histories.lock().unwrap().push(history.clone());
     }
