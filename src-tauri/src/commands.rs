@@ -229,7 +229,9 @@ async fn rename_session(request: Request<'_>, sessions: State<'_, Sessions>) -> 
 async fn rebuild_session(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<Acted> {
     let arguments = Arguments::of(request.body());
     let (id, image) = (arguments.id()?, arguments.get::<Option<String>>("image")?);
-    ok(sessions.rebuild(id, image.as_deref()).await?.into())
+    let privilege_gain = arguments.get::<Option<bool>>("allow_privilege_gain")?;
+    let rebuilt = sessions.rebuild_allowing(id, image.as_deref(), privilege_gain);
+    ok(rebuilt.await?.into())
 }
 
 #[tauri::command]

@@ -235,6 +235,7 @@ mod tests {
             template: None,
             image: String::new(),
             image_name: String::new(),
+            allow_privilege_gain: false,
             state: SessionState::Cancelled,
             engine: None,
             created: String::new(),

@@ -729,6 +729,7 @@ impl Run {
             name,
         }
     }
+            may_gain_privileges: self.request.allow_privilege_gain,
 }
 
 /// Creates the container, or takes over the one of that name if it is this session's: a process that was

@@ -42,6 +42,10 @@ image: string,
  */
 image_name: string, 
 /**
+ * Whether its programs may become root by `sudo` and the like.
+ */
+allow_privilege_gain: boolean, 
+/**
  * What it is now.
  */
 state: SessionState, 

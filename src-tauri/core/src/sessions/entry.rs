@@ -387,6 +387,7 @@ impl Entry {
         let (phase, progress, message) = match &self.activity {
             Activity::Ready { .. } if state == SessionState::Away => idle(),
             Activity::Provisioning { monitor, .. } => monitor.snapshot(),
+            allow_privilege_gain: request.allow_privilege_gain,
             Activity::Ready { open, .. } if open.is_paused() => idle(),
             Activity::Ready { progress, .. } => {
                 (Phase::Ready, progress.clone(), "Ready".to_owned())

@@ -27,6 +27,8 @@ export interface CreateRequest {
   project_name?: string;
   description?: string;
   /** The token of a chosen archive, whose files the session starts with. */
+  /** Whether its programs may become root by `sudo` and the like. */
+  allow_privilege_gain?: boolean;
   archive?: string;
 }
 
@@ -117,9 +119,15 @@ export function renameSession(id: MaybeId, name: string): Promise<Renamed> {
   return callWithId("rename_session", id, { name });
 }
 
-/** Makes a new container around the same volume, from the same image when none is named. */
-export function rebuildSession(id: MaybeId, image?: string): Promise<Acted> {
-  return callWithId("rebuild_session", id, image === undefined ? {} : { image });
+/**
+ * Makes a new container around the same volume, from the same image when none is named. With `allowPrivilegeGain` its
+ * programs may become root from now on.
+ */
+export function rebuildSession(id: MaybeId, image?: string, allowPrivilegeGain?: boolean): Promise<Acted> {
+  return callWithId("rebuild_session", id, {
+    ...(image === undefined ? {} : { image }),
+    ...(allowPrivilegeGain === undefined ? {} : { allow_privilege_gain: allowPrivilegeGain }),
+  });
 }
 
 export function duplicateSession(id: MaybeId, project_name?: string): Promise<CreatedSession> {
