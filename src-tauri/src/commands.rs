@@ -50,6 +50,8 @@ commands![
     export_session,
     cancel_export,
     choose_archive,
+    end_processes,
+    keep_session,
     list_sessions,
     list_templates,
     list_images,
@@ -281,6 +283,32 @@ async fn session_usage(request: Request<'_>, sessions: State<'_, Sessions>) -> A
 }
 
 #[derive(Serialize)]
+#[derive(Serialize)]
+struct EndedAnswer {
+    session_id: SessionId,
+    #[serde(flatten)]
+    processes: ProcessesEnded,
+}
+
+#[tauri::command]
+async fn end_processes(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<EndedAnswer> {
+    let session_id = Arguments::of(request.body()).id()?;
+    ok(EndedAnswer {
+        session_id,
+        processes: sessions.end_processes(session_id).await?,
+    })
+}
+
+#[tauri::command]
+async fn keep_session(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<Became> {
+    let session_id = Arguments::of(request.body()).id()?;
+    sessions.keep(session_id).await?;
+    ok(Became {
+        session_id,
+        seen: sessions.seen(session_id),
+    })
+}
+
 struct Export {
     session_id: SessionId,
     started: bool,

@@ -240,6 +240,8 @@ mod tests {
             engine: None,
             created: String::new(),
             reconnecting: false,
+            idle_stop_ms: None,
+            stopped_unused_minutes: None,
             has_container: false,
             leftovers: Vec::new(),
             export: None,

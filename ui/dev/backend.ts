@@ -60,6 +60,8 @@ export class Backend {
       state,
       engine: null,
       created: new Date(Date.UTC(2025, 5, 1, 9, this.#made)).toISOString(),
+      idle_stop_ms: null,
+      stopped_unused_minutes: null,
       has_container: true,
       reconnecting: false,
       leftovers: [],

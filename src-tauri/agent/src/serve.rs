@@ -152,10 +152,9 @@ impl Agent<'_> {
             Call::Write { path, condition } => Reply::Write {
                 revision: workspace?.write(&path, &condition, body)?,
             },
-            Call::Stat { path } => {
-                let (entry, revision) = workspace?.stat(&path)?;
-                Reply::Stat { entry, revision }
-            }
+            Call::Processes => processes::count(),
+            Call::Work => processes::work(),
+            Call::EndProcesses => processes::end(),
         };
         Ok((reply, Vec::new()))
     }

@@ -125,8 +125,12 @@ impl Connection {
     ) -> Result<(Reply, Vec<u8>), CallFailure> {
         // Once: what ends the agent would end the next one too.
         let mut may_repeat = match call {
-            Call::Hello { .. } | Call::List { .. } | Call::Read { .. } | Call::Stat { .. } => true,
-            Call::Write { .. } => false,
+            Call::Hello { .. }
+            | Call::List { .. }
+            | Call::Read { .. }
+            | Call::Processes
+            | Call::Work => true,
+            Call::Write { .. } | Call::EndProcesses => false,
         };
         loop {
             let link = self.a_link().await?;

@@ -317,6 +317,10 @@ pub struct Session {
     pub created: String,
     /// Whether the connection to it broke and is being made again. Its programs go on meanwhile.
     pub reconnecting: bool,
+    /// When it is going to be stopped because nobody uses it, in milliseconds since 1970 UTC; `null` when it is not.
+    pub idle_stop_ms: Option<i64>,
+    /// After how many minutes without use it was stopped, if that is how it ended last; `null` otherwise.
+    pub stopped_unused_minutes: Option<u64>,
     /// Whether it has a container, or is about to get one. A session that was deleted but for its files,
     /// or whose container somebody removed, is a volume alone; opening it makes a container again.
     pub has_container: bool,

@@ -7,6 +7,7 @@
 mod entry;
 mod exporting;
 mod following;
+mod idle;
 mod lifecycle;
 mod ready;
 mod registry;

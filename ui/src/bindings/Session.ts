@@ -62,6 +62,14 @@ created: string,
  */
 reconnecting: boolean, 
 /**
+ * When it is going to be stopped because nobody uses it, in milliseconds since 1970 UTC; `null` when it is not.
+ */
+idle_stop_ms: number | null, 
+/**
+ * After how many minutes without use it was stopped, if that is how it ended last; `null` otherwise.
+ */
+stopped_unused_minutes: number | null, 
+/**
  * Whether it has a container, or is about to get one. A session that was deleted but for its files,
  * or whose container somebody removed, is a volume alone; opening it makes a container again.
  */

@@ -167,14 +167,8 @@ fn an_entry_tells_what_a_name_stands_for() {
 }
 
 #[test]
-fn the_root_can_be_looked_at() {
-    let fixture = fixture();
-    let (entry, _) = fixture.workspace.stat("/workspace").unwrap();
-    assert_eq!(
-        (&*entry.name, &*entry.path, entry.kind),
-        ("workspace", "/workspace", EntryKind::Dir)
-    );
-    assert!(fixture.workspace.is_writable());
+fn the_root_can_be_written_to() {
+    assert!(fixture().workspace.is_writable());
 }
 
 #[test]

@@ -181,6 +181,7 @@ impl Sessions {
             }
         }
         entry.hurry = CancellationToken::new();
+        entry.stopped_unused_minutes = None;
         let monitor = Arc::new(Monitor::new());
         let (cancel, ended) = (CancellationToken::new(), CancellationToken::new());
         entry.activity = Activity::Provisioning {

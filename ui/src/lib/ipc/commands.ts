@@ -140,6 +140,16 @@ export async function sessionUsage(id: MaybeId): Promise<Usage> {
 }
 
 /** Lets the user choose a file and begins to write to it, unless none was chosen. */
+/** Ends everything that runs in a session but its agent: for one that may start nothing any more. */
+export function endProcesses(id: MaybeId): Promise<ProcessesEnded> {
+  return callWithId("end_processes", id);
+}
+
+/** Keeps a session running that is about to be stopped because nobody uses it. */
+export function keepSession(id: MaybeId): Promise<Acted> {
+  return callWithId("keep_session", id);
+}
+
 export function exportSession(id: MaybeId): Promise<Acted> {
   return callWithId("export_session", id);
 }
