@@ -9,10 +9,6 @@ use crate::AGENT_PATH;
 /// Bit 14 of a mask of signals is signal 15.
 const TERM: u64 = 1 << 14;
 
-/// What `/proc/PID/stat` tells of a process.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ProcessStat {
-    /// Whether it has ended, and only its parent has not yet heard of that.
 /// A tick as `/proc` has it: the kernel tells a hundred of them to a second on every machine.
 const TICK_MS: u64 = 10;
 
@@ -30,6 +26,10 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
     /// Who began it; 0 for one that the engine has put into the container.
     pub(crate) parent: i32,
     /// Whether it has a terminal.
+/// What `/proc/PID/stat` tells of a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ProcessStat {
+    /// Whether it has ended, and only its parent has not yet heard of that.
     pub(crate) has_terminal: bool,
     /// When it started, in clock ticks since the machine did: no later process 1 has the same.
     pub(crate) start_time: u64,
@@ -78,10 +78,6 @@ pub(crate) fn others() -> Vec<(Pid, Role)> {
         .collect()
 }
 
-fn role_of(pid: Pid, stat: &ProcessStat) -> Role {
-    let read = |what: &str| fs::read(format!("/proc/{}/{what}", pid.as_raw_nonzero()));
-    // A program can take any name; that the engine has begun it, it cannot.
-    if stat.parent == 0
 /// Says how many processes and threads the container has, and the most that it may have.
 pub(crate) fn count() -> Reply {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -187,6 +183,10 @@ fn programs() -> Vec<Pid> {
         && command.split(|byte| *byte == 0).next() == Some(AGENT_PATH.as_bytes())
     {
         return Role::Agent;
+fn role_of(pid: Pid, stat: &ProcessStat) -> Role {
+    let read = |what: &str| fs::read(format!("/proc/{}/{what}", pid.as_raw_nonzero()));
+    // A program can take any name; that the engine has begun it, it cannot.
+    if stat.parent == 0
     }
     if stat.has_terminal && read("status").is_ok_and(|status| ignores_term(&status)) {
         return Role::Shell;

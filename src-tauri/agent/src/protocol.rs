@@ -564,7 +564,7 @@ mod tests {
         ));
         let long = Request {
             id: 1,
-            call: Call::Stat {
+            call: Call::List {
                 path: "a".repeat(MAX_REQUEST_HEADER),
             },
         };
@@ -631,8 +631,8 @@ mod tests {
             r#"{"id":1,"kind":"write","path":"/workspace/a","condition":{"expect":"missing"}}"#,
         );
         check_json(
-            &request(Call::Stat { path: path() }),
-            r#"{"id":1,"kind":"stat","path":"/workspace/a"}"#,
+            &request(Call::EndProcesses),
+            r#"{"id":1,"kind":"end_processes"}"#,
         );
     }
 
@@ -697,9 +697,9 @@ mod tests {
             r#"{"id":1,"result":{"Ok":{"kind":"write","revision":"r"}}}"#,
         );
         check_json(
-            &ok(Reply::Stat {
-                entry: entry(),
-                revision: revision(),
+            &ok(Reply::Processes {
+                running: 64,
+                limit: None,
             }),
             r#"{"id":1,"result":{"Ok":{"kind":"processes","running":64,"limit":null}}}"#,
         );

@@ -311,7 +311,7 @@ mod tests {
         };
         let error = agent
             .answer(
-                Call::Stat {
+                Call::List {
                     path: "/workspace".into(),
                 },
                 &[],

@@ -67,6 +67,42 @@ pub enum CallFailure {
 /// Connects to the agent in a container, as the image's user, and hears it say that the container is
 /// ready. From then on the connection makes itself anew when it breaks. While files are given to their
 /// user, `preparing` hears how many have been looked at.
+impl CallFailure {
+    /// Returns the failure as that of the agent, whatever was asked.
+    pub(crate) fn into_error(self) -> Error {
+        Error::AgentUnavailable(match self {
+            Self::Refused(error) => error.message,
+            Self::Broken => {
+                "the connection to the container broke; it may be done or not".to_owned()
+            }
+            Self::NoAnswer(limit) => format!("no answer within {} s", limit.as_secs()),
+        })
+    }
+}
+
+/// Asks the agent in a container as root why nobody answers as the image's user: an engine runs nothing at all as a
+/// user whom the image does not have. Returns the reason, if that is one that the agent knows.
+pub(crate) async fn reason_not_to_answer(
+    engine: &Arc<dyn Engine>,
+    container: &str,
+    tracker: &TaskTracker,
+) -> Option<Error> {
+    let way = Way {
+        engine: Arc::clone(engine),
+        container: container.to_owned(),
+        user: "0:0".to_owned(),
+        tracker: tracker.clone(),
+    };
+    match way.open(&|_| ()).await {
+        Err(
+            reason @ (Error::ImageUserUnknown(_)
+            | Error::ImageGroupUnknown(_)
+            | Error::WorkspaceUnusable(_)),
+        ) => Some(reason),
+        Ok(_) | Err(_) => None,
+    }
+}
+
 ///
 /// # Errors
 /// [`Error::AgentUnavailable`] when there is no such answer.

@@ -677,7 +677,10 @@ impl Run {
                     container.exit_code
                 )))
             }
-            Ok(_) | Err(_) => Err(error),
+            Ok(_) | Err(_) => {
+                let reason = connection::reason_not_to_answer(engine, container, tracker).await;
+                Err(reason.unwrap_or(error))
+            }
         }
     }
 
