@@ -254,6 +254,18 @@ pub enum Failure {
     },
     /// The container is not ready: its setup failed, or process 1 is not the agent.
     NotReady,
+    /// The container is not ready and never will be: its image has no such user.
+    NoUser {
+        /// The user that the image names.
+        user: String,
+    },
+    /// The container is not ready and never will be: its image has no such group.
+    NoGroup {
+        /// The group that the image names.
+        group: String,
+    },
+    /// The container is not ready and never will be: `/workspace` of its image is no folder of its own.
+    NoWorkspace,
     /// The container is not ready yet: files are being given to their user. Ask again.
     Preparing {
         /// So many files have been looked at.
@@ -566,6 +578,7 @@ mod tests {
             id: 1,
             call: Call::List {
                 path: "a".repeat(MAX_REQUEST_HEADER),
+                limit: 1,
             },
         };
         assert!(matches!(
@@ -630,6 +643,8 @@ mod tests {
             }),
             r#"{"id":1,"kind":"write","path":"/workspace/a","condition":{"expect":"missing"}}"#,
         );
+        check_json(&request(Call::Processes), r#"{"id":1,"kind":"processes"}"#);
+        check_json(&request(Call::Work), r#"{"id":1,"kind":"work"}"#);
         check_json(
             &request(Call::EndProcesses),
             r#"{"id":1,"kind":"end_processes"}"#,
@@ -643,8 +658,6 @@ mod tests {
             result: Ok(reply),
         };
         let error = |failure| Response {
-        check_json(&request(Call::Processes), r#"{"id":1,"kind":"processes"}"#);
-        check_json(&request(Call::Work), r#"{"id":1,"kind":"work"}"#);
             id: 1,
             result: Err(CallError {
                 failure,

@@ -1,4 +1,4 @@
-//! The files of the workspace: list, read, write, stat.
+//! The files of the workspace: list, read, write.
 //!
 //! # How a file is written
 //! The new content goes to a temporary file in the same directory, is synced, and takes the place of the
@@ -119,7 +119,6 @@ impl Workspace {
                 // In a folder that may be read and not entered, names are all that can be known.
                 Err(_) => name_alone(&place, kind),
             };
-            let entry = self.entry(&path.join(&name), &stat);
             let Some(rest) = budget.checked_sub(length_as_json(&entry)) else {
                 truncated = true;
                 break;
@@ -243,6 +242,7 @@ impl Workspace {
         }
     }
 }
+
 /// Returns the entry of something of which nothing but its name and kind can be known.
 fn name_alone(path: &WorkspacePath, kind: EntryKind) -> Entry {
     Entry {
@@ -255,7 +255,6 @@ fn name_alone(path: &WorkspacePath, kind: EntryKind) -> Entry {
         mode: 0,
     }
 }
-
 
 /// Overwrites the file at `place`, which exists.
 fn replace(

@@ -24,6 +24,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::engine::{ContainerState, Engine, Exec, ExecOutput, ExecSpec};
 use crate::error::Error;
+use crate::words;
 
 /// Requests that may wait to be written.
 const QUEUE: usize = 64;
@@ -36,6 +37,8 @@ const BYTES_A_SECOND: usize = 4 << 20;
 const SILENCE: Duration = Duration::from_millis(1_200);
 /// How long an agent may be silent before it has answered once. It has 10 s for a setup that says nothing.
 const SETUP_SILENCE: Duration = Duration::from_secs(20);
+/// The most bytes that are kept of what came instead of an answer.
+const LONGEST_WORDS: usize = 300;
 /// How often an agent that nobody asks anything is asked whether it is there.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// How long a new link may take until the agent answers through it.
@@ -64,9 +67,6 @@ pub enum CallFailure {
     NoAnswer(Duration),
 }
 
-/// Connects to the agent in a container, as the image's user, and hears it say that the container is
-/// ready. From then on the connection makes itself anew when it breaks. While files are given to their
-/// user, `preparing` hears how many have been looked at.
 impl CallFailure {
     /// Returns the failure as that of the agent, whatever was asked.
     pub(crate) fn into_error(self) -> Error {
@@ -103,6 +103,9 @@ pub(crate) async fn reason_not_to_answer(
     }
 }
 
+/// Connects to the agent in a container, as the image's user, and hears it say that the container is
+/// ready. From then on the connection makes itself anew when it breaks. While files are given to their
+/// user, `preparing` hears how many have been looked at.
 ///
 /// # Errors
 /// [`Error::AgentUnavailable`] when there is no such answer.
@@ -272,9 +275,25 @@ impl Way {
                     }
                     continue;
                 }
-                Err(LinkFailure::Refused(error)) => error.message,
+                Err(LinkFailure::Refused(CallError { failure, message })) => match failure {
+                    Failure::NoUser { user } => {
+                        return Err(Error::ImageUserUnknown(words::tamed(&user)));
+                    }
+                    Failure::NoGroup { group } => {
+                        return Err(Error::ImageGroupUnknown(words::tamed(&group)));
+                    }
+                    Failure::NoWorkspace => {
+                        return Err(Error::WorkspaceUnusable(words::tamed(&message)));
+                    }
+                    _ => message,
+                },
                 Err(LinkFailure::NotAsked | LinkFailure::Broken) => {
-                    "it ended before it answered".to_owned()
+                    let instead = words::tamed(&String::from_utf8_lossy(&link.instead.lock()));
+                    if instead.is_empty() {
+                        "it ended before it answered".to_owned()
+                    } else {
+                        format!("instead of its answer came `{}`", instead.trim())
+                    }
                 }
             };
             return Err(Error::AgentUnavailable(error));
@@ -345,6 +364,8 @@ struct Link {
     next_id: AtomicU64,
     /// Bytes that have arrived.
     arrived: Arc<AtomicU64>,
+    /// What came instead of an answer: where an engine cannot start the server, it says so there.
+    instead: Arc<Mutex<Vec<u8>>>,
     /// Somebody waits for an answer and hears nothing.
     doubted: Notify,
     closed: CancellationToken,
@@ -377,6 +398,7 @@ impl Link {
         let (requests, mut queue) = mpsc::channel::<Vec<u8>>(QUEUE);
         let waiting = Arc::new(Waiting(Mutex::new(Some(HashMap::new()))));
         let arrived = Arc::new(AtomicU64::new(0));
+        let instead = Arc::new(Mutex::new(Vec::new()));
         let closed = CancellationToken::new();
 
         let until = closed.clone();
@@ -395,6 +417,7 @@ impl Link {
 
         let (answers, counted, until) =
             (Arc::clone(&waiting), Arc::clone(&arrived), closed.clone());
+        let not_answers = Arc::clone(&instead);
         tracker.spawn(async move {
             let mut decoder = Decoder::<Response>::new();
             while let Some(Some(Ok(piece))) = until.run_until_cancelled(output.next()).await {
@@ -403,6 +426,8 @@ impl Link {
                         counted.fetch_add(bytes.len() as u64, Ordering::Relaxed);
                         decoder.push(&bytes);
                         if !answers.take_all(&mut decoder) {
+                            let length = bytes.len().min(LONGEST_WORDS);
+                            *not_answers.lock() = bytes.slice(..length).to_vec();
                             break;
                         }
                     }
@@ -420,6 +445,7 @@ impl Link {
             waiting,
             next_id: AtomicU64::new(1),
             arrived,
+            instead,
             doubted: Notify::new(),
             closed,
         }

@@ -729,10 +729,10 @@ impl Run {
             memory_limit: limits.memory_bytes,
             memory_and_swap_limit: limits.memory_and_swap_bytes,
             pids_limit: self.settings.pids_limit,
+            may_gain_privileges: self.request.allow_privilege_gain,
             name,
         }
     }
-            may_gain_privileges: self.request.allow_privilege_gain,
 }
 
 /// Creates the container, or takes over the one of that name if it is this session's: a process that was
