@@ -5,6 +5,7 @@ use cove_core::engine::{EngineId, EngineView, ImageView};
 use cove_core::error::Error;
 use cove_core::event::Phase;
 use cove_core::files::{DirContent, Encoding, FileContent};
+use cove_core::processes::ProcessesEnded;
 use cove_core::session::{
     ChosenArchive, Listing, Seen, SessionId, SessionState, SessionStatus, Usage,
 };
@@ -49,9 +50,9 @@ commands![
     session_usage,
     export_session,
     cancel_export,
-    choose_archive,
     end_processes,
     keep_session,
+    choose_archive,
     list_sessions,
     list_templates,
     list_images,
@@ -283,7 +284,6 @@ async fn session_usage(request: Request<'_>, sessions: State<'_, Sessions>) -> A
 }
 
 #[derive(Serialize)]
-#[derive(Serialize)]
 struct EndedAnswer {
     session_id: SessionId,
     #[serde(flatten)]
@@ -309,6 +309,7 @@ async fn keep_session(request: Request<'_>, sessions: State<'_, Sessions>) -> An
     })
 }
 
+#[derive(Serialize)]
 struct Export {
     session_id: SessionId,
     started: bool,

@@ -1,10 +1,14 @@
 //! What runs in the container, read from `/proc`.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::AGENT_PATH;
+use crate::protocol::Reply;
 
 /// Bit 14 of a mask of signals is signal 15.
 const TERM: u64 = 1 << 14;
@@ -22,23 +26,23 @@ const END_LIMIT: Duration = Duration::from_secs(1);
 /// How long until it is looked again whether they are.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-    pub(crate) has_ended: bool,
-    /// Who began it; 0 for one that the engine has put into the container.
-    pub(crate) parent: i32,
-    /// Whether it has a terminal.
 /// What `/proc/PID/stat` tells of a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ProcessStat {
     /// Whether it has ended, and only its parent has not yet heard of that.
+    pub(crate) has_ended: bool,
+    /// Who began it; 0 for one that the engine has put into the container.
+    pub(crate) parent: i32,
+    /// Whether it has a terminal.
     pub(crate) has_terminal: bool,
-    /// When it started, in clock ticks since the machine did: no later process 1 has the same.
-    pub(crate) start_time: u64,
-}
-
     /// Processor time of its own, in ticks.
     pub(crate) own_ticks: u64,
     /// Processor time of its children whose end it has waited for, and of theirs, in ticks.
     pub(crate) children_ticks: u64,
+    /// When it started, in clock ticks since the machine did: no later process 1 has the same.
+    pub(crate) start_time: u64,
+}
+
 /// What a process is when a container is being stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -179,14 +183,14 @@ fn programs() -> Vec<Pid> {
         .collect()
 }
 
-        && let Ok(command) = read("cmdline")
-        && command.split(|byte| *byte == 0).next() == Some(AGENT_PATH.as_bytes())
-    {
-        return Role::Agent;
 fn role_of(pid: Pid, stat: &ProcessStat) -> Role {
     let read = |what: &str| fs::read(format!("/proc/{}/{what}", pid.as_raw_nonzero()));
     // A program can take any name; that the engine has begun it, it cannot.
     if stat.parent == 0
+        && let Ok(command) = read("cmdline")
+        && command.split(|byte| *byte == 0).next() == Some(AGENT_PATH.as_bytes())
+    {
+        return Role::Agent;
     }
     if stat.has_terminal && read("status").is_ok_and(|status| ignores_term(&status)) {
         return Role::Shell;
@@ -209,6 +213,7 @@ fn parse_stat(stat: &[u8]) -> Option<ProcessStat> {
         .ok()?
         .split_ascii_whitespace()
         .collect();
+    let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
     // The first of `fields` is the third of the file: the state.
     Some(ProcessStat {
         has_ended: matches!(*fields.first()?, "Z" | "X"),
@@ -228,32 +233,32 @@ mod tests {
 
     #[test]
     fn a_process_name_cannot_pose_as_fields() {
-        let stat = b"42 (a) S 1 1 1 0) R 1 42 42 34816 42 0 0 0 0 0 0 0 0 0 20 0 1 0 777 1 2 3\n";
+        let stat = b"42 (a) S 1 1 1 0) R 1 42 42 34816 42 0 0 0 0 0 1 2 3 4 20 0 1 0 777 1 2 3\n";
         assert_eq!(
             parse_stat(stat),
             Some(ProcessStat {
                 has_ended: false,
                 parent: 1,
                 has_terminal: true,
+                own_ticks: 3,
+                children_ticks: 7,
                 start_time: 777
             })
         );
         let stat = b"42 (sh) Z 0 42 42 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 778 1 2 3\n";
         assert_eq!(
-                own_ticks: 3,
-                children_ticks: 7,
             parse_stat(stat),
             Some(ProcessStat {
                 has_ended: true,
                 parent: 0,
                 has_terminal: false,
+                own_ticks: 0,
+                children_ticks: 0,
                 start_time: 778
             })
         );
         assert_eq!(parse_stat(b"42 (sh) S 1"), None);
         assert_eq!(parse_stat(b""), None);
-                own_ticks: 0,
-                children_ticks: 0,
     }
 
     #[test]
@@ -267,6 +272,30 @@ mod tests {
             b"SigIgn:\t0000000000000000\nSigCgt:\t0000000000004002\n"
         ));
         assert!(!ignores_term(b""));
+    }
+
+    #[test]
+    fn processes_are_counted_where_the_container_sees_its_group() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |folder: &str, running: &str, most: &str| {
+            let folder = root.path().join(folder);
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join("pids.current"), running).unwrap();
+            fs::write(folder.join("pids.max"), most).unwrap();
+        };
+        let one =
+            "12:cpu,cpuacct:/docker/a\n8:pids:/docker/a\n1:name=systemd:/docker/a\n0::/docker/a\n";
+        let two = "0::/\n";
+        let from_outside = "0::/machine/a\n";
+        assert_eq!(counted_in(one, root.path()), None);
+        // The first version mounts the container's own group, the second shows it as the root or under its name.
+        write("pids", "20\n", "64\n");
+        assert_eq!(counted_in(one, root.path()), Some((20, Some(64))));
+        write("", "7\n", "max\n");
+        assert_eq!(counted_in(two, root.path()), Some((7, None)));
+        write("machine/a", "9\n", "10\n");
+        assert_eq!(counted_in(from_outside, root.path()), Some((9, Some(10))));
+        assert_eq!(counted_in("", root.path()), None);
     }
 
     #[test]

@@ -140,7 +140,7 @@ fn no_comment_is_a_riddle() {
 
 /// The modules of the core from the ground up: each depends only on those above it in this list. A new module
 /// takes its place here.
-const FROM_THE_GROUND_UP: [&str; 27] = [
+const FROM_THE_GROUND_UP: [&str; 28] = [
     "progress",
     "timing",
     "words",
@@ -160,6 +160,7 @@ const FROM_THE_GROUND_UP: [&str; 27] = [
     "engines",
     "event",
     "connection",
+    "processes",
     "files",
     "terminal",
     "crossing",

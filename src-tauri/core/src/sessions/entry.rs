@@ -387,16 +387,17 @@ impl Entry {
             template: request.template.clone(),
             image: request.image.to_string(),
             image_name: request.image.familiar(),
+            allow_privilege_gain: request.allow_privilege_gain,
             state: self.state(),
             engine: self.engine.as_ref().map(|engine| engine.id().clone()),
             created: self.created.clone(),
             reconnecting: self.activity.is_reconnecting(),
-            has_container: about_to || self.on_engine.container.is_some(),
             idle_stop_ms: match &self.activity {
                 Activity::Ready { open, .. } => open.idle_stop_ms(),
                 _ => None,
             },
             stopped_unused_minutes: self.stopped_unused_minutes,
+            has_container: about_to || self.on_engine.container.is_some(),
             leftovers: leftovers.map(ToString::to_string).collect(),
             export: self.export.as_ref().map(|export| export.progress),
             seq: self.seq,
@@ -409,7 +410,6 @@ impl Entry {
         let (phase, progress, message) = match &self.activity {
             Activity::Ready { .. } if state == SessionState::Away => idle(),
             Activity::Provisioning { monitor, .. } => monitor.snapshot(),
-            allow_privilege_gain: request.allow_privilege_gain,
             Activity::Ready { open, .. } if open.is_paused() => idle(),
             Activity::Ready { progress, .. } => {
                 (Phase::Ready, progress.clone(), "Ready".to_owned())

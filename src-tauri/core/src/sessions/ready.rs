@@ -98,6 +98,8 @@ impl Sessions {
         let open = self.ready(id).await?;
         let (engine, tracker) = (self.engine_of(id).await?, &self.shared.tracker);
         let sink = noticed(&open, sink);
+        open.unless_paused(processes::check_room(&open.connection))
+            .await?;
         let opening = Terminal::open(&*engine, &open.container, &open.user, size, sink, tracker);
         let terminal = Arc::new(open.unless_paused(opening).await?);
         open.add_terminal(Arc::clone(&terminal), ended);
@@ -108,8 +110,6 @@ impl Sessions {
         Ok(terminal.id().to_owned())
     }
 
-    /// Returns an open terminal.
-    ///
     /// Takes note that a session is to go on, also if nobody uses it.
     ///
     /// # Errors
@@ -137,6 +137,8 @@ impl Sessions {
             .await
     }
 
+    /// Returns an open terminal.
+    ///
     /// # Errors
     /// [`Error::SessionNotReady`], [`Error::TerminalNotFound`].
     pub async fn terminal(&self, id: SessionId, terminal_id: &str) -> Result<Arc<Terminal>, Error> {
@@ -205,7 +207,7 @@ impl Sessions {
             tokio::select! {
                 () = open.connection.closed() => {}
                 () = sessions.follow_connection(id, &open) => {}
-                () = sessions.left_alone(&open) => {
+                limit = sessions.left_alone(id, &open) => {
                     log::info!("session {id} is stopped: nobody uses it");
                     match sessions.stop(id).await {
                         Ok(()) => sessions.note_stopped_unused(id, limit),
@@ -263,10 +265,10 @@ impl Sessions {
     /// going to be stopped is told before.
     async fn left_alone(&self, id: SessionId, open: &Arc<OpenSession>) -> Duration {
         let mut settings = self.shared.settings.subscribe();
-        loop {
-            let limit = self.settings().idle_stop();
         let mut uses = open.uses();
         let mut idle = Idle::default();
+        loop {
+            let limit = self.settings().idle_stop();
             let used = *uses.borrow_and_update();
             let look = limit.map(|limit| idle.next_look(used, limit, Instant::now()));
             let until_look = async {
@@ -286,11 +288,9 @@ impl Sessions {
                     }
                     continue;
                 }
-            }
-        }
                 // Before it is said, a use only moves the next look.
                 _ = uses.changed(), if idle.is_said() => {}
-    }
+            }
             if *uses.borrow() > used {
                 if idle.used() {
                     self.note_idle_stop(id, open, None);
@@ -337,6 +337,8 @@ impl Sessions {
             && let Activity::Stopped { .. } = entry.activity
         {
             entry.stopped_unused_minutes = Some(limit.as_secs() / 60);
+        }
+    }
 
     /// Ends the connection to a ready session, with its terminals.
     pub(super) fn close(&self, id: SessionId) {

@@ -5,12 +5,17 @@ use std::time::{Duration, Instant};
 
 use cove_core::error::ErrorCode;
 use cove_core::event::{Phase, SessionEvent};
+use cove_core::files::Encoding;
+use cove_core::session::SessionState;
 use cove_core::settings::Settings;
+use cove_core::terminal::Size;
 use cove_testbed::{Engine, Proxy, Registry, RegistryOptions, TestImage};
 
 use crate::support::{
-    App, Start, check_failed, check_ready, check_run, note, own_engine, progress_of,
+    App, Start, check_failed, check_ready, check_run, eventually, note, own_engine, progress_of,
+    shared_registry,
 };
+use crate::terminals::Shell;
 
 /// The shortest limit that there is.
 fn impatient() -> Start {

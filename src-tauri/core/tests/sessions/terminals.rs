@@ -128,6 +128,10 @@ impl Shell {
         .await
     }
 
+    pub(crate) fn seen_end(&self) -> bool {
+        self.seen.lock().unwrap().exit.is_some()
+    }
+
     pub(crate) async fn until_exit(&self) -> (Option<i32>, String) {
         self.until(|seen| seen.exit.clone()).await
     }

@@ -11,6 +11,7 @@ import type { FileContent } from "../../bindings/FileContent";
 import type { FileEntry } from "../../bindings/FileEntry";
 import type { ImageView } from "../../bindings/ImageView";
 import type { Phase } from "../../bindings/Phase";
+import type { ProcessesEnded } from "../../bindings/ProcessesEnded";
 import type { Listing } from "../../bindings/Listing";
 import type { Seen } from "../../bindings/Seen";
 import type { SessionId } from "../../bindings/SessionId";
@@ -26,9 +27,9 @@ export interface CreateRequest {
   image?: string;
   project_name?: string;
   description?: string;
-  /** The token of a chosen archive, whose files the session starts with. */
   /** Whether its programs may become root by `sudo` and the like. */
   allow_privilege_gain?: boolean;
+  /** The token of a chosen archive, whose files the session starts with. */
   archive?: string;
 }
 
@@ -139,7 +140,6 @@ export async function sessionUsage(id: MaybeId): Promise<Usage> {
   return (await callWithId<{ usage: Usage }>("session_usage", id)).usage;
 }
 
-/** Lets the user choose a file and begins to write to it, unless none was chosen. */
 /** Ends everything that runs in a session but its agent: for one that may start nothing any more. */
 export function endProcesses(id: MaybeId): Promise<ProcessesEnded> {
   return callWithId("end_processes", id);
@@ -150,6 +150,7 @@ export function keepSession(id: MaybeId): Promise<Acted> {
   return callWithId("keep_session", id);
 }
 
+/** Lets the user choose a file and begins to write to it, unless none was chosen. */
 export function exportSession(id: MaybeId): Promise<Acted> {
   return callWithId("export_session", id);
 }
