@@ -5,6 +5,7 @@ use cove_core::engine::{EngineId, EngineView, ImageView};
 use cove_core::error::Error;
 use cove_core::event::Phase;
 use cove_core::files::{DirContent, Encoding, FileContent};
+use cove_core::processes::ProcessesEnded;
 use cove_core::session::{
     ChosenArchive, Listing, Seen, SessionId, SessionState, SessionStatus, Usage,
 };
@@ -50,6 +51,8 @@ commands![
     session_usage,
     export_session,
     cancel_export,
+    end_processes,
+    keep_session,
     choose_archive,
     list_sessions,
     list_templates,
@@ -230,7 +233,9 @@ async fn rename_session(request: Request<'_>, sessions: State<'_, Sessions>) -> 
 async fn rebuild_session(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<Acted> {
     let arguments = Arguments::of(request.body());
     let (id, image) = (arguments.id()?, arguments.get::<Option<String>>("image")?);
-    ok(sessions.rebuild(id, image.as_deref()).await?.into())
+    let privilege_gain = arguments.get::<Option<bool>>("allow_privilege_gain")?;
+    let rebuilt = sessions.rebuild_allowing(id, image.as_deref(), privilege_gain);
+    ok(rebuilt.await?.into())
 }
 
 #[tauri::command]
@@ -286,6 +291,32 @@ struct UsageAnswer {
 async fn session_usage(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<UsageAnswer> {
     ok(UsageAnswer {
         usage: sessions.usage(Arguments::of(request.body()).id()?).await?,
+    })
+}
+
+#[derive(Serialize)]
+struct EndedAnswer {
+    session_id: SessionId,
+    #[serde(flatten)]
+    processes: ProcessesEnded,
+}
+
+#[tauri::command]
+async fn end_processes(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<EndedAnswer> {
+    let session_id = Arguments::of(request.body()).id()?;
+    ok(EndedAnswer {
+        session_id,
+        processes: sessions.end_processes(session_id).await?,
+    })
+}
+
+#[tauri::command]
+async fn keep_session(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<Became> {
+    let session_id = Arguments::of(request.body()).id()?;
+    sessions.keep(session_id).await?;
+    ok(Became {
+        session_id,
+        seen: sessions.seen(session_id),
     })
 }
 

@@ -11,8 +11,13 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use rustix::fs::OFlags;
 
+use crate::protocol::{CallError, Failure};
+
 /// The most bytes of a file that are read: some ten thousand lines.
 const MAX_FILE: u64 = 1 << 20;
+
+/// The highest number of a user or a group that engines take.
+const HIGHEST_ID: u32 = i32::MAX.cast_unsigned();
 
 /// A line of `/etc/passwd`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +49,11 @@ pub(crate) fn account_of(uid: u32, passwd: &str) -> Option<Account> {
 ///
 /// # Errors
 /// Names the user or group that the image does not know.
-pub(crate) fn resolve_owner(user: &str, passwd: &str, group: &str) -> Result<(u32, u32), String> {
+pub(crate) fn resolve_owner(
+    user: &str,
+    passwd: &str,
+    group: &str,
+) -> Result<(u32, u32), CallError> {
     let (user, group_name) = user.split_once(':').unwrap_or((user, ""));
     let user = if user.is_empty() { "0" } else { user };
     let account = accounts(passwd)
@@ -54,14 +63,26 @@ pub(crate) fn resolve_owner(user: &str, passwd: &str, group: &str) -> Result<(u3
         Some(account) => account.uid,
         None => user
             .parse()
-            .map_err(|_| format!("the image has no user `{user}`"))?,
+            .ok()
+            .filter(|uid| *uid <= HIGHEST_ID)
+            .ok_or_else(|| CallError {
+                failure: Failure::NoUser {
+                    user: user.to_owned(),
+                },
+                message: format!("the image has no user `{user}`"),
+            })?,
     };
     let gid = match (group_name, account) {
         ("", account) => account.map_or(0, |account| account.gid),
         (name, _) => groups(group)
             .find_map(|(group, gid)| (group == name).then_some(gid))
-            .or_else(|| name.parse().ok())
-            .ok_or_else(|| format!("the image has no group `{name}`"))?,
+            .or_else(|| name.parse().ok().filter(|gid| *gid <= HIGHEST_ID))
+            .ok_or_else(|| CallError {
+                failure: Failure::NoGroup {
+                    group: name.to_owned(),
+                },
+                message: format!("the image has no group `{name}`"),
+            })?,
     };
     Ok((uid, gid))
 }
@@ -118,10 +139,18 @@ mod tests {
     const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\nnot a line\nnode:x:1000:1001::/home/node:/bin/sh\n77:x:5:6::/:\n";
     const GROUP: &str = "root:x:0:\nstaff:x:50:node\n";
 
-    fn check(user: &str, expected: Result<(u32, u32), &str>) {
+    fn check(user: &str, expected: Result<(u32, u32), Failure>) {
         assert_eq!(
             resolve_owner(user, PASSWD, GROUP),
-            expected.map_err(str::to_owned),
+            expected.map_err(|failure| {
+                let (what, name) = match &failure {
+                    Failure::NoUser { user } => ("user", user),
+                    Failure::NoGroup { group } => ("group", group),
+                    other => panic!("{other:?}"),
+                };
+                let message = format!("the image has no {what} `{name}`");
+                CallError { failure, message }
+            }),
             "{user:?}"
         );
     }
@@ -139,9 +168,21 @@ mod tests {
         check("1000:1000", Ok((1000, 1000)));
         check("4242", Ok((4242, 0)));
         check("77", Ok((5, 6)));
-        check("nobody", Err("the image has no user `nobody`"));
-        check("node:wheel", Err("the image has no group `wheel`"));
-        check("-1", Err("the image has no user `-1`"));
+        let no_user = |user: &str| {
+            let user = user.to_owned();
+            Err(Failure::NoUser { user })
+        };
+        let no_group = |group: &str| {
+            let group = group.to_owned();
+            Err(Failure::NoGroup { group })
+        };
+        check("2147483647", Ok((2_147_483_647, 0)));
+        check("nobody", no_user("nobody"));
+        check("-1", no_user("-1"));
+        check("2147483648", no_user("2147483648"));
+        check("node:wheel", no_group("wheel"));
+        check("4242:wheel", no_group("wheel"));
+        check("node:2147483648", no_group("2147483648"));
     }
 
     #[test]

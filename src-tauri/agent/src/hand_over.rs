@@ -23,6 +23,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::pack;
+use crate::protocol::{CallError, Failure};
 
 /// What of the workspace is given to the session's user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +49,29 @@ const STEP: u64 = 512;
 
 /// The file in the agent's directory that says for which container the rule has been followed.
 const DONE: &str = "handed-over";
+
+/// Refuses a workspace that an image's link has put into the agent's own directory, or around it: what is given to
+/// the session's user there would be the agent's.
+///
+/// # Errors
+/// Names where the link leads.
+pub(crate) fn is_apart(directory: &Path, workspace: &Path) -> Result<(), CallError> {
+    // What cannot be resolved is no folder, and is refused when it is opened.
+    let (Ok(own), Ok(place)) = (directory.canonicalize(), workspace.canonicalize()) else {
+        return Ok(());
+    };
+    if !place.starts_with(&own) && !own.starts_with(&place) {
+        return Ok(());
+    }
+    Err(CallError {
+        failure: Failure::NoWorkspace,
+        message: format!(
+            "`{}` of the image is a link to `{}`, where the agent lives",
+            workspace.display(),
+            place.display()
+        ),
+    })
+}
 
 /// Follows the rule, unless that has been done in this container: `token` names it.
 ///
@@ -243,6 +267,32 @@ mod tests {
         for (path, owner) in expected {
             let found = workspace.path().join(path).symlink_metadata().unwrap();
             assert_eq!((found.uid(), found.gid()), *owner, "`{path}`");
+        }
+    }
+
+    #[test]
+    fn a_workspace_that_is_a_link_to_the_agent_is_refused_and_any_other_is_not() {
+        let top = tempfile::tempdir().unwrap();
+        let own = top.path().join(".cove");
+        std::fs::create_dir_all(own.join("inner")).unwrap();
+        std::fs::create_dir(top.path().join("home")).unwrap();
+        let workspace = top.path().join("workspace");
+        for (target, is_apart_from_it) in [
+            ("home", true),
+            (".cove", false),
+            (".cove/inner", false),
+            (".", false),
+            ("nowhere", true),
+        ] {
+            symlink(target, &workspace).unwrap();
+            let found = is_apart(&own, &workspace).map_err(|error| error.failure);
+            let expected = if is_apart_from_it {
+                Ok(())
+            } else {
+                Err(Failure::NoWorkspace)
+            };
+            assert_eq!(found, expected, "{target}");
+            std::fs::remove_file(&workspace).unwrap();
         }
     }
 

@@ -21,6 +21,7 @@ use signal_hook::iterator::Signals;
 
 use crate::hand_over::{self, Give, HandOver};
 use crate::processes::Role;
+use crate::protocol::CallError;
 use crate::readiness::Setup;
 use crate::{accounts, processes, readiness};
 
@@ -71,7 +72,7 @@ pub fn run(owner: &str, give: (Give, &str), directory: &Path, workspace: &Path) 
             end_all();
             return ExitCode::SUCCESS;
         }
-        Err(error) => complain(&error),
+        Err(error) => complain(&error.message),
     }
     for signal in signals.forever() {
         if signal == SIGCHLD {
@@ -89,10 +90,15 @@ fn set_up(
     (give, token): (Give, &str),
     (directory, workspace): (&Path, &Path),
     signals: &mut Signals,
-) -> Result<HandOver, String> {
-    let own = |error| format!("failed to prepare `{}`: {error}", directory.display());
+) -> Result<HandOver, CallError> {
+    let own = |error| {
+        readiness::not_ready(format!(
+            "failed to prepare `{}`: {error}",
+            directory.display()
+        ))
+    };
     let start_time = processes::stat_of(Pid::INIT)
-        .ok_or("/proc is not mounted in this container")?
+        .ok_or_else(|| readiness::not_ready("/proc is not mounted in this container".to_owned()))?
         .start_time;
     readiness::prepare(directory).map_err(own)?;
     let mut told = Instant::now();
@@ -111,8 +117,12 @@ fn set_up(
         }
         ControlFlow::Continue(())
     };
-    let outcome = accounts::resolve_owner(owner, &accounts::passwd(), &accounts::group())
-        .and_then(|owner| hand_over::once((directory, token), workspace, owner, give, tell));
+    let outcome = hand_over::is_apart(directory, workspace)
+        .and_then(|()| accounts::resolve_owner(owner, &accounts::passwd(), &accounts::group()))
+        .and_then(|owner| {
+            hand_over::once((directory, token), workspace, owner, give, tell)
+                .map_err(readiness::not_ready)
+        });
     let setup = match &outcome {
         Ok(HandOver::Finished) => Setup::Finished,
         // Nobody is to hear of it: it goes on at the next start.

@@ -328,26 +328,12 @@ impl<W: Write> Packer<W> {
             },
             &[],
         )?;
-        let mut sum = Sum::default();
-        let mut buffer = vec![0; PIECE];
-        for (offset, length) in to_read.iter().copied() {
-            let mut at = offset;
-            while at < offset + length {
-                let want = usize::try_from(offset + length - at)
-                    .unwrap_or(PIECE)
-                    .min(PIECE);
-                let buffer = buffer.get_mut(..want).unwrap_or_default();
-                let count = read_at(file, buffer, at).map_err(failed)?;
-                // It became shorter.
-                if count == 0 {
-                    return Ok(false);
-                }
-                let content = buffer.get(..count).unwrap_or_default();
-                sum.add(content);
-                self.tell(&Piece::Content { offset: at }, content)?;
-                at += count as u64;
-            }
-        }
+        let told = read_extents(file, to_read, path, |offset, content| {
+            Ok(self.tell(&Piece::Content { offset }, content)?)
+        })?;
+        let Some(told) = told else {
+            return Ok(false);
+        };
         let after = fstat(file).map_err(failed)?;
         let is_as_before = (before.st_mtime, before.st_mtime_nsec, before.st_size)
             == (after.st_mtime, after.st_mtime_nsec, after.st_size);
@@ -361,24 +347,39 @@ impl<W: Write> Packer<W> {
             return Ok(false);
         }
         // What was read is still there: if anything, it grew, and this is how it was at the beginning.
-        let mut again = Sum::default();
-        for (offset, length) in to_read.iter().copied() {
-            let mut at = offset;
-            while at < offset + length {
-                let want = usize::try_from(offset + length - at)
-                    .unwrap_or(PIECE)
-                    .min(PIECE);
-                let buffer = buffer.get_mut(..want).unwrap_or_default();
-                let count = read_at(file, buffer, at).map_err(failed)?;
-                if count == 0 {
-                    return Ok(false);
-                }
-                again.add(buffer.get(..count).unwrap_or_default());
-                at += count as u64;
-            }
-        }
-        Ok(again == sum && size_of(&fstat(file).map_err(failed)?) >= size)
+        let again = read_extents(file, to_read, path, |_, _| Ok(()))?;
+        Ok(again == Some(told) && size_of(&fstat(file).map_err(failed)?) >= size)
     }
+}
+
+/// Reads what a file has in these extents, gives it away piece by piece with the place of each, and returns the sum over
+/// all of it; `None` when the file became shorter.
+fn read_extents(
+    file: &File,
+    extents: &[(u64, u64)],
+    path: &[String],
+    mut give: impl FnMut(u64, &[u8]) -> Result<(), Stop>,
+) -> Result<Option<Sum>, Stop> {
+    let mut sum = Sum::default();
+    let mut buffer = vec![0; PIECE];
+    for (offset, length) in extents.iter().copied() {
+        let mut at = offset;
+        while at < offset + length {
+            let want = usize::try_from(offset + length - at)
+                .unwrap_or(PIECE)
+                .min(PIECE);
+            let buffer = buffer.get_mut(..want).unwrap_or_default();
+            let count = read_at(file, buffer, at).map_err(|errno| failed(path, "read", errno))?;
+            if count == 0 {
+                return Ok(None);
+            }
+            let content = buffer.get(..count).unwrap_or_default();
+            sum.add(content);
+            give(at, content)?;
+            at += count as u64;
+        }
+    }
+    Ok(Some(sum))
 }
 
 /// A sum over content, for seeing changes; nobody tries to deceive it.

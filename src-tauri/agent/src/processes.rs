@@ -1,13 +1,30 @@
 //! What runs in the container, read from `/proc`.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::AGENT_PATH;
+use crate::protocol::Reply;
 
 /// Bit 14 of a mask of signals is signal 15.
 const TERM: u64 = 1 << 14;
+
+/// A tick as `/proc` has it: the kernel tells a hundred of them to a second on every machine.
+const TICK_MS: u64 = 10;
+
+/// How often processes are looked for that are to be ended. More often finds those that make new ones faster than
+/// they are found.
+const ROUNDS: u32 = 20;
+
+/// How long it is waited until processes that were ended are gone.
+const END_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long until it is looked again whether they are.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// What `/proc/PID/stat` tells of a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +35,10 @@ pub(crate) struct ProcessStat {
     pub(crate) parent: i32,
     /// Whether it has a terminal.
     pub(crate) has_terminal: bool,
+    /// Processor time of its own, in ticks.
+    pub(crate) own_ticks: u64,
+    /// Processor time of its children whose end it has waited for, and of theirs, in ticks.
+    pub(crate) children_ticks: u64,
     /// When it started, in clock ticks since the machine did: no later process 1 has the same.
     pub(crate) start_time: u64,
 }
@@ -61,6 +82,107 @@ pub(crate) fn others() -> Vec<(Pid, Role)> {
         .collect()
 }
 
+/// Says how many processes and threads the container has, and the most that it may have.
+pub(crate) fn count() -> Reply {
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let counted = counted_in(&groups, Path::new("/sys/fs/cgroup"));
+    let (running, limit) = counted.unwrap_or_else(|| (threads(), None));
+    Reply::Processes { running, limit }
+}
+
+/// Reads the kernel's own count. A container may see its group as the root of all, or where the machine has it.
+fn counted_in(groups: &str, root: &Path) -> Option<(u64, Option<u64>)> {
+    let places = groups.lines().filter_map(|line| {
+        let mut fields = line.splitn(3, ':');
+        let (_number, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
+        let top = match controllers {
+            "" => root.to_owned(),
+            several if several.split(',').any(|one| one == "pids") => root.join("pids"),
+            _ => return None,
+        };
+        Some([top.join(path.trim_start_matches('/')), top])
+    });
+    let read = |place: &PathBuf, file: &str| fs::read_to_string(place.join(file)).ok();
+    places.flatten().find_map(|place| {
+        let running = read(&place, "pids.current")?.trim().parse().ok()?;
+        // The word for no limit is no number.
+        let limit = read(&place, "pids.max")?.trim().parse().ok();
+        Some((running, limit))
+    })
+}
+
+fn threads() -> u64 {
+    let count = |pid: Pid| fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero())).ok();
+    let threads = all().into_iter().filter_map(count).map(Iterator::count);
+    threads.map(|count| count as u64).sum()
+}
+
+/// Says what programs have done so far.
+pub(crate) fn work() -> Reply {
+    let (mut ticks, mut written_bytes) = (0_u64, 0_u64);
+    for pid in all() {
+        let Some(stat) = stat_of(pid) else { continue };
+        // What began in a terminal or was left to process 1 is a program's, also when it has ended.
+        ticks = ticks.saturating_add(stat.children_ticks);
+        if pid != Pid::INIT && role_of(pid, &stat) != Role::Agent {
+            ticks = ticks.saturating_add(stat.own_ticks);
+            written_bytes = written_bytes.saturating_add(written_by(pid).unwrap_or_default());
+        }
+    }
+    Reply::Work {
+        processor_ms: ticks.saturating_mul(TICK_MS),
+        written_bytes,
+    }
+}
+
+/// Returns what a process and those of its children that have ended wrote to disks; `None` when this may not be known.
+fn written_by(pid: Pid) -> Option<u64> {
+    let io = fs::read_to_string(format!("/proc/{}/io", pid.as_raw_nonzero())).ok()?;
+    let written = io
+        .lines()
+        .find_map(|line| line.strip_prefix("write_bytes:"));
+    written?.trim().parse().ok()
+}
+
+/// Ends all processes but process 1 and the agent's own, and says how many. It needs no new process and no thread.
+pub(crate) fn end() -> Reply {
+    let mut ended = BTreeSet::new();
+    let begin = Instant::now();
+    let mut rounds = 0;
+    let left = loop {
+        let programs = programs();
+        let before = ended.len();
+        for pid in &programs {
+            if kill_process(*pid, Signal::KILL).is_ok() {
+                ended.insert(pid.as_raw_nonzero());
+            }
+        }
+        // What the engine is just about to start, or is ending, is root's and soon gone.
+        if programs.is_empty() || begin.elapsed() > END_LIMIT {
+            break programs.len();
+        }
+        rounds += u32::from(ended.len() > before);
+        if rounds > ROUNDS {
+            // Everything at once, which nothing can outrun; it takes the agent's terminals along.
+            let _ = kill_process_group(Pid::INIT, Signal::KILL);
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    };
+    Reply::EndProcesses {
+        ended: ended.len() as u64,
+        left: left as u64,
+    }
+}
+
+/// Returns the processes that are neither process 1 nor the agent's own.
+fn programs() -> Vec<Pid> {
+    let others = others().into_iter();
+    others
+        .filter(|(_, role)| *role != Role::Agent)
+        .map(|(pid, _)| pid)
+        .collect()
+}
+
 fn role_of(pid: Pid, stat: &ProcessStat) -> Role {
     let read = |what: &str| fs::read(format!("/proc/{}/{what}", pid.as_raw_nonzero()));
     // A program can take any name; that the engine has begun it, it cannot.
@@ -91,12 +213,15 @@ fn parse_stat(stat: &[u8]) -> Option<ProcessStat> {
         .ok()?
         .split_ascii_whitespace()
         .collect();
+    let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
     // The first of `fields` is the third of the file: the state.
     Some(ProcessStat {
         has_ended: matches!(*fields.first()?, "Z" | "X"),
         parent: fields.get(1)?.parse().ok()?,
         has_terminal: *fields.get(4)? != "0",
-        start_time: fields.get(19)?.parse().ok()?,
+        own_ticks: number(11)?.saturating_add(number(12)?),
+        children_ticks: number(13)?.saturating_add(number(14)?),
+        start_time: number(19)?,
     })
 }
 
@@ -108,13 +233,15 @@ mod tests {
 
     #[test]
     fn a_process_name_cannot_pose_as_fields() {
-        let stat = b"42 (a) S 1 1 1 0) R 1 42 42 34816 42 0 0 0 0 0 0 0 0 0 20 0 1 0 777 1 2 3\n";
+        let stat = b"42 (a) S 1 1 1 0) R 1 42 42 34816 42 0 0 0 0 0 1 2 3 4 20 0 1 0 777 1 2 3\n";
         assert_eq!(
             parse_stat(stat),
             Some(ProcessStat {
                 has_ended: false,
                 parent: 1,
                 has_terminal: true,
+                own_ticks: 3,
+                children_ticks: 7,
                 start_time: 777
             })
         );
@@ -125,6 +252,8 @@ mod tests {
                 has_ended: true,
                 parent: 0,
                 has_terminal: false,
+                own_ticks: 0,
+                children_ticks: 0,
                 start_time: 778
             })
         );
@@ -143,6 +272,30 @@ mod tests {
             b"SigIgn:\t0000000000000000\nSigCgt:\t0000000000004002\n"
         ));
         assert!(!ignores_term(b""));
+    }
+
+    #[test]
+    fn processes_are_counted_where_the_container_sees_its_group() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |folder: &str, running: &str, most: &str| {
+            let folder = root.path().join(folder);
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join("pids.current"), running).unwrap();
+            fs::write(folder.join("pids.max"), most).unwrap();
+        };
+        let one =
+            "12:cpu,cpuacct:/docker/a\n8:pids:/docker/a\n1:name=systemd:/docker/a\n0::/docker/a\n";
+        let two = "0::/\n";
+        let from_outside = "0::/machine/a\n";
+        assert_eq!(counted_in(one, root.path()), None);
+        // The first version mounts the container's own group, the second shows it as the root or under its name.
+        write("pids", "20\n", "64\n");
+        assert_eq!(counted_in(one, root.path()), Some((20, Some(64))));
+        write("", "7\n", "max\n");
+        assert_eq!(counted_in(two, root.path()), Some((7, None)));
+        write("machine/a", "9\n", "10\n");
+        assert_eq!(counted_in(from_outside, root.path()), Some((9, Some(10))));
+        assert_eq!(counted_in("", root.path()), None);
     }
 
     #[test]

@@ -82,11 +82,12 @@ pub enum Call {
         /// What must hold for the write to happen.
         condition: WriteCondition,
     },
-    /// What is at `path`?
-    Stat {
-        /// The file; a symlink as the last name is described, not followed.
-        path: String,
-    },
+    /// How many processes does the container have, and how many may it have?
+    Processes,
+    /// What have the programs of the container done so far?
+    Work,
+    /// Ends all processes of the container, but for process 1 and the agent's own.
+    EndProcesses,
 }
 
 /// What must hold for a [`Call::Write`] to happen.
@@ -131,12 +132,27 @@ pub enum Reply {
         /// The state of the file now.
         revision: Revision,
     },
-    /// What is at the path.
-    Stat {
-        /// The same as in a list.
-        entry: Entry,
-        /// The state of the file; of the target, for a symlink that leads somewhere inside.
-        revision: Revision,
+    /// How many processes there are.
+    Processes {
+        /// Processes and threads, as the kernel counts them for the limit; the agent's own are among them.
+        running: u64,
+        /// The most that there may be; `null` when there is no limit, or none that can be read.
+        limit: Option<u64>,
+    },
+    /// What programs have done; the agent's own doing is not in it. It is for comparing: it falls when a program ends whose
+    /// end nobody has waited for.
+    Work {
+        /// Processor time in milliseconds.
+        processor_ms: u64,
+        /// Bytes written to disks, by processes of the image's user.
+        written_bytes: u64,
+    },
+    /// The processes have been ended.
+    EndProcesses {
+        /// So many were ended.
+        ended: u64,
+        /// So many are still there: those of another user, who may not be told to end.
+        left: u64,
     },
 }
 
@@ -238,6 +254,18 @@ pub enum Failure {
     },
     /// The container is not ready: its setup failed, or process 1 is not the agent.
     NotReady,
+    /// The container is not ready and never will be: its image has no such user.
+    NoUser {
+        /// The user that the image names.
+        user: String,
+    },
+    /// The container is not ready and never will be: its image has no such group.
+    NoGroup {
+        /// The group that the image names.
+        group: String,
+    },
+    /// The container is not ready and never will be: `/workspace` of its image is no folder of its own.
+    NoWorkspace,
     /// The container is not ready yet: files are being given to their user. Ask again.
     Preparing {
         /// So many files have been looked at.
@@ -548,8 +576,9 @@ mod tests {
         ));
         let long = Request {
             id: 1,
-            call: Call::Stat {
+            call: Call::List {
                 path: "a".repeat(MAX_REQUEST_HEADER),
+                limit: 1,
             },
         };
         assert!(matches!(
@@ -614,9 +643,11 @@ mod tests {
             }),
             r#"{"id":1,"kind":"write","path":"/workspace/a","condition":{"expect":"missing"}}"#,
         );
+        check_json(&request(Call::Processes), r#"{"id":1,"kind":"processes"}"#);
+        check_json(&request(Call::Work), r#"{"id":1,"kind":"work"}"#);
         check_json(
-            &request(Call::Stat { path: path() }),
-            r#"{"id":1,"kind":"stat","path":"/workspace/a"}"#,
+            &request(Call::EndProcesses),
+            r#"{"id":1,"kind":"end_processes"}"#,
         );
     }
 
@@ -679,13 +710,22 @@ mod tests {
             r#"{"id":1,"result":{"Ok":{"kind":"write","revision":"r"}}}"#,
         );
         check_json(
-            &ok(Reply::Stat {
-                entry: entry(),
-                revision: revision(),
+            &ok(Reply::Processes {
+                running: 64,
+                limit: None,
             }),
-            &format!(
-                r#"{{"id":1,"result":{{"Ok":{{"kind":"stat","entry":{entry_json},"revision":"r"}}}}}}"#
-            ),
+            r#"{"id":1,"result":{"Ok":{"kind":"processes","running":64,"limit":null}}}"#,
+        );
+        check_json(
+            &ok(Reply::Work {
+                processor_ms: 10,
+                written_bytes: 4096,
+            }),
+            r#"{"id":1,"result":{"Ok":{"kind":"work","processor_ms":10,"written_bytes":4096}}}"#,
+        );
+        check_json(
+            &ok(Reply::EndProcesses { ended: 60, left: 1 }),
+            r#"{"id":1,"result":{"Ok":{"kind":"end_processes","ended":60,"left":1}}}"#,
         );
         check_json(
             &error(Failure::NotFound),

@@ -15,6 +15,7 @@ use rustix::fs::{OFlags, inotify};
 use rustix::process::Pid;
 
 use crate::processes;
+use crate::protocol::{CallError, Failure};
 
 /// The name of the file in the agent's directory.
 pub(crate) const STATE: &str = "state";
@@ -29,8 +30,8 @@ const TELL_AFTER: Duration = Duration::from_millis(500);
 pub(crate) enum Setup {
     /// The container is ready.
     Finished,
-    /// It never will be; the text says why.
-    Failed(String),
+    /// It never will be, for this reason.
+    Failed(CallError),
     /// Files are being given to their user; so many have been looked at.
     At(u64),
 }
@@ -38,17 +39,28 @@ pub(crate) enum Setup {
 /// Why the container is not ready.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum NotReady {
-    /// It never will be; the text says why.
-    Failed(String),
+    /// It never will be, for this reason.
+    Failed(CallError),
     /// Files are being given to their user; so many have been looked at.
     At(u64),
+}
+
+/// Returns the failure of a setup that has no kind of its own.
+pub(crate) fn not_ready(message: String) -> CallError {
+    CallError {
+        failure: Failure::NotReady,
+        message,
+    }
 }
 
 /// Leaves what is known of the setup for [`wait`].
 pub(crate) fn announce(directory: &Path, start_time: u64, setup: &Setup) -> io::Result<()> {
     let setup = match setup {
         Setup::Finished => "ok".to_owned(),
-        Setup::Failed(reason) => format!("failed {reason}"),
+        Setup::Failed(reason) => {
+            let reason = serde_json::to_string(reason).map_err(io::Error::other)?;
+            format!("failed {reason}")
+        }
         Setup::At(seen) => format!("at {seen}"),
     };
     let new = directory.join(format!("{STATE}.new"));
@@ -90,7 +102,7 @@ pub(crate) fn prepare(directory: &Path) -> io::Result<()> {
 pub(crate) fn wait(directory: &Path, limit: Duration) -> Result<(), NotReady> {
     let Some(init) = processes::stat_of(Pid::INIT) else {
         let reason = "/proc is not mounted in this container, or hides process 1";
-        return Err(NotReady::Failed(reason.to_owned()));
+        return Err(NotReady::Failed(not_ready(reason.to_owned())));
     };
     let begin = Instant::now();
     let mut changes = None;
@@ -101,7 +113,7 @@ pub(crate) fn wait(directory: &Path, limit: Duration) -> Result<(), NotReady> {
             Some(Setup::At(seen)) => (limit.min(TELL_AFTER), NotReady::At(seen)),
             None => {
                 let reason = format!("{}, and has not finished its setup", process_1());
-                (limit, NotReady::Failed(reason))
+                (limit, NotReady::Failed(not_ready(reason)))
             }
         };
         let rest = limit.saturating_sub(begin.elapsed());
@@ -127,7 +139,7 @@ pub(crate) fn wait_to_the_end(directory: &Path, limit: Duration) -> Result<(), S
     loop {
         match wait(directory, limit) {
             Ok(()) => return Ok(()),
-            Err(NotReady::Failed(reason)) => return Err(reason),
+            Err(NotReady::Failed(reason)) => return Err(reason.message),
             Err(NotReady::At(seen)) if last != Some(seen) => {
                 (last, moved) = (Some(seen), Instant::now());
             }
@@ -146,7 +158,10 @@ fn setup_in(directory: &Path, start_time: u64) -> Option<Setup> {
     match setup.split_once(' ') {
         None if setup == "ok" => Some(Setup::Finished),
         Some(("at", seen)) => Some(Setup::At(seen.parse().ok()?)),
-        Some(("failed", reason)) => Some(Setup::Failed(reason.to_owned())),
+        // An agent of another version may have other words: what it said is still the reason.
+        Some(("failed", reason)) => Some(Setup::Failed(
+            serde_json::from_str(reason).unwrap_or_else(|_| not_ready(reason.to_owned())),
+        )),
         Some(_) | None => None,
     }
 }
@@ -203,14 +218,17 @@ mod tests {
     #[test]
     fn a_failed_setup_tells_its_reason() {
         let directory = tempfile::tempdir().unwrap();
-        let reason = "no\nluck at 5".to_owned();
-        announce(
-            directory.path(),
-            start_time(),
-            &Setup::Failed(reason.clone()),
-        )
-        .unwrap();
-        assert_eq!(wait(directory.path(), LIMIT), Err(NotReady::Failed(reason)));
+        let no_user = CallError {
+            failure: Failure::NoUser {
+                user: "a b".to_owned(),
+            },
+            message: "the image has no user `a b`".to_owned(),
+        };
+        for reason in [not_ready("no\nluck at 5".to_owned()), no_user] {
+            let setup = Setup::Failed(reason.clone());
+            announce(directory.path(), start_time(), &setup).unwrap();
+            assert_eq!(wait(directory.path(), LIMIT), Err(NotReady::Failed(reason)));
+        }
     }
 
     #[test]
@@ -229,7 +247,10 @@ mod tests {
         let Err(NotReady::Failed(reason)) = wait(directory.path(), Duration::ZERO) else {
             panic!("ready");
         };
-        assert!(reason.ends_with("has not finished its setup"), "{reason}");
+        assert!(
+            reason.message.ends_with("has not finished its setup"),
+            "{reason}"
+        );
         prepare(directory.path()).unwrap();
         assert!(!directory.path().join(STATE).exists());
     }

@@ -20,7 +20,7 @@ use crate::protocol::{
 use crate::readiness::NotReady;
 use crate::tree::UNFILLED;
 use crate::workspace::Workspace;
-use crate::{accounts, readiness};
+use crate::{accounts, processes, readiness};
 
 /// How many requests are worked on at the same time.
 const AT_ONCE: usize = 8;
@@ -152,10 +152,9 @@ impl Agent<'_> {
             Call::Write { path, condition } => Reply::Write {
                 revision: workspace?.write(&path, &condition, body)?,
             },
-            Call::Stat { path } => {
-                let (entry, revision) = workspace?.stat(&path)?;
-                Reply::Stat { entry, revision }
-            }
+            Call::Processes => processes::count(),
+            Call::Work => processes::work(),
+            Call::EndProcesses => processes::end(),
         };
         Ok((reply, Vec::new()))
     }
@@ -172,26 +171,22 @@ impl Agent<'_> {
                 ),
             });
         }
-        let not_ready = |message| CallError {
-            failure: Failure::NotReady,
-            message,
-        };
         readiness::wait(self.directory, SETUP_LIMIT).map_err(|reason| match reason {
-            NotReady::Failed(message) => not_ready(message),
+            NotReady::Failed(reason) => reason,
             NotReady::At(seen) => CallError {
                 failure: Failure::Preparing { seen },
                 message: format!("{seen} files have been looked at"),
             },
         })?;
         if self.directory.join(UNFILLED).exists() {
-            return Err(not_ready(
+            return Err(readiness::not_ready(
                 "its files have not come in whole; delete the session and make it again".to_owned(),
             ));
         }
         let workspace = self
             .workspace
             .as_ref()
-            .map_err(|error| not_ready(error.message.clone()))?;
+            .map_err(|error| readiness::not_ready(error.message.clone()))?;
         let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
         Ok(Hello {
             protocol: protocol::VERSION,
@@ -312,8 +307,9 @@ mod tests {
         };
         let error = agent
             .answer(
-                Call::Stat {
+                Call::List {
                     path: "/workspace".into(),
+                    limit: 1,
                 },
                 &[],
             )

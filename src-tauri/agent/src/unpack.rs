@@ -72,7 +72,7 @@ fn unpack(owner: Option<&str>, directory: &Path, workspace: &Path) -> Result<(),
         None => Owners::Keep,
         Some(owner) => {
             let found = accounts::resolve_owner(owner, &accounts::passwd(), &accounts::group());
-            let (uid, gid) = found.map_err(invalid)?;
+            let (uid, gid) = found.map_err(|error| invalid(error.message))?;
             Owners::One(uid, gid)
         }
     };

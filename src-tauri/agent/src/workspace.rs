@@ -1,4 +1,4 @@
-//! The files of the workspace: list, read, write, stat.
+//! The files of the workspace: list, read, write.
 //!
 //! # How a file is written
 //! The new content goes to a temporary file in the same directory, is synced, and takes the place of the
@@ -110,14 +110,15 @@ impl Workspace {
         let mut truncated = names.len() > limit;
         let mut budget = LIST_BUDGET;
         let mut entries = Vec::new();
-        for (_, name) in names.into_iter().take(limit) {
-            let stat = match statat(&directory, &*name, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(stat) => stat,
+        for (kind, name) in names.into_iter().take(limit) {
+            let place = path.join(&name);
+            let entry = match statat(&directory, &*name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => self.entry(&place, &stat),
                 // Removed since its name was read.
                 Err(Errno::NOENT) => continue,
-                Err(errno) => return Err(failed(errno)),
+                // In a folder that may be read and not entered, names are all that can be known.
+                Err(_) => name_alone(&place, kind),
             };
-            let entry = self.entry(&path.join(&name), &stat);
             let Some(rest) = budget.checked_sub(length_as_json(&entry)) else {
                 truncated = true;
                 break;
@@ -155,23 +156,6 @@ impl Workspace {
             revision: revision_of(&stat),
             content,
         })
-    }
-
-    /// Returns the entry of `path` and the revision that a read would answer.
-    pub(crate) fn stat(&self, path: &str) -> Result<(Entry, Revision), CallError> {
-        let (path, place) = self.place(path, LastLink::Keep)?;
-        let stat = place
-            .stat()
-            .map_err(|errno| failed("look at", &path.to_string(), errno))?;
-        let target = self
-            .root
-            .resolve(&path, LastLink::Follow)
-            .ok()
-            .and_then(|target| target.stat().ok());
-        Ok((
-            self.entry(&path, &stat),
-            revision_of(&target.unwrap_or(stat)),
-        ))
     }
 
     /// Makes `content` the whole content of a regular file.
@@ -256,6 +240,19 @@ impl Workspace {
                 .saturating_add(nanoseconds / 1_000_000),
             mode: stat.st_mode & 0o7777,
         }
+    }
+}
+
+/// Returns the entry of something of which nothing but its name and kind can be known.
+fn name_alone(path: &WorkspacePath, kind: EntryKind) -> Entry {
+    Entry {
+        name: display_name(path.name()),
+        path: path.to_string(),
+        kind,
+        target_kind: None,
+        size: 0,
+        modified_ms: 0,
+        mode: 0,
     }
 }
 

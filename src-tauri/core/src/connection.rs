@@ -24,6 +24,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::engine::{ContainerState, Engine, Exec, ExecOutput, ExecSpec};
 use crate::error::Error;
+use crate::words;
 
 /// Requests that may wait to be written.
 const QUEUE: usize = 64;
@@ -36,6 +37,8 @@ const BYTES_A_SECOND: usize = 4 << 20;
 const SILENCE: Duration = Duration::from_millis(1_200);
 /// How long an agent may be silent before it has answered once. It has 10 s for a setup that says nothing.
 const SETUP_SILENCE: Duration = Duration::from_secs(20);
+/// The most bytes that are kept of what came instead of an answer.
+const LONGEST_WORDS: usize = 300;
 /// How often an agent that nobody asks anything is asked whether it is there.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// How long a new link may take until the agent answers through it.
@@ -62,6 +65,42 @@ pub enum CallFailure {
     Broken,
     /// There was no answer, or no connection, for so long.
     NoAnswer(Duration),
+}
+
+impl CallFailure {
+    /// Returns the failure as that of the agent, whatever was asked.
+    pub(crate) fn into_error(self) -> Error {
+        Error::AgentUnavailable(match self {
+            Self::Refused(error) => error.message,
+            Self::Broken => {
+                "the connection to the container broke; it may be done or not".to_owned()
+            }
+            Self::NoAnswer(limit) => format!("no answer within {} s", limit.as_secs()),
+        })
+    }
+}
+
+/// Asks the agent in a container as root why nobody answers as the image's user: an engine runs nothing at all as a
+/// user whom the image does not have. Returns the reason, if that is one that the agent knows.
+pub(crate) async fn reason_not_to_answer(
+    engine: &Arc<dyn Engine>,
+    container: &str,
+    tracker: &TaskTracker,
+) -> Option<Error> {
+    let way = Way {
+        engine: Arc::clone(engine),
+        container: container.to_owned(),
+        user: "0:0".to_owned(),
+        tracker: tracker.clone(),
+    };
+    match way.open(&|_| ()).await {
+        Err(
+            reason @ (Error::ImageUserUnknown(_)
+            | Error::ImageGroupUnknown(_)
+            | Error::WorkspaceUnusable(_)),
+        ) => Some(reason),
+        Ok(_) | Err(_) => None,
+    }
 }
 
 /// Connects to the agent in a container, as the image's user, and hears it say that the container is
@@ -125,8 +164,12 @@ impl Connection {
     ) -> Result<(Reply, Vec<u8>), CallFailure> {
         // Once: what ends the agent would end the next one too.
         let mut may_repeat = match call {
-            Call::Hello { .. } | Call::List { .. } | Call::Read { .. } | Call::Stat { .. } => true,
-            Call::Write { .. } => false,
+            Call::Hello { .. }
+            | Call::List { .. }
+            | Call::Read { .. }
+            | Call::Processes
+            | Call::Work => true,
+            Call::Write { .. } | Call::EndProcesses => false,
         };
         loop {
             let link = self.a_link().await?;
@@ -232,9 +275,25 @@ impl Way {
                     }
                     continue;
                 }
-                Err(LinkFailure::Refused(error)) => error.message,
+                Err(LinkFailure::Refused(CallError { failure, message })) => match failure {
+                    Failure::NoUser { user } => {
+                        return Err(Error::ImageUserUnknown(words::tamed(&user)));
+                    }
+                    Failure::NoGroup { group } => {
+                        return Err(Error::ImageGroupUnknown(words::tamed(&group)));
+                    }
+                    Failure::NoWorkspace => {
+                        return Err(Error::WorkspaceUnusable(words::tamed(&message)));
+                    }
+                    _ => message,
+                },
                 Err(LinkFailure::NotAsked | LinkFailure::Broken) => {
-                    "it ended before it answered".to_owned()
+                    let instead = words::tamed(&String::from_utf8_lossy(&link.instead.lock()));
+                    if instead.is_empty() {
+                        "it ended before it answered".to_owned()
+                    } else {
+                        format!("instead of its answer came `{}`", instead.trim())
+                    }
                 }
             };
             return Err(Error::AgentUnavailable(error));
@@ -305,6 +364,8 @@ struct Link {
     next_id: AtomicU64,
     /// Bytes that have arrived.
     arrived: Arc<AtomicU64>,
+    /// What came instead of an answer: where an engine cannot start the server, it says so there.
+    instead: Arc<Mutex<Vec<u8>>>,
     /// Somebody waits for an answer and hears nothing.
     doubted: Notify,
     closed: CancellationToken,
@@ -337,6 +398,7 @@ impl Link {
         let (requests, mut queue) = mpsc::channel::<Vec<u8>>(QUEUE);
         let waiting = Arc::new(Waiting(Mutex::new(Some(HashMap::new()))));
         let arrived = Arc::new(AtomicU64::new(0));
+        let instead = Arc::new(Mutex::new(Vec::new()));
         let closed = CancellationToken::new();
 
         let until = closed.clone();
@@ -355,6 +417,7 @@ impl Link {
 
         let (answers, counted, until) =
             (Arc::clone(&waiting), Arc::clone(&arrived), closed.clone());
+        let not_answers = Arc::clone(&instead);
         tracker.spawn(async move {
             let mut decoder = Decoder::<Response>::new();
             while let Some(Some(Ok(piece))) = until.run_until_cancelled(output.next()).await {
@@ -363,6 +426,8 @@ impl Link {
                         counted.fetch_add(bytes.len() as u64, Ordering::Relaxed);
                         decoder.push(&bytes);
                         if !answers.take_all(&mut decoder) {
+                            let length = bytes.len().min(LONGEST_WORDS);
+                            *not_answers.lock() = bytes.slice(..length).to_vec();
                             break;
                         }
                     }
@@ -380,6 +445,7 @@ impl Link {
             waiting,
             next_id: AtomicU64::new(1),
             arrived,
+            instead,
             doubted: Notify::new(),
             closed,
         }

@@ -417,6 +417,8 @@ pub struct ContainerSpec {
     pub memory_and_swap_limit: Option<u64>,
     /// Processes.
     pub pids_limit: u64,
+    /// Whether `sudo` and the like work.
+    pub may_gain_privileges: bool,
 }
 
 /// A command to run in a container.

@@ -55,6 +55,12 @@ pub enum ErrorCode {
     AgentUnavailable,
     /// The session's user cannot write in `/workspace`.
     WorkspaceReadOnly,
+    /// The image has no such user or group as it wants to run as; `details.user` or `details.group` names it.
+    ImageUserUnknown,
+    /// The image has something at `/workspace` where no folder can be.
+    WorkspaceUnusable,
+    /// The session's processes are as many as it may have; `details.limit` and `details.running` say how many.
+    ProcessLimit,
     /// The session has no terminal of this id.
     TerminalNotFound,
     /// There is no such file in the workspace.
@@ -289,6 +295,23 @@ pub enum Error {
         /// Its group's number.
         gid: u32,
     },
+    /// See [`ErrorCode::ImageUserUnknown`].
+    #[error("the image runs as the user `{0}`, whom it does not have")]
+    ImageUserUnknown(String),
+    /// See [`ErrorCode::ImageUserUnknown`].
+    #[error("the image runs as the group `{0}`, which it does not have")]
+    ImageGroupUnknown(String),
+    /// See [`ErrorCode::WorkspaceUnusable`].
+    #[error("{0}")]
+    WorkspaceUnusable(String),
+    /// See [`ErrorCode::ProcessLimit`].
+    #[error("the session may have {limit} processes, and {running} are running")]
+    ProcessLimit {
+        /// Processes and threads that are running.
+        running: u64,
+        /// The most that may run.
+        limit: u64,
+    },
     /// See [`ErrorCode::TerminalNotFound`].
     #[error("there is no terminal `{0}`")]
     TerminalNotFound(String),
@@ -385,6 +408,9 @@ impl Error {
             Self::Timeout { .. } => ErrorCode::Timeout,
             Self::AgentUnavailable(_) => ErrorCode::AgentUnavailable,
             Self::WorkspaceReadOnly { .. } => ErrorCode::WorkspaceReadOnly,
+            Self::ImageUserUnknown(_) | Self::ImageGroupUnknown(_) => ErrorCode::ImageUserUnknown,
+            Self::WorkspaceUnusable(_) => ErrorCode::WorkspaceUnusable,
+            Self::ProcessLimit { .. } => ErrorCode::ProcessLimit,
             Self::TerminalNotFound(_) => ErrorCode::TerminalNotFound,
             Self::FileNotFound(_) => ErrorCode::FileNotFound,
             Self::FileNotUsable { .. } => ErrorCode::FileNotUsable,
@@ -470,6 +496,24 @@ impl Error {
                      `{user}` may write; a retry alone cannot help."
                 );
             }
+            Self::ImageUserUnknown(user) => {
+                return format!(
+                    "Choose another image, or build this one with an entry for `{user}` in its `/etc/passwd`, \
+                     or with a number up to 2147483647 as its `USER`, which needs none."
+                );
+            }
+            Self::ImageGroupUnknown(group) => {
+                return format!(
+                    "Choose another image, or build this one with an entry for `{group}` in its `/etc/group`, \
+                     or with a number up to 2147483647 as the group of its `USER`, which needs none."
+                );
+            }
+            Self::WorkspaceUnusable(_) => {
+                "Choose another image, or build this one without anything at `/workspace`, or with a folder there."
+            }
+            Self::ProcessLimit { .. } => {
+                "End what is not needed in a terminal that is open, or end all processes; the limit for new sessions is in the settings."
+            }
             Self::TerminalNotFound(_) => "Open a new terminal.",
             Self::FileNotFound(_) => "Refresh the file tree; it may have been moved or deleted.",
             Self::FileNotUsable { .. } => {
@@ -511,6 +555,9 @@ impl Error {
             Self::Timeout { phase, limit } => {
                 json!({ "phase": phase, "limit_s": limit.as_secs() })
             }
+            Self::ImageUserUnknown(user) => json!({ "user": user }),
+            Self::ImageGroupUnknown(group) => json!({ "group": group }),
+            Self::ProcessLimit { running, limit } => json!({ "running": running, "limit": limit }),
             Self::Conflict { path, revision } => json!({ "path": path, "revision": revision }),
             Self::SessionNotFound(_)
             | Self::SessionIdMissing
@@ -523,6 +570,7 @@ impl Error {
             | Self::LimitRefused { .. }
             | Self::AgentUnavailable(_)
             | Self::WorkspaceReadOnly { .. }
+            | Self::WorkspaceUnusable(_)
             | Self::TerminalNotFound(_)
             | Self::FileNotFound(_)
             | Self::FileNotUsable { .. }

@@ -249,12 +249,7 @@ async fn ask(
         .await
         .map_err(|failure| match failure {
             CallFailure::Refused(error) => refused(path, error),
-            CallFailure::Broken => Error::AgentUnavailable(
-                "the connection to the container broke; it may be done or not".to_owned(),
-            ),
-            CallFailure::NoAnswer(limit) => {
-                Error::AgentUnavailable(format!("no answer within {} s", limit.as_secs()))
-            }
+            failure @ (CallFailure::Broken | CallFailure::NoAnswer(_)) => failure.into_error(),
         })
 }
 
@@ -271,9 +266,12 @@ fn refused(path: &str, error: CallError) -> Error {
             command: None,
             operation: format!("write `{path}`"),
         },
-        Failure::NotReady | Failure::Preparing { .. } | Failure::UnsupportedProtocol { .. } => {
-            Error::AgentUnavailable(error.message)
-        }
+        Failure::NotReady
+        | Failure::NoUser { .. }
+        | Failure::NoGroup { .. }
+        | Failure::NoWorkspace
+        | Failure::Preparing { .. }
+        | Failure::UnsupportedProtocol { .. } => Error::AgentUnavailable(error.message),
         Failure::NotADirectory
         | Failure::IsADirectory
         | Failure::PermissionDenied

@@ -18,10 +18,15 @@ const TEMPLATE: &str = "dev.cove.template";
 const IMAGE: &str = "dev.cove.image";
 const VERSION: &str = "dev.cove.version";
 const CREATED: &str = "dev.cove.created";
+/// Whether programs may become root by `sudo` and the like.
+const PRIVILEGE_GAIN: &str = "dev.cove.privilege-gain";
 /// On volumes only: where one is mounted that holds a folder below `/workspace`.
 const PATH: &str = "dev.cove.path";
 /// On containers only: the user that the image runs as, as the image spells it.
 const USER: &str = "dev.cove.user";
+
+/// What a label says of what is allowed.
+const ALLOWED: &str = "allowed";
 
 /// The most characters of the other texts: the longest reference of an image has less.
 const LONGEST: usize = 1_000;
@@ -33,6 +38,12 @@ pub type Labels = HashMap<String, String>;
 #[must_use]
 pub fn of(id: SessionId, request: &CreateSession, created: &str) -> Labels {
     let optional = |text: &Option<String>| text.clone().unwrap_or_default();
+    // An empty one says no: a container inherits the labels of its image that it does not bear itself.
+    let gain = if request.allow_privilege_gain {
+        ALLOWED
+    } else {
+        ""
+    };
     Labels::from(
         [
             (SESSION, id.to_string()),
@@ -50,6 +61,7 @@ pub fn of(id: SessionId, request: &CreateSession, created: &str) -> Labels {
             (IMAGE, request.image.to_string()),
             (VERSION, env!("CARGO_PKG_VERSION").to_owned()),
             (CREATED, created.to_owned()),
+            (PRIVILEGE_GAIN, gain.to_owned()),
         ]
         .map(|(name, value)| (name.to_owned(), value)),
     )
@@ -71,6 +83,9 @@ pub fn read(labels: &Labels) -> Option<(SessionId, CreateSession, String)> {
         description: text(DESCRIPTION, DESCRIPTION_MAX),
         template: template.as_deref().map(TemplateId::from_label),
         image: text(IMAGE, LONGEST)?.parse().ok()?,
+        allow_privilege_gain: labels
+            .get(PRIVILEGE_GAIN)
+            .is_some_and(|word| word == ALLOWED),
     };
     Some((
         session(labels)?,
@@ -135,6 +150,7 @@ mod tests {
         let id = SessionId::random();
         for request in [
             json!({ "workspace_id": "shop" }),
+            json!({ "workspace_id": "shop", "allow_privilege_gain": true }),
             json!({ "workspace_id": "shop", "project_name": "api", "description": "a\nb", "template": "python" }),
             json!({ "workspace_id": "shop", "image": "127.0.0.1:5000/x:1" }),
         ] {

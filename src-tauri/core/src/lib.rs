@@ -20,6 +20,7 @@ pub mod journal;
 pub mod labels;
 pub mod layer;
 pub mod own_file;
+pub mod processes;
 pub mod progress;
 mod provision;
 pub mod remembered;

@@ -681,7 +681,10 @@ impl Run {
                     container.exit_code
                 )))
             }
-            Ok(_) | Err(_) => Err(error),
+            Ok(_) | Err(_) => {
+                let reason = connection::reason_not_to_answer(engine, container, tracker).await;
+                Err(reason.unwrap_or(error))
+            }
         }
     }
 
@@ -730,6 +733,7 @@ impl Run {
             memory_limit: limits.memory_bytes,
             memory_and_swap_limit: limits.memory_and_swap_bytes,
             pids_limit: self.settings.pids_limit,
+            may_gain_privileges: self.request.allow_privilege_gain,
             name,
         }
     }

@@ -92,6 +92,8 @@ pub struct CreateSession {
     pub template: Option<TemplateId>,
     /// The image to use: the one named, else the template's, else the built-in one.
     pub image: ImageReference,
+    /// Whether its programs may become root by `sudo` and the like, where the image has them.
+    pub allow_privilege_gain: bool,
 }
 
 impl CreateSession {
@@ -110,6 +112,7 @@ impl CreateSession {
             "image",
             "project_name",
             "description",
+            "allow_privilege_gain",
         ];
         for name in request
             .keys()
@@ -136,6 +139,16 @@ impl CreateSession {
         let description = text("description", |value| many_lines(value, DESCRIPTION_MAX));
         let template = text("template", |_| Ok(()));
         let image = text("image", |_| Ok(()));
+
+        let allow_privilege_gain = match request.get("allow_privilege_gain") {
+            None | Some(Value::Null) => false,
+            Some(Value::Bool(allow)) => *allow,
+            Some(_) => {
+                let problem = "must be true or false".to_owned();
+                problems.insert("allow_privilege_gain".to_owned(), problem);
+                false
+            }
+        };
 
         if workspace_id.is_none() {
             problems
@@ -175,6 +188,7 @@ impl CreateSession {
                 description: description.filter(|text| !text.trim().is_empty()),
                 template: template.map(|template| template.id.clone()),
                 image,
+                allow_privilege_gain,
             }),
             _ => Err(Error::Validation(problems)),
         }
@@ -293,6 +307,8 @@ pub struct Session {
     pub image: String,
     /// The image reference in its short, familiar form.
     pub image_name: String,
+    /// Whether its programs may become root by `sudo` and the like.
+    pub allow_privilege_gain: bool,
     /// What it is now.
     pub state: SessionState,
     /// The engine that it is on; `null` while nothing of it is on any.
@@ -303,6 +319,10 @@ pub struct Session {
     pub reconnecting: bool,
     /// Whether its programs are being ended, and have time to write what they hold.
     pub ending: bool,
+    /// When it is going to be stopped because nobody uses it, in milliseconds since 1970 UTC; `null` when it is not.
+    pub idle_stop_ms: Option<i64>,
+    /// After how many minutes without use it was stopped, if that is how it ended last; `null` otherwise.
+    pub stopped_unused_minutes: Option<u64>,
     /// Whether it has a container, or is about to get one. A session that was deleted but for its files,
     /// or whose container somebody removed, is a volume alone; opening it makes a container again.
     pub has_container: bool,

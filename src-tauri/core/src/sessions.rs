@@ -8,6 +8,7 @@ mod away;
 mod entry;
 mod exporting;
 mod following;
+mod idle;
 mod lifecycle;
 mod ready;
 mod registry;

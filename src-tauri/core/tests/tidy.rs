@@ -140,7 +140,7 @@ fn no_comment_is_a_riddle() {
 
 /// The modules of the core from the ground up: each depends only on those above it in this list. A new module
 /// takes its place here.
-const FROM_THE_GROUND_UP: [&str; 28] = [
+const FROM_THE_GROUND_UP: [&str; 29] = [
     "progress",
     "timing",
     "words",
@@ -161,6 +161,7 @@ const FROM_THE_GROUND_UP: [&str; 28] = [
     "engines",
     "event",
     "connection",
+    "processes",
     "files",
     "terminal",
     "crossing",

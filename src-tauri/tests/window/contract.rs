@@ -14,6 +14,8 @@ fn id_commands() -> Vec<(&'static str, Value)> {
         ("retry_session", json!({})),
         ("open_session", json!({})),
         ("stop_session", json!({})),
+        ("end_processes", json!({})),
+        ("keep_session", json!({})),
         ("delete_session", json!({})),
         ("list_dir", json!({"path": "/workspace"})),
         ("read_file", json!({"path": "/workspace/a"})),

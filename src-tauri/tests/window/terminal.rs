@@ -254,3 +254,81 @@ fn a_terminal_that_ends_says_so_and_its_commands_are_refused() {
     );
     assert_eq!(answer["error"], "TERMINAL_NOT_FOUND", "{answer}");
 }
+
+#[test]
+fn a_session_full_of_processes_says_so_and_its_user_can_end_them_all() {
+    let Some(app) = App::open_or_skip() else {
+        return;
+    };
+    app.draw_readable_terminals();
+    let mut settings = app.invoke("read_settings", &json!({}))["settings"].take();
+    settings["pids_limit"] = json!(48);
+    let written = app.invoke("write_settings", &json!({ "settings": settings }));
+    assert_eq!(written["ok"], true, "{written}");
+    let id = app.ready_session("full");
+    app.type_line("while sleep 600 & do :; done 2> /dev/null; echo fu''ll");
+    let notice = "[data-testid=terminal]:not([hidden]) [data-testid=process-limit]";
+    // The shell itself tries again for some seconds before it gives up.
+    app.window
+        .wait("a terminal for which there is no room", READY, |window| {
+            app.press("[data-testid=new-terminal]");
+            let shown = window.wait_for(notice, std::time::Duration::from_secs(2));
+            Ok(shown.ok().map(drop))
+        })
+        .unwrap();
+    let said = app
+        .window
+        .wait_text(notice, SOON, |text| !text.is_empty())
+        .unwrap();
+    assert!(said.contains("48 processes"), "{said}");
+    app.picture("process-limit");
+
+    // What is open goes on, and so do the files.
+    let listed = app.invoke("list_dir", &json!({"id": id, "path": "/workspace"}));
+    assert_eq!(listed["ok"], true, "{listed}");
+    app.press("[data-testid=terminal]:not([hidden]) [data-testid=end-processes]");
+    app.window
+        .wait_for("[data-testid=end-processes-dialog]", SOON)
+        .unwrap();
+    app.settle();
+    app.picture("end-processes");
+    app.press("[data-testid=end-processes-dialog] [data-testid=confirm]");
+    // The terminal that had no room opens by itself.
+    let opened = "[data-testid=terminal]:not([hidden])[data-terminal-id][data-exited=false]";
+    app.window.wait_for(opened, READY).unwrap();
+    app.type_line("echo the''re is room");
+    app.wait_for_screen("a line of the new terminal", |screen| {
+        screen.lines().any(|line| line == "there is room")
+    });
+}
+
+#[test]
+fn where_sudo_is_refused_it_is_said_why_and_a_rebuild_allows_it() {
+    let Some(app) = App::open_or_skip() else {
+        return;
+    };
+    app.draw_readable_terminals();
+    let id = app.ready_session("sudo");
+    // The image has no `sudo`; what is recognised is its sentence.
+    app.type_line(
+        "printf 'sudo: The \"no new %s\" flag is set, which prevents sudo from running as root.\\n' privileges",
+    );
+    app.window
+        .wait_for("[data-testid=sudo-notice]", SOON)
+        .unwrap();
+    app.settle();
+    app.picture("sudo-notice");
+    app.press("[data-testid=allow-sudo]");
+    app.window
+        .wait_for("[data-testid=allow-sudo-dialog]", SOON)
+        .unwrap();
+    app.press("[data-testid=allow-sudo-dialog] [data-testid=confirm]");
+    app.window
+        .wait("the session as it was rebuilt", READY, |_| {
+            let status = app.invoke("session_status", &json!({ "id": id }));
+            let session = &status["session"];
+            let is_it = status["ready"] == true && session["allow_privilege_gain"] == true;
+            Ok(is_it.then_some(()))
+        })
+        .unwrap();
+}

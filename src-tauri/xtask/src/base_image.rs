@@ -1,15 +1,15 @@
-//! The built-in image: our own `rootfs/` and Debian's static busybox, written without an engine. The same inputs give
-//! the same bytes.
+//! The built-in image: our own `rootfs/` and Debian's static busybox and bash, written without an engine. The same inputs
+//! give the same bytes.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use cove_testbed::{Busybox, Image, ImageConfig, Tree};
 
-use crate::workspace::{Workspace, output_of, run};
+use crate::workspace::{Workspace, cache, output_of, run};
 
 /// The unprivileged user, as `rootfs/etc/passwd` has it.
 const DEV: u64 = 1000;
@@ -48,32 +48,45 @@ impl Architecture {
     }
 }
 
-/// Busybox as its package has it.
-struct Package {
+/// The Debian release whose packages the image holds, whatever this machine runs. In the one before it `wget -T` crashes.
+const RELEASE: &str = "trixie";
+const MIRROR: &str = "http://deb.debian.org/debian";
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// What the image holds something of.
+const PACKAGES: [&str; 4] = ["busybox-static", "bash-static", "ncurses-base", "libc-bin"];
+
+/// What the image takes from Debian.
+struct Parts {
     busybox: Busybox,
+    bash: Vec<u8>,
+    /// What terminals can do and what a letter is, by path: without that bash does not know how to edit a line.
+    data: BTreeMap<String, Vec<u8>>,
+    notices: Vec<Notice>,
+}
+
+/// What is to be said of a package.
+struct Notice {
+    package: &'static str,
     copyright: Vec<u8>,
-    /// `busybox=1:1.35.0-4`, source packages with versions, one a line.
+    /// `busybox=1:1.37.0-6`, source packages with versions, one a line.
     sources: String,
 }
 
 /// Writes the archive that `docker load` reads.
 pub(crate) fn archive(workspace: &Workspace, architecture: Architecture) -> Result<Vec<u8>> {
-    let package = if architecture.is_host() && is_installed() {
-        installed()?
-    } else {
-        downloaded(architecture)?
-    };
+    let parts = parts(architecture)?;
     let image = image(
         &workspace.root().join("src-tauri/image"),
         architecture,
-        &package,
+        &parts,
     )?;
     let mut bytes = Vec::new();
     image.write_compressed_archive(&[&format!("cove.invalid/base:{VERSION}")], &mut bytes)?;
     Ok(bytes)
 }
 
-fn image(folder: &Path, architecture: Architecture, package: &Package) -> Result<Image> {
+fn image(folder: &Path, architecture: Architecture, parts: &Parts) -> Result<Image> {
     let mut tree = Tree::default();
     for folder in [
         "dev",
@@ -94,27 +107,25 @@ fn image(folder: &Path, architecture: Architecture, package: &Package) -> Result
     tree.folder("tmp", 0o1777, 0).folder("var/tmp", 0o1777, 0);
     tree.folder("home/dev", 0o755, DEV)
         .folder("workspace", 0o755, DEV);
-    package.busybox.add_to(&mut tree);
+    parts.busybox.add_to(&mut tree);
+    tree.file("bin/bash", 0o755, 0, parts.bash.clone());
+    for (path, content) in &parts.data {
+        tree.file(path, 0o644, 0, content.clone());
+    }
     add_rootfs(&mut tree, &folder.join("rootfs"), "")?;
 
-    let notices = "usr/share/doc/busybox";
-    tree.file(
-        &format!("{notices}/copyright"),
-        0o644,
-        0,
-        package.copyright.clone(),
-    );
-    tree.file(
-        &format!("{notices}/SOURCE"),
-        0o644,
-        0,
-        source_note(&package.sources).into_bytes(),
-    );
+    for notice in &parts.notices {
+        let folder = format!("usr/share/doc/{}", notice.package);
+        let copyright = notice.copyright.clone();
+        tree.file(&format!("{folder}/copyright"), 0o644, 0, copyright);
+        let source = source_note(notice).into_bytes();
+        tree.file(&format!("{folder}/SOURCE"), 0o644, 0, source);
+    }
     let notice = folder.join("NOTICE.md");
     let notice =
         fs::read(&notice).with_context(|| format!("failed to read `{}`", notice.display()))?;
     tree.file("usr/share/doc/cove/NOTICE.md", 0o644, 0, notice);
-    for licence in ["GPL-2", "LGPL-2.1"] {
+    for licence in ["GPL-2", "GPL-3", "LGPL-2.1"] {
         let path = format!("usr/share/common-licenses/{licence}");
         let text = fs::read(Path::new("/").join(&path)).with_context(|| {
             format!("failed to read the licence `/{path}` of Debian's `base-files`")
@@ -131,7 +142,7 @@ fn image(folder: &Path, architecture: Architecture, package: &Package) -> Result
         ("org.opencontainers.image.version", VERSION),
         (
             "org.opencontainers.image.licenses",
-            "Apache-2.0 AND GPL-2.0-only AND LGPL-2.1-or-later",
+            "Apache-2.0 AND GPL-2.0-only AND GPL-3.0-or-later AND LGPL-2.1-or-later AND X11-distribute-modifications-variant",
         ),
     ];
     let config = ImageConfig {
@@ -144,7 +155,7 @@ fn image(folder: &Path, architecture: Architecture, package: &Package) -> Result
             "ENV=/etc/shrc".to_owned(),
         ],
         entrypoint: Vec::new(),
-        cmd: vec!["/bin/sh".to_owned(), "-l".to_owned()],
+        cmd: vec!["/bin/bash".to_owned(), "-l".to_owned()],
         volumes: Vec::new(),
         labels: labels
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
@@ -167,97 +178,201 @@ fn add_rootfs(tree: &mut Tree, from: &Path, to: &str) -> Result<()> {
             let text = fs::read_to_string(entry.path()).with_context(failed)?;
             // A clone on Windows may have other line ends.
             let text = text.replace("\r\n", "\n").replace("@VERSION@", VERSION);
-            let mode = if path == "etc/shadow" { 0o600 } else { 0o644 };
+            let mode = match &*path {
+                "etc/shadow" => 0o600,
+                program if program.starts_with("usr/bin/") => 0o755,
+                _ => 0o644,
+            };
             tree.file(&path, mode, 0, text.into_bytes());
         }
     }
     Ok(())
 }
 
-fn source_note(sources: &str) -> String {
+fn source_note(
+    Notice {
+        package, sources, ..
+    }: &Notice,
+) -> String {
     format!(
-        "/bin/busybox was built by Debian from these source packages:\n\n{sources}\n\n\
+        "What the image holds of `{package}` was built by Debian from these source packages:\n\n{sources}\n\n\
          Get them by `apt-get source NAME=VERSION` on a Debian system with source entries,\n\
          or from https://snapshot.debian.org/package/NAME/VERSION/.\n"
     )
 }
 
-fn is_installed() -> bool {
-    let query = [
-        "--show",
-        "--showformat=${db:Status-Status}",
-        "busybox-static",
-    ];
-    output_of(Command::new("dpkg-query").args(query)).is_some_and(|status| status == "installed")
-}
-
-fn installed() -> Result<Package> {
-    let format = "--showformat=${source:Package}=${source:Version}\n${Built-Using}";
-    let sources = output_of(Command::new("dpkg-query").args(["--show", format, "busybox-static"]))
-        .context("failed to ask for the source of `busybox-static`")?;
-    let copyright = fs::read("/usr/share/doc/busybox-static/copyright")
-        .context("failed to read the copyright file of `busybox-static`")?;
-    Ok(Package {
-        busybox: Busybox::installed()?,
-        copyright,
-        sources: tidy_sources(&sources),
-    })
-}
-
-/// Takes the package from Debian's servers, without installing it.
-fn downloaded(architecture: Architecture) -> Result<Package> {
+fn parts(architecture: Architecture) -> Result<Parts> {
     let folder = tempfile::tempdir().context("failed to make a folder")?;
-    let name = format!("busybox-static:{}", architecture.debian_name());
-    run(Command::new("apt-get")
-        .args(["--quiet=2", "download", &name])
-        .current_dir(folder.path()))?;
-    let package =
-        find(folder.path(), "deb").with_context(|| format!("`{name}` was not downloaded"))?;
-    let root = folder.path().join("root");
-    run(Command::new("dpkg-deb")
-        .arg("--extract")
-        .arg(&package)
-        .arg(&root))?;
-    let format = "--showformat=${source:Package}=${source:Version}\n${Built-Using}";
-    let sources = output_of(
-        Command::new("dpkg-deb")
-            .arg("--show")
-            .arg(format)
-            .arg(&package),
-    )
-    .with_context(|| format!("failed to ask for the source of `{name}`"))?;
-    let binary = ["bin/busybox", "usr/bin/busybox"]
-        .map(|path| root.join(path))
-        .into_iter()
-        .find(|path| path.is_file())
-        .with_context(|| format!("`{name}` holds no busybox"))?;
+    let mut notices = Vec::new();
+    for package in PACKAGES {
+        let archive = package_file(package, architecture)?;
+        let root = folder.path().join(package);
+        run(Command::new("dpkg-deb")
+            .arg("--extract")
+            .args([&archive, &root]))?;
+        let format = "--showformat=${source:Package}=${source:Version}\n${Built-Using}";
+        let mut show = Command::new("dpkg-deb");
+        let sources = output_of(show.arg("--show").arg(format).arg(&archive))
+            .with_context(|| format!("failed to ask for the source of `{package}`"))?;
+        notices.push(Notice {
+            package,
+            copyright: read(&root.join(format!("usr/share/doc/{package}/copyright")))?,
+            sources: tidy_sources(&sources),
+        });
+    }
+    let program = |package: &str, name: &str| {
+        let root = folder.path().join(package);
+        let paths = ["bin", "usr/bin"].map(|folder| root.join(folder).join(name));
+        let found = paths.into_iter().find(|path| path.is_file());
+        found.with_context(|| format!("`{package}` holds no `{name}`"))
+    };
+    let busybox = program("busybox-static", "busybox")?;
     let commands = if architecture.is_host() {
-        Busybox::commands_of(&binary)?
+        Busybox::commands_of(&busybox)?
     } else {
         // The same package of another architecture holds the same commands.
-        Busybox::installed()?.commands
+        let host = Architecture::ALL.into_iter().find(|it| it.is_host());
+        let host = host.context("the built-in image is not made on this architecture")?;
+        parts(host)?.busybox.commands
     };
-    let busybox = Busybox {
-        binary: fs::read(&binary).context("failed to read busybox")?,
-        commands,
-    };
-    let copyright = fs::read(root.join("usr/share/doc/busybox-static/copyright"))
-        .context("failed to read the copyright file of `busybox-static`")?;
-    Ok(Package {
-        busybox,
-        copyright,
-        sources: tidy_sources(&sources),
+    let mut data = BTreeMap::new();
+    for (package, path) in [
+        ("ncurses-base", "usr/share/terminfo"),
+        ("libc-bin", "usr/lib/locale/C.utf8"),
+    ] {
+        let below = folder.path().join(package).join(path);
+        data.append(&mut files_below(&below, path)?);
+    }
+    Ok(Parts {
+        busybox: Busybox {
+            binary: read(&busybox)?,
+            commands,
+        },
+        bash: read(&program("bash-static", "bash-static")?)?,
+        data,
+        notices,
     })
 }
 
-fn find(folder: &Path, extension: &str) -> Result<PathBuf> {
+/// Returns a package of [`RELEASE`], from an earlier time or from Debian's servers, whose signatures `apt` checks. Where
+/// that cannot be had, as without Debian's keys, it is what this machine's own sources have, and that is said.
+fn package_file(package: &str, architecture: Architecture) -> Result<PathBuf> {
+    let architecture = architecture.debian_name();
+    let kept = cache().join("debian").join(RELEASE).join(architecture);
+    fs::create_dir_all(&kept)
+        .with_context(|| format!("failed to make the folder `{}`", kept.display()))?;
+    let is_it = |path: &PathBuf| {
+        let name = path.file_name().map(|name| name.to_string_lossy());
+        name.is_some_and(|name| name.starts_with(&format!("{package}_")))
+    };
+    if let Some(found) = archives_in(&kept)?.into_iter().find(is_it) {
+        return Ok(found);
+    }
+    let name = format!("{package}:{architecture}");
+    let release = Sources::of_release(architecture)
+        .and_then(|sources| sources.download(&name, &kept))
+        .and_then(|()| archives_in(&kept));
+    let found = match release {
+        Ok(found) => found,
+        Err(error) => {
+            println!("note: `{name}` is not Debian {RELEASE}'s but this system's: {error:#}");
+            let own = cache().join("debian/own").join(architecture);
+            fs::create_dir_all(&own)
+                .with_context(|| format!("failed to make the folder `{}`", own.display()))?;
+            Sources::default().download(&name, &own)?;
+            archives_in(&own)?
+        }
+    };
+    let found = found.into_iter().find(is_it);
+    found.with_context(|| format!("`{name}` was not downloaded"))
+}
+
+/// Where `apt` takes packages from; by default where this machine does.
+#[derive(Default)]
+struct Sources {
+    options: Vec<String>,
+    /// Lists of packages; they go with it.
+    _state: Option<tempfile::TempDir>,
+}
+
+impl Sources {
+    /// Asks Debian's servers what [`RELEASE`] has. Nothing of this machine's own state is read or changed.
+    fn of_release(architecture: &str) -> Result<Self> {
+        let state = tempfile::tempdir().context("failed to make a folder")?;
+        let at = |name: &str| state.path().join(name);
+        for folder in ["lists/partial", "cache/archives/partial"] {
+            fs::create_dir_all(at(folder)).context("failed to make a folder")?;
+        }
+        let source = format!("deb [signed-by={KEYRING}] {MIRROR} {RELEASE} main\n");
+        fs::write(at("sources.list"), source).context("failed to write `sources.list`")?;
+        fs::write(at("status"), "").context("failed to write `status`")?;
+        let options = [
+            format!("Dir::Etc::sourcelist={}", at("sources.list").display()),
+            "Dir::Etc::sourceparts=/dev/null".to_owned(),
+            format!("Dir::State::lists={}", at("lists").display()),
+            format!("Dir::State::status={}", at("status").display()),
+            format!("Dir::Cache={}", at("cache").display()),
+            format!("APT::Architecture={architecture}"),
+            format!("APT::Architectures={architecture}"),
+            "Acquire::Languages=none".to_owned(),
+            // A list that cannot be had is a failure, not a warning.
+            "APT::Update::Error-Mode=any".to_owned(),
+            "APT::Sandbox::User=root".to_owned(),
+        ];
+        let sources = Self {
+            options: options
+                .into_iter()
+                .flat_map(|option| ["--option".to_owned(), option])
+                .collect(),
+            _state: Some(state),
+        };
+        run(sources.apt().arg("update"))?;
+        Ok(sources)
+    }
+
+    /// Downloads a package into a folder, without installing it.
+    fn download(&self, name: &str, to: &Path) -> Result<()> {
+        run(self.apt().args(["download", name]).current_dir(to))
+    }
+
+    fn apt(&self) -> Command {
+        let mut apt = Command::new("apt-get");
+        apt.arg("--quiet=2").args(&self.options);
+        apt
+    }
+}
+
+fn archives_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
     for entry in fs::read_dir(folder).context("failed to read a folder")? {
         let path = entry.context("failed to read a folder")?.path();
-        if path.extension().is_some_and(|found| found == extension) {
-            return Ok(path);
+        if path.extension().is_some_and(|found| found == "deb") {
+            found.push(path);
         }
     }
-    bail!("no file ends in `.{extension}`")
+    found.sort();
+    Ok(found)
+}
+
+/// Returns the files below a folder, by their paths with that of the folder replaced.
+fn files_below(folder: &Path, path: &str) -> Result<BTreeMap<String, Vec<u8>>> {
+    let failed = || format!("failed to read `{}`", folder.display());
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(folder).with_context(failed)? {
+        let entry = entry.with_context(failed)?;
+        let path = format!("{path}/{}", entry.file_name().to_string_lossy());
+        if entry.file_type().with_context(failed)?.is_dir() {
+            files.append(&mut files_below(&entry.path(), &path)?);
+        } else {
+            // Links among them become files: they are small.
+            files.insert(path, read(&entry.path())?);
+        }
+    }
+    Ok(files)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("failed to read `{}`", path.display()))
 }
 
 /// Turns Debian's `glibc (= 2.36-9)` into `glibc=2.36-9`, one a line.
@@ -279,14 +394,19 @@ fn tidy_sources(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn example() -> Package {
-        Package {
+    fn example() -> Parts {
+        Parts {
             busybox: Busybox {
                 binary: b"\x7fELF".to_vec(),
                 commands: vec!["bin/sh".into(), "usr/bin/awk".into()],
             },
-            copyright: b"GPL-2".to_vec(),
-            sources: "busybox=1".into(),
+            bash: b"\x7fELF".to_vec(),
+            data: BTreeMap::from([("usr/share/terminfo/d/dumb".to_owned(), vec![0x1a, 1])]),
+            notices: vec![Notice {
+                package: "busybox-static",
+                copyright: b"GPL-2".to_vec(),
+                sources: "busybox=1".into(),
+            }],
         }
     }
 

@@ -42,6 +42,10 @@ image: string,
  */
 image_name: string, 
 /**
+ * Whether its programs may become root by `sudo` and the like.
+ */
+allow_privilege_gain: boolean, 
+/**
  * What it is now.
  */
 state: SessionState, 
@@ -61,6 +65,14 @@ reconnecting: boolean,
  * Whether its programs are being ended, and have time to write what they hold.
  */
 ending: boolean, 
+/**
+ * When it is going to be stopped because nobody uses it, in milliseconds since 1970 UTC; `null` when it is not.
+ */
+idle_stop_ms: number | null, 
+/**
+ * After how many minutes without use it was stopped, if that is how it ended last; `null` otherwise.
+ */
+stopped_unused_minutes: number | null, 
 /**
  * Whether it has a container, or is about to get one. A session that was deleted but for its files,
  * or whose container somebody removed, is a volume alone; opening it makes a container again.

@@ -20,6 +20,7 @@ export class NewSession {
   projectName = $state("");
   workspaceId = $state("default");
   description = $state("");
+  allowPrivilegeGain = $state(false);
   /** Whose files the session starts with. */
   archive = $state.raw<ChosenArchive | null>(null);
   /** While the system's dialog is open. */
@@ -99,6 +100,7 @@ export class NewSession {
       this.image = "";
       this.projectName = "";
       this.description = "";
+      this.allowPrivilegeGain = false;
       this.archive = null;
     } catch (thrown) {
       const failure = reportOf(thrown);
@@ -125,6 +127,7 @@ export class NewSession {
       ...(this.imageTyped ? { image: this.image.trim() } : this.template === "" ? {} : { template: this.template }),
       ...(this.projectName.trim() === "" ? {} : { project_name: this.projectName.trim() }),
       ...(this.description.trim() === "" ? {} : { description: this.description.trim() }),
+      ...(this.allowPrivilegeGain ? { allow_privilege_gain: true } : {}),
       ...(this.archive === null ? {} : { archive: this.archive.token }),
     };
   }

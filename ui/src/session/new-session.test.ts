@@ -52,6 +52,19 @@ describe("the request", () => {
     ]);
   });
 
+  it("allows sudo only for the session for which that was switched on", async () => {
+    const create = vi.fn(() => Promise.resolve());
+    form.allowPrivilegeGain = true;
+    await form.submit(create);
+    await form.show();
+    await form.submit(create);
+    const request = { workspace_id: "default", template: "built-in" };
+    expect(create.mock.calls).toEqual([
+      [{ ...request, allow_privilege_gain: true }, "cove-base:1"],
+      [request, "cove-base:1"],
+    ]);
+  });
+
   it("cannot be sent twice by a double click", async () => {
     let resolve = () => {};
     const answer = new Promise<void>((done) => (resolve = done));

@@ -107,6 +107,8 @@ export class Session {
   /** What to say of it in a copy. */
   readonly about = $derived.by(() => ({ session: this.id, image: this.view?.image ?? "" }));
   readonly running = $derived.by(() => this.state === "provisioning");
+  /** When it is going to be stopped because nobody uses it, in milliseconds since 1970; null when it is not. */
+  readonly idleStopMs = $derived.by(() => this.view?.idle_stop_ms ?? null);
   /** Whether there is nothing but its files. */
   readonly kept = $derived.by(() => this.state === "stopped" && this.view?.has_container === false);
   /** Whether the way to its files is being made again; its programs go on meanwhile. */

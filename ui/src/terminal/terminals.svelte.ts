@@ -1,5 +1,6 @@
 // The terminal tabs of one session.
 
+import type { ErrorReport } from "../bindings/ErrorReport";
 import type { TerminalExit } from "../lib/ipc/commands";
 
 export class TerminalTab {
@@ -10,6 +11,8 @@ export class TerminalTab {
   /** Set once its process has ended. */
   exit = $state.raw<TerminalExit | null>(null);
   title = $state("");
+  /** Why it could not be opened, where the user can do something about that here. */
+  refused = $state.raw<ErrorReport | null>(null);
 
   constructor(number: number, terminalId: string | null) {
     this.number = number;

@@ -148,7 +148,6 @@ fn an_entry_tells_what_a_name_stands_for() {
             ("to_outside", EntryKind::Symlink, None),
         ]
     );
-    let (entry, revision) = fixture.workspace.stat("/workspace/file").unwrap();
     let expected = Entry {
         name: "file".into(),
         path: "/workspace/file".into(),
@@ -158,23 +157,15 @@ fn an_entry_tells_what_a_name_stands_for() {
         modified_ms: 1_234_567,
         mode: 0o4750,
     };
-    assert_eq!(entry, expected);
     assert_eq!(
         entries.into_iter().find(|entry| entry.name == "file"),
         Some(expected)
     );
-    assert_eq!(revision, fixture.revision("/workspace/file"));
 }
 
 #[test]
-fn the_root_can_be_looked_at() {
-    let fixture = fixture();
-    let (entry, _) = fixture.workspace.stat("/workspace").unwrap();
-    assert_eq!(
-        (&*entry.name, &*entry.path, entry.kind),
-        ("workspace", "/workspace", EntryKind::Dir)
-    );
-    assert!(fixture.workspace.is_writable());
+fn the_root_can_be_written_to() {
+    assert!(fixture().workspace.is_writable());
 }
 
 #[test]
@@ -182,8 +173,7 @@ fn the_revision_of_a_symlink_is_that_of_its_target() {
     let fixture = fixture();
     fixture.save("/workspace/file", "1").unwrap();
     symlink("file", fixture.disk.join("link")).unwrap();
-    let (_, revision) = fixture.workspace.stat("/workspace/link").unwrap();
-    assert_eq!(revision, fixture.revision("/workspace/file"));
+    let revision = fixture.revision("/workspace/file");
     assert_eq!(revision, fixture.revision("/workspace/link"));
 }
 

@@ -43,6 +43,8 @@ pub(super) struct Entry {
     pub(super) export: Option<Export>,
     /// While its programs are being ended: what ends the wait for them.
     pub(super) ending: Option<CancellationToken>,
+    /// After how many minutes without use it was stopped, if that is how it ended last.
+    pub(super) stopped_unused_minutes: Option<u64>,
     /// How many deletions are under way: it is about to be gone, so that no run may begin.
     pub(super) deletions: u32,
     /// Where the time of the last run went.
@@ -99,7 +101,10 @@ pub(super) struct OpenSession {
     pub(super) container: String,
     /// In the order in which they were opened.
     terminals: Mutex<Vec<Arc<Terminal>>>,
-    used: Mutex<Instant>,
+    used: watch::Sender<Instant>,
+    /// When it is going to be stopped because nobody uses it, in milliseconds since 1970. Changed only while the lock of
+    /// the entries is held, because it is part of what a session is.
+    idle_stop_ms: Mutex<Option<i64>>,
     /// Changed only while the lock of the entries is held, because it is part of what a session is.
     reach: watch::Sender<Reach>,
 }
@@ -128,7 +133,8 @@ impl OpenSession {
             user,
             container,
             terminals: Mutex::default(),
-            used: Mutex::new(Instant::now()),
+            used: watch::Sender::new(Instant::now()),
+            idle_stop_ms: Mutex::default(),
             reach: watch::Sender::new(Reach::Connected),
         }
     }
@@ -210,12 +216,22 @@ impl OpenSession {
 
     /// Takes note that somebody or something uses the session now.
     pub(super) fn touch(&self) {
-        *self.used.lock() = Instant::now();
+        self.used.send_replace(Instant::now());
     }
 
-    /// Returns when the session was last used.
-    pub(super) fn used(&self) -> Instant {
-        *self.used.lock()
+    /// Returns when the session was last used, and tells of later uses.
+    pub(super) fn uses(&self) -> watch::Receiver<Instant> {
+        self.used.subscribe()
+    }
+
+    /// Returns when it is going to be stopped because nobody uses it, in milliseconds since 1970.
+    pub(super) fn idle_stop_ms(&self) -> Option<i64> {
+        *self.idle_stop_ms.lock()
+    }
+
+    /// Takes note of when it is going to be stopped. Whoever calls holds the lock of the entries.
+    pub(super) fn set_idle_stop_ms(&self, at: Option<i64>) {
+        *self.idle_stop_ms.lock() = at;
     }
 }
 
@@ -274,6 +290,7 @@ impl Entry {
             leftovers: Vec::new(),
             export: None,
             ending: None,
+            stopped_unused_minutes: None,
             deletions: 0,
             timing: None,
             turn: Arc::default(),
@@ -374,11 +391,17 @@ impl Entry {
             template: request.template.clone(),
             image: request.image.to_string(),
             image_name: request.image.familiar(),
+            allow_privilege_gain: request.allow_privilege_gain,
             state: self.state(),
             engine: self.engine.as_ref().map(|engine| engine.id().clone()),
             created: self.created.clone(),
             reconnecting: self.activity.is_reconnecting(),
             ending: self.ending.is_some(),
+            idle_stop_ms: match &self.activity {
+                Activity::Ready { open, .. } => open.idle_stop_ms(),
+                _ => None,
+            },
+            stopped_unused_minutes: self.stopped_unused_minutes,
             has_container: about_to || self.on_engine.container.is_some(),
             leftovers: leftovers.map(ToString::to_string).collect(),
             export: self.export.as_ref().map(|export| export.progress),

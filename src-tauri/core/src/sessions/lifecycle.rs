@@ -147,6 +147,19 @@ impl Sessions {
         id: SessionId,
         image: Option<&str>,
     ) -> Result<SessionStatus, Error> {
+        self.rebuild_allowing(id, image, None).await
+    }
+
+    /// Does the same, and changes whether programs may become root by `sudo` and the like; `None` leaves it.
+    ///
+    /// # Errors
+    /// Those of [`Self::rebuild`].
+    pub async fn rebuild_allowing(
+        &self,
+        id: SessionId,
+        image: Option<&str>,
+        privilege_gain: Option<bool>,
+    ) -> Result<SessionStatus, Error> {
         let image = image.map(str::trim).filter(|image| !image.is_empty());
         let image = image.map(str::parse::<ImageReference>).transpose();
         let image = image.map_err(|problem| Error::field("image", problem.to_string()))?;
@@ -161,6 +174,7 @@ impl Sessions {
                 request.template = None;
                 request.image = image;
             }
+            request.allow_privilege_gain = privilege_gain.unwrap_or(request.allow_privilege_gain);
             self.start_run_of(id, entry, request, true);
         }
         Ok(entry.status(id))

@@ -1,14 +1,16 @@
 //! The use of a ready session: the gate, its files and its terminals, and what ends its being ready.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
 use super::Sessions;
 use super::entry::{Activity, Entry, OpenSession, Reach};
+use super::idle::{Finding, Idle};
 use crate::error::Error;
 use crate::files::{self, DirContent, Encoding, FileContent};
+use crate::processes::{self, ProcessesEnded, Work};
 use crate::session::{SessionId, SessionState};
 use crate::terminal::{Sink, Size, Terminal};
 
@@ -96,6 +98,8 @@ impl Sessions {
         let open = self.ready(id).await?;
         let (engine, tracker) = (self.engine_of(id).await?, &self.shared.tracker);
         let sink = noticed(&open, sink);
+        open.unless_paused(processes::check_room(&open.connection))
+            .await?;
         let opening = Terminal::open(&*engine, &open.container, &open.user, size, sink, tracker);
         let terminal = Arc::new(open.unless_paused(opening).await?);
         open.add_terminal(Arc::clone(&terminal), ended);
@@ -104,6 +108,33 @@ impl Sessions {
             terminal.close();
         }
         Ok(terminal.id().to_owned())
+    }
+
+    /// Takes note that a session is to go on, also if nobody uses it.
+    ///
+    /// # Errors
+    /// [`Error::SessionNotReady`].
+    pub async fn keep(&self, id: SessionId) -> Result<(), Error> {
+        self.connected(id).await.map(drop)
+    }
+
+    /// Returns what the session's programs have done so far.
+    ///
+    /// # Errors
+    /// [`Error::SessionNotReady`], [`Error::AgentUnavailable`].
+    pub async fn work(&self, id: SessionId) -> Result<Work, Error> {
+        let open = self.ready(id).await?;
+        open.unless_paused(processes::work(&open.connection)).await
+    }
+
+    /// Ends all processes of the session but the agent's, the shells of its terminals included.
+    ///
+    /// # Errors
+    /// [`Error::SessionNotReady`], [`Error::AgentUnavailable`].
+    pub async fn end_processes(&self, id: SessionId) -> Result<ProcessesEnded, Error> {
+        let open = self.ready(id).await?;
+        open.unless_paused(processes::end_all(&open.connection))
+            .await
     }
 
     /// Returns an open terminal.
@@ -176,10 +207,11 @@ impl Sessions {
             tokio::select! {
                 () = open.connection.closed() => {}
                 () = sessions.follow_connection(id, &open) => {}
-                () = sessions.left_alone(&open) => {
+                limit = sessions.left_alone(id, &open) => {
                     log::info!("session {id} is stopped: nobody uses it");
-                    if let Err(error) = sessions.stop(id).await {
-                        log::warn!("failed to stop session {id}: {error}");
+                    match sessions.stop(id).await {
+                        Ok(()) => sessions.note_stopped_unused(id, limit),
+                        Err(error) => log::warn!("failed to stop session {id}: {error}"),
                     }
                 }
             }
@@ -229,27 +261,82 @@ impl Sessions {
         }
     }
 
-    /// Returns when the session has not been used for as long as the settings allow.
-    async fn left_alone(&self, open: &OpenSession) {
+    /// Returns when the session has been left alone for as long as the settings allow, and how long that is. That it is
+    /// going to be stopped is told before.
+    async fn left_alone(&self, id: SessionId, open: &Arc<OpenSession>) -> Duration {
         let mut settings = self.shared.settings.subscribe();
+        let mut uses = open.uses();
+        let mut idle = Idle::default();
         loop {
             let limit = self.settings().idle_stop();
-            let due = limit.map(|limit| open.used() + limit);
-            if due.is_some_and(|due| due <= Instant::now()) {
-                return;
-            }
-            let until_due = async {
-                match due {
-                    Some(due) => tokio::time::sleep_until(due).await,
+            let used = *uses.borrow_and_update();
+            let look = limit.map(|limit| idle.next_look(used, limit, Instant::now()));
+            let until_look = async {
+                match look {
+                    Some(look) => tokio::time::sleep_until(look).await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
-                () = until_due => {}
-                changed = settings.changed() => if changed.is_err() {
-                    return std::future::pending().await;
+                () = until_look => {}
+                changed = settings.changed() => {
+                    if changed.is_err() {
+                        return std::future::pending().await;
+                    }
+                    if idle.used() {
+                        self.note_idle_stop(id, open, None);
+                    }
+                    continue;
                 }
+                // Before it is said, a use only moves the next look.
+                _ = uses.changed(), if idle.is_said() => {}
             }
+            if *uses.borrow() > used {
+                if idle.used() {
+                    self.note_idle_stop(id, open, None);
+                }
+                continue;
+            }
+            let Some(limit) = limit else { continue };
+            let work = processes::work(&open.connection).await.ok();
+            let is_said = idle.is_said();
+            match idle.look(work, used, limit, Instant::now()) {
+                Finding::Works => {
+                    open.touch();
+                    if is_said {
+                        self.note_idle_stop(id, open, None);
+                    }
+                }
+                Finding::Rests => {}
+                Finding::StopsAt(at) => self.note_idle_stop(id, open, Some(at)),
+                Finding::IsOver => return limit,
+            }
+        }
+    }
+
+    /// Takes note of when a session is going to be stopped because nobody uses it, or that it is not.
+    fn note_idle_stop(&self, id: SessionId, open: &Arc<OpenSession>, at: Option<Instant>) {
+        let at_ms = at.map(|at| {
+            let then = SystemTime::now() + at.saturating_duration_since(Instant::now());
+            let since = then.duration_since(UNIX_EPOCH).unwrap_or_default();
+            i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+        });
+        let mut entries = self.shared.entries();
+        let Some(entry) = entries.get_mut(&id) else {
+            return;
+        };
+        let current = entry.activity.connected();
+        if current.is_some_and(|current| Arc::ptr_eq(current, open)) {
+            open.set_idle_stop_ms(at_ms);
+        }
+    }
+
+    fn note_stopped_unused(&self, id: SessionId, limit: Duration) {
+        let mut entries = self.shared.entries();
+        if let Some(entry) = entries.get_mut(&id)
+            && let Activity::Stopped { .. } = entry.activity
+        {
+            entry.stopped_unused_minutes = Some(limit.as_secs() / 60);
         }
     }
 

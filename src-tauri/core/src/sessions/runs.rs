@@ -185,6 +185,7 @@ impl Sessions {
                 open.close();
             }
         }
+        entry.stopped_unused_minutes = None;
         let monitor = Arc::new(Monitor::new());
         let (cancel, ended) = (CancellationToken::new(), CancellationToken::new());
         entry.activity = Activity::Provisioning {

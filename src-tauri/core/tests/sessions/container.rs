@@ -86,6 +86,7 @@ async fn a_container_is_fenced_in_and_labelled() {
         "dev.cove.image": cove_core::image::ImageReference::built_in().to_string(),
         "dev.cove.version": env!("CARGO_PKG_VERSION"),
         "dev.cove.created": created,
+        "dev.cove.privilege-gain": "",
     });
     assert_eq!(volume, expected);
     let mut labels = config["Labels"].clone();

@@ -1,10 +1,11 @@
 //! Files of a session through the registry: the gate, the paths, and what a name may be.
 
-use cove_core::error::Error;
+use cove_core::error::{Error, ErrorCode};
 use cove_core::files::{Encoding, FileKind};
 use cove_core::session::SessionId;
+use cove_testbed::TestImage;
 
-use crate::support::App;
+use crate::support::{App, shared_registry};
 
 async fn write(
     app: &App,
@@ -193,4 +194,29 @@ async fn a_name_is_any_bytes_and_opens_by_what_the_list_gave() {
         app.sh(id, r#"cat "/workspace/$(printf '\377\376bytes')""#),
         "5!"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_may_be_read_and_not_entered_shows_its_names() {
+    let Some(app) = App::shared() else { return };
+    let image = shared_registry().reference(TestImage::NonRoot);
+    let id = app.ready(Some(&image)).await;
+    app.sh(
+        id,
+        "mkdir -p /workspace/locked/folder && echo x > /workspace/locked/file && \
+         chown -R 999 /workspace/locked && chmod 744 /workspace/locked",
+    );
+    let listed = app
+        .sessions
+        .list_dir(id, "/workspace/locked")
+        .await
+        .unwrap();
+    let rows: Vec<_> = listed
+        .entries
+        .iter()
+        .map(|entry| (&*entry.name, entry.kind))
+        .collect();
+    assert_eq!(rows, [("folder", FileKind::Dir), ("file", FileKind::File)]);
+    let read = app.sessions.read_file(id, "/workspace/locked/file").await;
+    assert_eq!(read.unwrap_err().code(), ErrorCode::FileNotUsable);
 }

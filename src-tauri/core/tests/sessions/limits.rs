@@ -5,12 +5,17 @@ use std::time::{Duration, Instant};
 
 use cove_core::error::ErrorCode;
 use cove_core::event::{Phase, SessionEvent};
+use cove_core::files::Encoding;
+use cove_core::session::SessionState;
 use cove_core::settings::Settings;
+use cove_core::terminal::Size;
 use cove_testbed::{Engine, Proxy, Registry, RegistryOptions, TestImage};
 
 use crate::support::{
-    App, Start, check_failed, check_ready, check_run, note, own_engine, progress_of,
+    App, Start, check_failed, check_ready, check_run, eventually, note, own_engine, progress_of,
+    shared_registry,
 };
+use crate::terminals::Shell;
 
 /// The shortest limit that there is.
 fn impatient() -> Start {
@@ -111,4 +116,127 @@ async fn a_shutdown_ends_runs_and_leaves_ready_sessions_running() {
         (&state["Running"], &state["StartedAt"]),
         (&true.into(), &started)
     );
+}
+
+/// As the user of a session may fill it up: with processes that sleep, from a terminal.
+const FILL: &str = "while sleep 600 & do :; done 2>/dev/null; echo full";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_whose_processes_are_used_up_stays_usable_and_its_user_can_end_them() {
+    let Some(engine) = Engine::from_env_or_skip() else {
+        return;
+    };
+    let start = Start {
+        settings: Settings {
+            pids_limit: 64,
+            ..Settings::default()
+        },
+        ..Start::default()
+    };
+    let app = App::with(&Arc::new(engine), start);
+    for image in [None, Some(TestImage::Tiny)] {
+        let image = image.map(|image| shared_registry().reference(image));
+        let id = app.ready(image.as_deref()).await;
+        let shell = Shell::open(&app, id).await;
+        shell.type_line("echo begun").await;
+        shell.until_shown("begun\r\n").await;
+        // Its output is read, so that what fills the session does not wait for a window.
+        shell.type_line(FILL).await;
+        let name = id.resource_name();
+        let count = ["stats", "--no-stream", "--format", "{{.PIDs}}", &name];
+        eventually("the limit", || {
+            let running = app.engine().docker(&count).unwrap();
+            (running.trim().parse::<u64>().unwrap() >= 63).then_some(())
+        })
+        .await;
+        let size = Size { cols: 80, rows: 24 };
+        let open = app.sessions.open_terminal(id, size, Box::new(|_| ()));
+        let error = open.await.unwrap_err();
+        let report = error.report();
+        assert_eq!(report.error, ErrorCode::ProcessLimit, "{report:?}");
+        assert_eq!(report.details["limit"], 64);
+        assert!(
+            report.message.contains("may have 64 processes"),
+            "{report:?}"
+        );
+
+        // Nothing of it needs a new process.
+        let path = "/workspace/made";
+        for round in 0..20 {
+            let begin = Instant::now();
+            let write = app
+                .sessions
+                .write_file(id, path, round.to_string(), Encoding::Utf8, None);
+            write.await.unwrap();
+            let listed = app.sessions.list_dir(id, "/workspace").await.unwrap();
+            assert_eq!(listed.entries.len(), 1);
+            assert!(begin.elapsed() < Duration::from_secs(2));
+        }
+        let status = app.sessions.status(id).await.unwrap();
+        assert_eq!(status.session.state, SessionState::Ready);
+        assert!(!shell.seen_end(), "the terminal that is open stays");
+
+        let begin = Instant::now();
+        let ended = app.sessions.end_processes(id).await.unwrap();
+        let took = begin.elapsed();
+        note(&format!("{ended:?} in {took:?}"));
+        assert!(ended.ended > 40, "{ended:?}");
+        assert_eq!(ended.left, 0, "{ended:?}");
+        let (_, message) = shell.until_exit().await;
+        assert_eq!(message, "The shell was ended by signal 9.");
+        let again = Shell::open(&app, id).await;
+        again.type_line("echo there is r''oom").await;
+        again.until_shown("there is room\r\n").await;
+        assert_eq!(
+            app.sessions.status(id).await.unwrap().session.state,
+            SessionState::Ready
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_programs_do_is_seen_and_what_waits_does_nothing() {
+    let Some(app) = App::shared() else { return };
+    let id = app.ready(None).await;
+    let shell = Shell::open(&app, id).await;
+    shell.output_of("sleep 600 & true").await;
+    let work = async || app.sessions.work(id).await.unwrap();
+    // The agent is asked all the while, and that is none of the programs' doing.
+    let before = work().await;
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_secs(3) {
+        app.sessions.list_dir(id, "/workspace").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let after = work().await;
+    note(&format!("at rest: {before:?}, 3 s later {after:?}"));
+    assert_eq!(after.written_bytes, before.written_bytes);
+    assert!(after.processor.saturating_sub(before.processor) < Duration::from_millis(100));
+
+    let build =
+        "nohup sh -c 'while sleep 0.2; do echo x >> /workspace/log; done' > /dev/null 2>&1 & true";
+    shell.output_of(build).await;
+    shell.type_line("exit").await;
+    shell.until_exit().await;
+    for _ in 0..2 {
+        let before = work().await;
+        let begin = Instant::now();
+        while work().await.written_bytes == before.written_bytes {
+            assert!(
+                begin.elapsed() < Duration::from_secs(10),
+                "it writes nothing"
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    let shell = Shell::open(&app, id).await;
+    let before = work().await;
+    shell
+        .output_of("timeout 20 sh -c 'while :; do :; done' & true")
+        .await;
+    let begin = Instant::now();
+    while work().await.processor.saturating_sub(before.processor) < Duration::from_millis(200) {
+        assert!(begin.elapsed() < Duration::from_secs(20), "it does no work");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }

@@ -36,6 +36,7 @@ mod pulls;
 mod recovering;
 mod support;
 mod terminals;
+mod tools;
 mod transcripts;
 mod users;
 mod walks;

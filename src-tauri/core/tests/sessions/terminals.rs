@@ -86,6 +86,11 @@ impl Shell {
         })
     }
 
+    /// Waits until all that was shown satisfies the look.
+    pub(crate) async fn until_seen<T>(&self, look: impl Fn(&[u8]) -> Option<T>) -> T {
+        self.until(|seen| look(&seen.bytes)).await
+    }
+
     pub(crate) async fn until_shown(&self, text: &str) {
         self.until(|seen| find(&seen.bytes, text.as_bytes()).map(drop))
             .await;
@@ -121,6 +126,10 @@ impl Shell {
             Some(output.to_owned())
         })
         .await
+    }
+
+    pub(crate) fn seen_end(&self) -> bool {
+        self.seen.lock().unwrap().exit.is_some()
     }
 
     pub(crate) async fn until_exit(&self) -> (Option<i32>, String) {

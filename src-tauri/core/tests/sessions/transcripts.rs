@@ -367,9 +367,29 @@ async fn a_session_that_nobody_uses_is_stopped_if_that_is_wished() {
     minutes(20).await;
     // Whatever comes of it, somebody has looked.
     let _ = app.sessions.list_dir(id, "/workspace").await;
+    let said = async || app.sessions.status(id).await.unwrap().session.idle_stop_ms;
+    minutes(87).await;
+    assert_eq!((state().await, said().await), (SessionState::Ready, None));
+    let changes = *app.heard.changes.borrow();
+    minutes(2).await;
+    assert_eq!(state().await, SessionState::Ready);
+    assert!(said().await.is_some(), "it is said before");
+    assert_eq!(*app.heard.changes.borrow(), changes + 1);
+    app.sessions.keep(id).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(said().await, None, "somebody wants it to go on");
     minutes(89).await;
     assert_eq!(state().await, SessionState::Ready);
+    assert!(said().await.is_some());
     minutes(2).await;
     assert_eq!(state().await, SessionState::Stopped);
     assert_eq!(engine.calls("stop_container"), 1);
+    let stopped = app.sessions.status(id).await.unwrap().session;
+    assert_eq!(
+        (stopped.idle_stop_ms, stopped.stopped_unused_minutes),
+        (None, Some(90))
+    );
+    app.open(id, 2).await;
+    let opened = app.sessions.status(id).await.unwrap().session;
+    assert_eq!(opened.stopped_unused_minutes, None);
 }

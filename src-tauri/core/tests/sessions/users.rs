@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
+use cove_core::error::ErrorCode;
 use cove_core::files::Encoding;
 use cove_core::session::{SessionId, Source};
-use cove_testbed::TestImage;
+use cove_testbed::{TestImage, Tree};
 use serde_json::json;
 
-use crate::support::{App, check_ready, own_image, shared_registry};
+use crate::support::{App, check_failed, check_ready, own_image, shared_registry};
 use crate::terminals::Shell;
 
 /// Everything in a session of this image is done as this user.
@@ -118,7 +119,7 @@ fn write_archive(path: &Path, files: &[(&str, u64)]) {
 
 /// Everything in the workspace belongs to this user, who can change it.
 async fn check_workspace(app: &App, id: SessionId, uid: &str, file: &str) {
-    let owners = app.sh(id, "find /workspace -exec stat -c %u {} + | sort -u");
+    let owners = app.sh(id, "find /workspace/ -exec stat -c %u {} + | sort -u");
     assert_eq!(owners, uid);
     for path in [format!("/workspace/{file}"), "/workspace/new".to_owned()] {
         app.sessions
@@ -227,4 +228,198 @@ async fn the_agents_processes_are_closed_to_the_others_of_their_user() {
             }
         }
     }
+}
+
+/// An image of this user and with this in it fails to become a session, as it fails to run by itself.
+async fn check_refused(
+    app: &App,
+    name: &str,
+    user: &str,
+    add: impl FnOnce(&mut Tree),
+    code: ErrorCode,
+    said: [&str; 2],
+) {
+    let image = own_image::load(app, name, &own_image::config(user, &[]), add);
+    let beside = ["run", "--rm", "--volume", "/workspace", &image, "true"];
+    assert!(!app.engine().run(&beside).unwrap().status.success());
+    let (id, run) = app.create_and_wait(Some(&image)).await;
+    let error = check_failed(&run, code, None);
+    assert!(error.message.contains(said[0]), "{error:?}");
+    assert!(error.hint.contains(said[1]), "{error:?}");
+    assert!(!error.hint.to_lowercase().contains("retry"), "{error:?}");
+    app.check_nothing_is_left(id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_without_the_user_or_group_that_it_names_is_refused_by_that_name() {
+    let Some(app) = App::shared() else { return };
+    let accounts = |tree: &mut Tree| {
+        let passwd = "root:x:0:0::/:/bin/sh\napp:x:1500:1500::/:/bin/sh\n";
+        tree.file("etc/passwd", 0o644, 0, passwd.into());
+        tree.file("etc/group", 0o644, 0, "root:x:0:\n".into());
+    };
+    for (name, user, said) in [
+        ("no-user", "ghost", ["user `ghost`", "`/etc/passwd`"]),
+        ("no-group", "app:wheel", ["group `wheel`", "`/etc/group`"]),
+        (
+            "no-group-of-a-number",
+            "1234:wheel",
+            ["group `wheel`", "`/etc/group`"],
+        ),
+        (
+            "beyond-all-users",
+            "4000000000",
+            ["user `4000000000`", "2147483647"],
+        ),
+    ] {
+        check_refused(
+            &app,
+            name,
+            user,
+            accounts,
+            ErrorCode::ImageUserUnknown,
+            said,
+        )
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_whose_workspace_can_be_no_folder_is_refused_with_what_it_has_there() {
+    let Some(app) = App::shared() else { return };
+    let file: fn(&mut Tree) = |tree| {
+        tree.file("workspace", 0o644, 0, b"a file".to_vec());
+    };
+    let to_a_file: fn(&mut Tree) = |tree| {
+        tree.file("opt/file", 0o644, 0, b"a file".to_vec());
+        tree.link("workspace", "/opt/file");
+    };
+    let through_a_file: fn(&mut Tree) = |tree| {
+        tree.file("opt/file", 0o644, 0, b"a file".to_vec());
+        tree.link("workspace", "/opt/file/folder");
+    };
+    let to_itself: fn(&mut Tree) = |tree| {
+        tree.link("workspace", "/workspace");
+    };
+    for (name, add) in [
+        ("workspace-file", file),
+        ("workspace-to-a-file", to_a_file),
+        ("workspace-through-a-file", through_a_file),
+        ("workspace-to-itself", to_itself),
+    ] {
+        let said = ["a link that leads to no folder", "with a folder there"];
+        check_refused(&app, name, "", add, ErrorCode::WorkspaceUnusable, said).await;
+    }
+    // The engine itself would run it; the session's user could then replace what runs as root.
+    let to_the_agent = own_image::load(
+        &app,
+        "workspace-to-the-agent",
+        &own_image::config("1000", &[]),
+        |tree| {
+            tree.link("workspace", "/.cove");
+        },
+    );
+    let (id, run) = app.create_and_wait(Some(&to_the_agent)).await;
+    let error = check_failed(&run, ErrorCode::WorkspaceUnusable, None);
+    assert!(error.message.contains("where the agent lives"), "{error:?}");
+    app.check_nothing_is_left(id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workspace_that_is_a_link_is_followed_as_the_engine_follows_it() {
+    let Some(app) = App::shared() else { return };
+    let to_a_folder: fn(&mut Tree) = |tree| {
+        tree.file("home/dev/ws/own", 0o644, 0, b"of the image".to_vec());
+        tree.link("workspace", "/home/dev/ws");
+    };
+    let dangling: fn(&mut Tree) = |tree| {
+        tree.link("workspace", "home/dev/none");
+    };
+    for (name, add) in [("link-folder", to_a_folder), ("link-dangling", dangling)] {
+        let image = own_image::load(&app, name, &own_image::config("1234", &[]), add);
+        let id = app.ready(Some(&image)).await;
+        check_workspace(&app, id, "1234", "made").await;
+        app.sessions.stop(id).await.unwrap();
+        app.open(id, 2).await;
+        let listed = app.sessions.list_dir(id, "/workspace").await.unwrap();
+        let names: Vec<_> = listed.entries.iter().map(|entry| &*entry.name).collect();
+        let expected: &[&str] = if name == "link-folder" {
+            &["made", "new", "own"]
+        } else {
+            &["made", "new"]
+        };
+        assert_eq!(names, expected);
+    }
+}
+
+/// Whether a program that belongs to root and has the bit of `sudo` is root when a user runs it.
+fn becomes_root(app: &App, id: SessionId) -> bool {
+    app.sh(id, "echo secret > /etc/secret && chmod 600 /etc/secret");
+    let (read, said) = app.exec(id, "1234", &["/usr/bin/cat", "/etc/secret"]);
+    assert_eq!(said == "secret", read, "{said}");
+    read
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_lets_programs_become_root_only_where_that_was_allowed_and_keeps_to_it() {
+    let Some(app) = App::shared() else { return };
+    let mut has_cat = false;
+    let mut config = own_image::config("1234", &[]);
+    // An image cannot allow it by a label that its containers inherit.
+    let label = "dev.cove.privilege-gain".to_owned();
+    config.labels.insert(label, "allowed".to_owned());
+    let image = own_image::load(&app, "with-sudo", &config, |tree| {
+        has_cat = own_image::add_program(tree, "/usr/bin/cat");
+        if let Ok(cat) = std::fs::read("/usr/bin/cat") {
+            tree.file("usr/bin/cat", 0o4755, 0, cat);
+        }
+        tree.folder("etc", 0o755, 0);
+    });
+    if !has_cat {
+        return cove_testbed::skip("this machine has no cat");
+    }
+    let create = async |allow: Option<bool>| {
+        let request =
+            json!({ "workspace_id": "tests", "image": image, "allow_privilege_gain": allow });
+        let id = app.create_from(&request);
+        check_ready(&app.heard.run(id, 1).await);
+        id
+    };
+    let allowed = async |id: SessionId| {
+        let status = app.sessions.status(id).await.unwrap();
+        assert_eq!(status.session.allow_privilege_gain, becomes_root(&app, id));
+        status.session.allow_privilege_gain
+    };
+    let plain = create(None).await;
+    assert!(!allowed(plain).await);
+    let with_sudo = create(Some(true)).await;
+    assert!(allowed(with_sudo).await);
+
+    // It stays, whatever becomes of the session, and is known to another app too.
+    app.sessions.rebuild(plain, None).await.unwrap();
+    check_ready(&app.heard.run(plain, 2).await);
+    assert!(!allowed(plain).await);
+    app.sessions.rebuild(with_sudo, None).await.unwrap();
+    check_ready(&app.heard.run(with_sudo, 2).await);
+    assert!(allowed(with_sudo).await);
+    let copy = app.sessions.duplicate(with_sudo, None).await.unwrap();
+    app.adopt(copy);
+    check_ready(&app.heard.run(copy, 1).await);
+    assert!(allowed(copy).await);
+    let again = app.again();
+    let listed = again.sessions.list().await;
+    for (id, expected) in [(plain, false), (with_sudo, true), (copy, true)] {
+        let session = listed.iter().find(|session| session.session_id == id);
+        assert_eq!(session.unwrap().allow_privilege_gain, expected);
+    }
+
+    // A rebuild can change it, both ways.
+    let rebuild = app.sessions.rebuild_allowing(plain, None, Some(true));
+    rebuild.await.unwrap();
+    check_ready(&app.heard.run(plain, 3).await);
+    assert!(allowed(plain).await);
+    let rebuild = app.sessions.rebuild_allowing(plain, None, Some(false));
+    rebuild.await.unwrap();
+    check_ready(&app.heard.run(plain, 4).await);
+    assert!(!allowed(plain).await);
 }

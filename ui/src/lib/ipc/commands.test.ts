@@ -44,6 +44,8 @@ const WITH_ID: Record<string, (id: string | null | undefined) => Promise<unknown
   rebuild_session: commands.rebuildSession,
   duplicate_session: commands.duplicateSession,
   session_usage: commands.sessionUsage,
+  end_processes: commands.endProcesses,
+  keep_session: commands.keepSession,
   export_session: commands.exportSession,
   cancel_export: commands.cancelExport,
   list_dir: (id) => commands.listDir(id, "/workspace"),

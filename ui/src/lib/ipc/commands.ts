@@ -11,6 +11,7 @@ import type { FileContent } from "../../bindings/FileContent";
 import type { FileEntry } from "../../bindings/FileEntry";
 import type { ImageView } from "../../bindings/ImageView";
 import type { Phase } from "../../bindings/Phase";
+import type { ProcessesEnded } from "../../bindings/ProcessesEnded";
 import type { Listing } from "../../bindings/Listing";
 import type { Seen } from "../../bindings/Seen";
 import type { SessionId } from "../../bindings/SessionId";
@@ -26,6 +27,8 @@ export interface CreateRequest {
   image?: string;
   project_name?: string;
   description?: string;
+  /** Whether its programs may become root by `sudo` and the like. */
+  allow_privilege_gain?: boolean;
   /** The token of a chosen archive, whose files the session starts with. */
   archive?: string;
 }
@@ -122,9 +125,15 @@ export function renameSession(id: MaybeId, name: string): Promise<Renamed> {
   return callWithId("rename_session", id, { name });
 }
 
-/** Makes a new container around the same volume, from the same image when none is named. */
-export function rebuildSession(id: MaybeId, image?: string): Promise<Acted> {
-  return callWithId("rebuild_session", id, image === undefined ? {} : { image });
+/**
+ * Makes a new container around the same volume, from the same image when none is named. With `allowPrivilegeGain` its
+ * programs may become root from now on.
+ */
+export function rebuildSession(id: MaybeId, image?: string, allowPrivilegeGain?: boolean): Promise<Acted> {
+  return callWithId("rebuild_session", id, {
+    ...(image === undefined ? {} : { image }),
+    ...(allowPrivilegeGain === undefined ? {} : { allow_privilege_gain: allowPrivilegeGain }),
+  });
 }
 
 export function duplicateSession(id: MaybeId, project_name?: string): Promise<CreatedSession> {
@@ -134,6 +143,16 @@ export function duplicateSession(id: MaybeId, project_name?: string): Promise<Cr
 /** Measures a session's files; may take a second or two. */
 export async function sessionUsage(id: MaybeId): Promise<Usage> {
   return (await callWithId<{ usage: Usage }>("session_usage", id)).usage;
+}
+
+/** Ends everything that runs in a session but its agent: for one that may start nothing any more. */
+export function endProcesses(id: MaybeId): Promise<ProcessesEnded> {
+  return callWithId("end_processes", id);
+}
+
+/** Keeps a session running that is about to be stopped because nobody uses it. */
+export function keepSession(id: MaybeId): Promise<Acted> {
+  return callWithId("keep_session", id);
 }
 
 /** Lets the user choose a file and begins to write to it, unless none was chosen. */

@@ -49,7 +49,9 @@ const CHANGES: [&str; 11] = [
 ];
 
 /// Capabilities that no development work needs and that reach beyond the container.
-const DROPPED_CAPABILITIES: [&str; 3] = ["AUDIT_WRITE", "MKNOD", "NET_RAW"];
+const DROPPED_CAPABILITIES: [&str; 2] = ["MKNOD", "NET_RAW"];
+/// One that `sudo` and `su` need to tell the kernel's log what they do, and nobody else.
+const AUDIT_WRITE: &str = "AUDIT_WRITE";
 
 #[async_trait]
 impl Engine for DockerEngine {
@@ -443,6 +445,12 @@ fn container_body(spec: &ContainerSpec) -> ContainerCreateBody {
     let volumes = std::iter::once(&spec.volume).chain(&spec.inner_volumes);
     let binds = volumes.map(|(volume, place)| format!("{volume}:{place}"));
     let binds = binds.collect();
+    let mut dropped = DROPPED_CAPABILITIES.map(str::to_owned).to_vec();
+    let mut no_new_privileges = Vec::new();
+    if !spec.may_gain_privileges {
+        dropped.push(AUDIT_WRITE.to_owned());
+        no_new_privileges.push("no-new-privileges".to_owned());
+    }
     ContainerCreateBody {
         hostname: Some(spec.hostname.clone()),
         image: Some(spec.image.clone()),
@@ -461,8 +469,8 @@ fn container_body(spec: &ContainerSpec) -> ContainerCreateBody {
         }),
         host_config: Some(HostConfig {
             binds: Some(binds),
-            security_opt: Some(vec!["no-new-privileges".to_owned()]),
-            cap_drop: Some(DROPPED_CAPABILITIES.map(str::to_owned).to_vec()),
+            security_opt: Some(no_new_privileges),
+            cap_drop: Some(dropped),
             pids_limit: i64::try_from(spec.pids_limit).ok(),
             nano_cpus: spec.cpu_limit.map(nano_cpus),
             memory: spec

@@ -189,6 +189,7 @@ mod tests {
             memory_limit: None,
             memory_and_swap_limit: None,
             pids_limit: 64,
+            may_gain_privileges: false,
         }
     }
 

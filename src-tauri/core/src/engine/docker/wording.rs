@@ -98,6 +98,20 @@ pub(super) fn refusal(
     ]) {
         return Error::LimitRefused { operation, message };
     }
+    // Nothing but the session's volumes is mounted, so that it is their place which is no folder.
+    let mounts = ["create the container", "start the container"].contains(&&*operation);
+    let no_folder = [
+        "is not directory",
+        "not a directory",
+        "too many links",
+        "too many levels of symbolic links",
+    ];
+    if mounts && has(&no_folder) {
+        return Error::WorkspaceUnusable(
+            "where `/workspace` belongs, the image has a file, or a link that leads to no folder"
+                .to_owned(),
+        );
+    }
     // The runtime below the engine says why it cannot start what the image holds.
     if has(&[
         "oci runtime",

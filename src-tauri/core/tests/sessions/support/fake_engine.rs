@@ -722,12 +722,15 @@ impl FakeAgent {
                 user: None,
                 workspace_writable: true,
             })),
-            Call::List { .. } | Call::Read { .. } | Call::Write { .. } | Call::Stat { .. } => {
-                Err(CallError {
-                    failure: Failure::Io,
-                    message: "made up".to_owned(),
-                })
-            }
+            Call::List { .. }
+            | Call::Read { .. }
+            | Call::Write { .. }
+            | Call::Processes
+            | Call::Work
+            | Call::EndProcesses => Err(CallError {
+                failure: Failure::Io,
+                message: "made up".to_owned(),
+            }),
         };
         let answer = encode(&Response { id, result }, &[]).unwrap();
         Some((Ok(ExecOutput::Out(answer.into())), self))

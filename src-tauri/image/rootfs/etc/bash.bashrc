@@ -1,0 +1,2 @@
+# Read by every interactive bash.
+[ -n "$PS1" ] && . /etc/shrc
