@@ -392,10 +392,10 @@ impl Entry {
             engine: self.engine.as_ref().map(|engine| engine.id().clone()),
             created: self.created.clone(),
             reconnecting: self.activity.is_reconnecting(),
-            idle_stop_ms: match &self.activity {
-                Activity::Ready { open, .. } => open.idle_stop_ms(),
-                _ => None,
-            },
+            idle_stop_ms: self
+                .activity
+                .connected()
+                .and_then(|open| open.idle_stop_ms()),
             stopped_unused_minutes: self.stopped_unused_minutes,
             has_container: about_to || self.on_engine.container.is_some(),
             leftovers: leftovers.map(ToString::to_string).collect(),
