@@ -496,17 +496,9 @@ impl Error {
                      `{user}` may write; a retry alone cannot help."
                 );
             }
-            Self::ImageUserUnknown(user) => {
-                return format!(
-                    "Choose another image, or build this one with an entry for `{user}` in its `/etc/passwd`, \
-                     or with a number up to 2147483647 as its `USER`, which needs none."
-                );
-            }
+            Self::ImageUserUnknown(user) => return unknown_hint(user, "passwd", "as its `USER`"),
             Self::ImageGroupUnknown(group) => {
-                return format!(
-                    "Choose another image, or build this one with an entry for `{group}` in its `/etc/group`, \
-                     or with a number up to 2147483647 as the group of its `USER`, which needs none."
-                );
+                return unknown_hint(group, "group", "as the group of its `USER`");
             }
             Self::WorkspaceUnusable(_) => {
                 "Choose another image, or build this one without anything at `/workspace`, or with a folder there."
@@ -670,6 +662,13 @@ fn login_command(image: &str, command: EngineCommand) -> String {
         (None | Some("docker.io"), EngineCommand::Docker) => format!("{command} login"),
         (registry, _) => format!("{command} login {}", registry.unwrap_or("docker.io")),
     }
+}
+
+fn unknown_hint(name: &str, file: &str, place: &str) -> String {
+    format!(
+        "Choose another image, or build this one with an entry for `{name}` in its `/etc/{file}`, or with a number up to \
+         2147483647 {place}, which needs none."
+    )
 }
 
 fn disk_hint(command: Option<EngineCommand>) -> String {

@@ -397,10 +397,10 @@ impl Entry {
             created: self.created.clone(),
             reconnecting: self.activity.is_reconnecting(),
             ending: self.ending.is_some(),
-            idle_stop_ms: match &self.activity {
-                Activity::Ready { open, .. } => open.idle_stop_ms(),
-                _ => None,
-            },
+            idle_stop_ms: self
+                .activity
+                .connected()
+                .and_then(|open| open.idle_stop_ms()),
             stopped_unused_minutes: self.stopped_unused_minutes,
             has_container: about_to || self.on_engine.container.is_some(),
             leftovers: leftovers.map(ToString::to_string).collect(),

@@ -265,11 +265,11 @@ impl Sessions {
     /// going to be stopped is told before.
     async fn left_alone(&self, id: SessionId, open: &Arc<OpenSession>) -> Duration {
         let mut settings = self.shared.settings.subscribe();
-        let mut uses = open.uses();
+        let mut last_use = open.uses();
         let mut idle = Idle::default();
         loop {
             let limit = self.settings().idle_stop();
-            let used = *uses.borrow_and_update();
+            let used = *last_use.borrow_and_update();
             let look = limit.map(|limit| idle.next_look(used, limit, Instant::now()));
             let until_look = async {
                 match look {
@@ -289,9 +289,9 @@ impl Sessions {
                     continue;
                 }
                 // Before it is said, a use only moves the next look.
-                _ = uses.changed(), if idle.is_said() => {}
+                _ = last_use.changed(), if idle.is_said() => {}
             }
-            if *uses.borrow() > used {
+            if *last_use.borrow() > used {
                 if idle.used() {
                     self.note_idle_stop(id, open, None);
                 }

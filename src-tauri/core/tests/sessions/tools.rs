@@ -42,9 +42,9 @@ const TOOLS: [(&str, &str); 22] = [
     ("bash -c 'x=(1 2 3); echo ${#x[@]}'", "3"),
 ];
 
-/// Asks every tool what it does, and tells of those that crash or never end.
+/// Asks every tool what it does, and tells of those that crash.
 const ASK_ALL: &str = "for tool in $(busybox --list) bash nohup; do \
-     timeout 5 \"$tool\" --help < /dev/null > /dev/null 2>&1; code=$?; \
+     \"$tool\" --help < /dev/null > /dev/null 2>&1; code=$?; \
      if [ $code -ge 124 ]; then echo \"$tool $code\"; fi; done; echo asked";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,11 +53,11 @@ async fn what_the_built_in_image_offers_works() {
     let id = app.ready(None).await;
     let run = |script: &str| {
         let script = format!("cd /tmp && echo served > page; {script}");
-        app.exec(id, "dev", &["sh", "-c", &script]).1
+        app.exec(id, "dev", &["sh", "-c", &script])
     };
-    assert_eq!(run(ASK_ALL), "asked");
+    assert_eq!(run(ASK_ALL), (true, "asked".to_owned()));
     for (script, expected) in TOOLS {
-        assert_eq!(run(script), expected, "{script}");
+        assert_eq!(run(script), (true, expected.to_owned()), "{script}");
     }
 }
 
