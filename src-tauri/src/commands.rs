@@ -586,14 +586,15 @@ fn size(arguments: &Arguments<'_>) -> Result<Size, Error> {
     })
 }
 
-/// What goes over a terminal's channel: raw bytes, and at the end one JSON object. Both in one
-/// channel, so that the end cannot overtake the last bytes.
+/// What goes over a terminal's channel: raw bytes, JSON objects between them where the window pauses, and one at the end.
+/// All in one channel, so that none overtakes another.
 struct TerminalMessage(Output);
 
 impl IpcResponse for TerminalMessage {
     fn body(self) -> tauri::Result<InvokeResponseBody> {
         Ok(match self.0 {
             Output::Bytes(bytes) => InvokeResponseBody::Raw(bytes),
+            Output::Pause => InvokeResponseBody::Json(r#"{"pause":true}"#.to_owned()),
             Output::Exit { code, message } => InvokeResponseBody::Json(
                 json!({ "exit": { "code": code, "message": message } }).to_string(),
             ),

@@ -1,4 +1,4 @@
-import "./seal";
+import "./freeze";
 
 import "@fontsource-variable/inter";
 import "@fontsource-variable/jetbrains-mono";

@@ -12,8 +12,8 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// The version of the protocol. Both sides must speak the same one; [`Call::Hello`] finds out.
 pub const VERSION: u32 = 1;
@@ -107,7 +107,7 @@ pub enum WriteCondition {
 
 /// A success. Each is the answer to the call of the same name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[serde(tag = "kind", rename_all = "snake_case", try_from = "ReadReply")]
 pub enum Reply {
     /// The container is ready.
     Hello(Hello),
@@ -214,6 +214,7 @@ pub struct Revision(pub String);
 
 /// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "ReadCallError")]
 pub struct CallError {
     /// What to act on.
     #[serde(flatten)]
@@ -284,6 +285,166 @@ impl fmt::Display for CallError {
 }
 
 impl std::error::Error for CallError {}
+
+/// A [`Reply`] as it is read: field by field. Whoever answers can put anything beside them, and as many entries as fit
+/// into a frame; a tag, whose fields serde gathers first, would have all of it kept, in several times the memory.
+#[derive(Deserialize)]
+struct ReadReply {
+    kind: ReplyKind,
+    entries: Option<ReadEntries>,
+    truncated: Option<bool>,
+    size: Option<u64>,
+    revision: Option<Revision>,
+    entry: Option<Entry>,
+    protocol: Option<u32>,
+    agent_version: Option<String>,
+    uid: Option<u32>,
+    gid: Option<u32>,
+    user: Option<String>,
+    workspace_writable: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum ReplyKind {
+    Hello,
+    List,
+    Read,
+    Write,
+    Stat,
+}
+
+impl TryFrom<ReadReply> for Reply {
+    type Error = &'static str;
+
+    fn try_from(read: ReadReply) -> Result<Self, Self::Error> {
+        let reply = match read.kind {
+            ReplyKind::Hello => read.hello().map(Self::Hello),
+            ReplyKind::List => read
+                .entries
+                .zip(read.truncated)
+                .map(|(ReadEntries(entries), truncated)| Self::List { entries, truncated }),
+            ReplyKind::Read => read.size.zip(read.truncated).zip(read.revision).map(
+                |((size, truncated), revision)| Self::Read {
+                    size,
+                    truncated,
+                    revision,
+                },
+            ),
+            ReplyKind::Write => read.revision.map(|revision| Self::Write { revision }),
+            ReplyKind::Stat => read
+                .entry
+                .zip(read.revision)
+                .map(|(entry, revision)| Self::Stat { entry, revision }),
+        };
+        reply.ok_or("a reply without all of its fields")
+    }
+}
+
+impl ReadReply {
+    fn hello(self) -> Option<Hello> {
+        Some(Hello {
+            protocol: self.protocol?,
+            agent_version: self.agent_version?,
+            uid: self.uid?,
+            gid: self.gid?,
+            user: self.user,
+            workspace_writable: self.workspace_writable?,
+        })
+    }
+}
+
+/// Entries, of which no more are kept than it takes to see that there are too many.
+struct ReadEntries(Vec<Entry>);
+
+impl<'de> Deserialize<'de> for ReadEntries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Kept;
+        impl<'de> Visitor<'de> for Kept {
+            type Value = ReadEntries;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of entries")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<ReadEntries, A::Error> {
+                let mut entries = Vec::new();
+                while entries.len() <= LIST_LIMIT as usize {
+                    let Some(entry) = list.next_element()? else {
+                        return Ok(ReadEntries(entries));
+                    };
+                    entries.push(entry);
+                }
+                while list.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(ReadEntries(entries))
+            }
+        }
+        deserializer.deserialize_seq(Kept)
+    }
+}
+
+/// A [`CallError`] as it is read, for the same reason as [`ReadReply`].
+#[derive(Deserialize)]
+struct ReadCallError {
+    code: FailureCode,
+    message: String,
+    revision: Option<Revision>,
+    protocol: Option<u32>,
+    seen: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum FailureCode {
+    NotFound,
+    NotADirectory,
+    IsADirectory,
+    Outside,
+    PermissionDenied,
+    Conflict,
+    Exists,
+    NoSpace,
+    TooLarge,
+    UnsupportedProtocol,
+    NotReady,
+    Preparing,
+    Invalid,
+    Io,
+}
+
+impl TryFrom<ReadCallError> for CallError {
+    type Error = &'static str;
+
+    fn try_from(read: ReadCallError) -> Result<Self, Self::Error> {
+        let missing = "a failure without all of its fields";
+        let failure = match read.code {
+            FailureCode::NotFound => Failure::NotFound,
+            FailureCode::NotADirectory => Failure::NotADirectory,
+            FailureCode::IsADirectory => Failure::IsADirectory,
+            FailureCode::Outside => Failure::Outside,
+            FailureCode::PermissionDenied => Failure::PermissionDenied,
+            FailureCode::Conflict => Failure::Conflict {
+                revision: read.revision,
+            },
+            FailureCode::Exists => Failure::Exists,
+            FailureCode::NoSpace => Failure::NoSpace,
+            FailureCode::TooLarge => Failure::TooLarge,
+            FailureCode::UnsupportedProtocol => Failure::UnsupportedProtocol {
+                protocol: read.protocol.ok_or(missing)?,
+            },
+            FailureCode::NotReady => Failure::NotReady,
+            FailureCode::Preparing => Failure::Preparing {
+                seen: read.seen.ok_or(missing)?,
+            },
+            FailureCode::Invalid => Failure::Invalid,
+            FailureCode::Io => Failure::Io,
+        };
+        Ok(Self {
+            failure,
+            message: read.message,
+        })
+    }
+}
 
 /// The header of a frame: a [`Request`] in one direction, a [`Response`] in the other.
 pub trait Header: Serialize + DeserializeOwned {
@@ -566,6 +727,21 @@ mod tests {
         check_refused(&[lengths(6, 2), b"{}".to_vec()].concat());
         check_refused(&[lengths(6, 2), b"\xff\xff".to_vec()].concat());
         check_refused(&[lengths(4 + 22, 22), br#"{"id":1,"kind":"burn"}"#.to_vec()].concat());
+    }
+
+    #[test]
+    fn of_entries_without_end_no_more_are_kept_than_it_takes_to_refuse_them() {
+        let entry = r#"{"name":"a","path":"/workspace/a","kind":"file","size":1,"modified_ms":0,"mode":420},"#;
+        let mut entries = entry.repeat(2 * LIST_LIMIT as usize);
+        entries.pop();
+        let json = format!(
+            r#"{{"id":1,"result":{{"Ok":{{"junk":[[0]],"kind":"list","entries":[{entries}],"truncated":false}}}}}}"#
+        );
+        let response: Response = serde_json::from_str(&json).unwrap();
+        let Ok(Reply::List { entries, .. }) = response.result else {
+            panic!("{:?}", response.result);
+        };
+        assert_eq!(entries.len(), LIST_LIMIT as usize + 1);
     }
 
     #[test]

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use self::filter::OutputFilter;
+use self::filter::{NEW_CHARACTERS, OutputFilter, Piece};
 use crate::engine::{Engine, Exec, ExecOutput, ExecSpec};
 use crate::error::Error;
 
@@ -58,6 +58,8 @@ pub type Sink = Box<dyn Fn(Output) + Send + Sync>;
 pub enum Output {
     /// Bytes for the screen.
     Bytes(Vec<u8>),
+    /// What came so far is slow to draw: the window does so before it takes more.
+    Pause,
     /// The shell has ended, or the way to it; nothing follows.
     Exit {
         /// Its exit code; `None` when it is not known.
@@ -95,6 +97,8 @@ struct Screen {
 struct ScreenState {
     sink: Sink,
     filter: OutputFilter,
+    /// Characters sent to this window since its last pause that it had not shown before.
+    new: u32,
     /// Bytes sent to this window, and how many of them it has acknowledged.
     sent: u64,
     acknowledged: u64,
@@ -253,6 +257,7 @@ impl Screen {
             state: Mutex::new(ScreenState {
                 sink,
                 filter: OutputFilter::default(),
+                new: 0,
                 sent: 0,
                 acknowledged: 0,
                 recent: VecDeque::new(),
@@ -307,7 +312,7 @@ impl Screen {
     fn show(&self, bytes: &[u8]) {
         let mut state = self.lock();
         for piece in state.filter.pass(bytes) {
-            state.recent.extend(&piece);
+            state.recent.extend(&piece.bytes);
             let excess = state.recent.len().saturating_sub(KEPT);
             if excess > 0 {
                 state.recent.drain(..excess);
@@ -345,6 +350,7 @@ impl Screen {
     fn attach(&self, sink: Sink) {
         let mut state = self.lock();
         state.sink = sink;
+        state.new = 0;
         state.sent = 0;
         state.acknowledged = 0;
         // It has passed before, but not in one piece.
@@ -371,9 +377,16 @@ impl Screen {
 }
 
 impl ScreenState {
-    fn send(&mut self, bytes: Vec<u8>) {
-        self.sent += bytes.len() as u64;
-        (self.sink)(Output::Bytes(bytes));
+    fn send(&mut self, Piece { bytes, new }: Piece) {
+        if !bytes.is_empty() {
+            self.sent += bytes.len() as u64;
+            (self.sink)(Output::Bytes(bytes));
+        }
+        self.new += new;
+        if self.new >= NEW_CHARACTERS {
+            self.new = 0;
+            (self.sink)(Output::Pause);
+        }
     }
 
     /// Returns the recent output. If its beginning is lost, it starts at a line: the middle of a
@@ -459,7 +472,7 @@ mod tests {
         seen.iter()
             .flat_map(|output| match output {
                 Output::Bytes(bytes) => bytes.clone(),
-                Output::Exit { .. } => Vec::new(),
+                Output::Pause | Output::Exit { .. } => Vec::new(),
             })
             .collect()
     }
@@ -556,6 +569,24 @@ mod tests {
             (LAST_WORD, 100_000 - LAST_WORD as u64)
         );
         assert_eq!(word.read(), None);
+    }
+
+    #[test]
+    fn what_is_slow_to_draw_comes_with_pauses_and_what_was_shown_before_with_none() {
+        let (sink, seen) = sink();
+        let screen = Screen::new(sink);
+        let pauses = |text: &str| {
+            seen.lock().clear();
+            screen.show(text.as_bytes());
+            let seen = seen.lock();
+            seen.iter()
+                .filter(|output| **output == Output::Pause)
+                .count()
+        };
+        let characters: String = ('\u{4e00}'..'\u{51e8}').collect();
+        assert_eq!(pauses(&characters), 20);
+        assert_eq!(pauses(&characters), 0);
+        assert_eq!(pauses(&"plain text, \x1b[31mred\r\n".repeat(100_000)), 0);
     }
 
     #[test]

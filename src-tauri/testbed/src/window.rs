@@ -436,15 +436,32 @@ impl Window {
     /// Returns the app's process id.
     #[must_use]
     pub fn app_process(&self) -> Option<u32> {
-        let mut family = vec![self.processes.id()];
-        while let Some(pid) = family.pop() {
-            if fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|path| path == self.binary) {
-                return Some(pid);
-            }
-            family.extend(process::children(pid));
-        }
-        None
+        family_member(self.processes.id(), |pid| {
+            fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|path| path == self.binary)
+        })
     }
+
+    /// Returns the id of the process, and of the thread in it, that the page runs in.
+    #[must_use]
+    pub fn page_process(&self) -> Option<u32> {
+        family_member(self.app_process()?, |pid| {
+            // The kernel keeps fifteen bytes of a name.
+            fs::read_to_string(format!("/proc/{pid}/comm"))
+                .is_ok_and(|name| name.starts_with("WebKitWebProces"))
+        })
+    }
+}
+
+/// Returns the first that fits of a process, its children, theirs, and so on.
+fn family_member(first: u32, fits: impl Fn(u32) -> bool) -> Option<u32> {
+    let mut family = vec![first];
+    while let Some(pid) = family.pop() {
+        if fits(pid) {
+            return Some(pid);
+        }
+        family.extend(process::children(pid));
+    }
+    None
 }
 
 /// What a window manager would do, on a display that has none.

@@ -1,6 +1,7 @@
 //! One window of the app with the engine and the registry behind it, and what a user does in it.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -177,6 +178,33 @@ impl App {
             look();
         ";
         assert_eq!(self.window.execute_async(rest, &[]).unwrap(), true);
+    }
+
+    /// Waits until what the page knows is drawn.
+    pub(crate) fn draw(&self) {
+        // The second frame begins when the first is on the screen.
+        let drawn = "const [done] = arguments; requestAnimationFrame(() => requestAnimationFrame(() => done(true)))";
+        assert_eq!(self.window.execute_async(drawn, &[]).unwrap(), true);
+    }
+
+    /// Returns the id of the container of the only session that there is.
+    pub(crate) fn only_container(&self) -> String {
+        let label = "label=dev.cove.session";
+        self.engine
+            .docker(&["ps", "--quiet", "--filter", label])
+            .unwrap()
+    }
+
+    /// Returns how many bytes the app's own process holds in memory.
+    pub(crate) fn memory(&self) -> u64 {
+        let process = self.window.app_process().unwrap();
+        let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .unwrap();
+        let kilobytes = line.split_whitespace().nth(1).unwrap();
+        kilobytes.parse::<u64>().unwrap() << 10
     }
 
     /// Clicks what has come to rest.

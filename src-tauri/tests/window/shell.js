@@ -21,6 +21,7 @@ function take(message) {
     shell.exit = message.exit;
     return;
   }
+  if (message !== null && typeof message === "object" && "pause" in message) return;
   const bytes = new Uint8Array(message);
   shell.bytes.set(bytes, shell.length);
   shell.length += bytes.length;

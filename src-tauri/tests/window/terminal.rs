@@ -1,6 +1,5 @@
 //! The terminal: what is typed arrives, and what is written arrives whole.
 
-use std::fs;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -170,8 +169,7 @@ fn endless_output_neither_freezes_the_window_nor_grows_its_memory() {
         return;
     };
     let id = app.ready_session("flood");
-    let process = app.window.app_process().unwrap();
-    let before = memory(process);
+    let before = app.memory();
     app.type_line("yes 'the same line, again and again and again'");
     let (mut slowest, mut largest) = (Duration::ZERO, before);
     let start = std::time::Instant::now();
@@ -186,7 +184,7 @@ fn endless_output_neither_freezes_the_window_nor_grows_its_memory() {
         });
         assert_eq!(answer, true);
         slowest = slowest.max(took);
-        largest = largest.max(memory(process));
+        largest = largest.max(app.memory());
     }
     app.picture("flood");
     figure(
@@ -218,21 +216,6 @@ fn endless_output_neither_freezes_the_window_nor_grows_its_memory() {
             Ok((answer["content"] == "over\n").then_some(()))
         })
         .unwrap();
-}
-
-/// Returns how many bytes a process holds in memory.
-fn memory(process: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmRSS:"))
-        .unwrap();
-    line.split_whitespace()
-        .nth(1)
-        .unwrap()
-        .parse::<u64>()
-        .unwrap()
-        << 10
 }
 
 #[test]
@@ -330,6 +313,47 @@ fn where_sudo_is_refused_it_is_said_why_and_a_rebuild_allows_it() {
             let session = &status["session"];
             let is_it = status["ready"] == true && session["allow_privilege_gain"] == true;
             Ok(is_it.then_some(()))
+        })
+        .unwrap();
+}
+
+#[test]
+fn a_terminal_that_fails_at_its_output_says_so_once_and_can_be_reopened() {
+    let Some(app) = App::open_or_skip() else {
+        return;
+    };
+    let id = app.ready_session("broken");
+    let fault = "
+        const real = String.fromCharCode;
+        window.__mend = () => (String.fromCharCode = real);
+        String.fromCharCode = (...codes) => {
+            if (codes.includes(0x2603)) throw new Error('no such letter');
+            return real(...codes);
+        };
+    ";
+    app.window.execute(fault, &[]).unwrap();
+    app.type_line("printf '\\033]2;\\342\\230\\203\\007'; exec sh");
+    let said = app
+        .window
+        .wait_text("[data-testid=part-failed]", SOON, |said| !said.is_empty())
+        .unwrap();
+    assert!(
+        said.contains("This terminal could not be shown: no such letter"),
+        "{said}"
+    );
+    assert_eq!(app.window.count("[data-testid=part-failed]").unwrap(), 1);
+    app.picture("terminal-failed");
+    assert!(app.window.has("[data-testid=file-tree]").unwrap());
+
+    app.window.execute("window.__mend()", &[]).unwrap();
+    app.press("[data-testid=part-failed] button");
+    app.wait_for_terminal();
+    assert!(!app.window.has("[data-testid=part-failed]").unwrap());
+    app.type_line("echo it goes on > on.txt");
+    app.window
+        .wait("the shell behind it", SOON, |_| {
+            let answer = app.invoke("read_file", &json!({"id": id, "path": "/workspace/on.txt"}));
+            Ok((answer["content"] == "it goes on\n").then_some(()))
         })
         .unwrap();
 }

@@ -7,6 +7,9 @@
 //! <https://vt100.net/emu/dec_ansi_parser> and reads C1 controls as UTF-8: where the two differed, what is
 //! a harmless string here could be a sequence there. It knows nothing of what is on the screen.
 
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher as _};
+
 use unicode_width::UnicodeWidthChar as _;
 
 /// The largest count of lines, columns or repetitions that gets through: more than any screen has.
@@ -19,8 +22,17 @@ const LONGEST_TITLE: usize = 200;
 const LONGEST_STRING: usize = 4_096;
 /// The most marks on one character: that of Unicode's stream-safe format (UAX #15).
 const MOST_MARKS: u32 = 30;
+/// The most bytes of a link's text, which may be as many lines: the window follows each line of a link.
+const LONGEST_LINK: usize = 1_000;
 /// The work that a piece may be, in the work of a plain character: some 10 ms.
 const PIECE: u32 = 100_000;
+/// How many characters that were not shown before a piece may have: some 20 ms.
+pub(super) const NEW_CHARACTERS: u32 = 50;
+/// How many characters with their marks are known to have been shown.
+const KNOWN_CHARACTERS: usize = 20_000;
+
+/// Ends a link.
+const END_OF_LINK: &[u8] = b"\x1b]8;;\x07";
 
 const BEL: char = '\x07';
 const CAN: char = '\x18';
@@ -39,7 +51,23 @@ pub(super) struct OutputFilter {
     partial: Vec<u8>,
     /// Marks since the last character that has a place of its own.
     marks: u32,
+    /// That character with its marks, as a hash, if it has some or is not plain itself.
+    unplain: Option<u64>,
+    /// The last plain character.
+    plain: u8,
+    /// Those that were shown.
+    known: HashSet<u64>,
+    /// How many bytes of text a link has that is open.
+    link: Option<usize>,
     left_out: u64,
+}
+
+/// Output that may be shown at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Piece {
+    pub(super) bytes: Vec<u8>,
+    /// How many characters in it were not shown before: the window measures each as it draws it.
+    pub(super) new: u32,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +115,12 @@ enum Osc {
     Title {
         characters: usize,
     },
+    /// A link, begun or ended: its parameters up to a semicolon, and its address.
+    Link {
+        length: usize,
+        semicolons: u32,
+        has_address: bool,
+    },
     Other {
         number: u32,
         length: usize,
@@ -95,15 +129,16 @@ enum Osc {
 
 /// What is being put together.
 struct Pieces {
-    done: Vec<Vec<u8>>,
+    done: Vec<Piece>,
     current: Vec<u8>,
     work: u32,
+    new: u32,
 }
 
 impl OutputFilter {
     /// Takes bytes as they come and returns what may be shown, in pieces to be shown one by one.
     /// What is not complete is kept for the next call.
-    pub(super) fn pass(&mut self, bytes: &[u8]) -> Vec<Vec<u8>> {
+    pub(super) fn pass(&mut self, bytes: &[u8]) -> Vec<Piece> {
         let mut pieces = Pieces::new(bytes.len());
         if self.partial.is_empty() {
             self.take(bytes, &mut pieces);
@@ -112,6 +147,7 @@ impl OutputFilter {
             whole.extend_from_slice(bytes);
             self.take(&whole, &mut pieces);
         }
+        self.settle(&mut pieces);
         pieces.finish()
     }
 
@@ -125,10 +161,11 @@ impl OutputFilter {
         while !rest.is_empty() {
             if self.state == State::Ground {
                 let plain = rest.iter().take_while(|byte| is_plain(**byte)).count();
-                if plain > 0 {
-                    let (run, behind) = rest.split_at(plain);
+                if let Some((run, behind)) = rest.split_at_checked(plain).filter(|_| plain > 0) {
+                    self.settle(pieces);
                     self.marks = 0;
-                    pieces.add_plain(run);
+                    self.plain = run.last().copied().unwrap_or_default();
+                    self.add_text(run, pieces);
                     rest = behind;
                     continue;
                 }
@@ -204,8 +241,36 @@ impl OutputFilter {
         }
     }
 
+    /// Adds plain text, and ends a link whose text is too long to be one.
+    fn add_text(&mut self, run: &[u8], pieces: &mut Pieces) {
+        let room = self
+            .link
+            .map_or(run.len(), |length| LONGEST_LINK.saturating_sub(length));
+        let (linked, behind) = run.split_at_checked(room).unwrap_or((run, &[]));
+        pieces.add_plain(linked);
+        self.extend_link(linked.len());
+        if !behind.is_empty() {
+            self.end_link(pieces);
+            pieces.add_plain(behind);
+        }
+    }
+
+    fn extend_link(&mut self, bytes: usize) {
+        self.link = self.link.map(|length| length.saturating_add(bytes));
+    }
+
+    fn end_link(&mut self, pieces: &mut Pieces) {
+        self.link = None;
+        pieces.add(END_OF_LINK, 50);
+    }
+
     /// Takes a control that ends whatever was begun, and may begin something.
     fn interrupt(&mut self, control: char, bytes: &[u8], pieces: &mut Pieces) {
+        if let State::Osc(osc) = self.state
+            && !matches!(control, CAN | SUB)
+        {
+            self.take_link(osc);
+        }
         let unfinished = std::mem::take(&mut self.sequence);
         pieces.add(&unfinished, 20);
         self.state = match control {
@@ -228,21 +293,44 @@ impl OutputFilter {
     }
 
     fn show(&mut self, character: char, bytes: &[u8], pieces: &mut Pieces) {
-        let work = match character {
-            '\n' | '\x0b' | '\x0c' => 20,
-            '\0'..='\x7f' => 10,
-            _ => 3,
-        };
+        if self.link.is_some_and(|length| length >= LONGEST_LINK) {
+            self.end_link(pieces);
+        }
+        self.extend_link(bytes.len());
         // Behind a control a mark joins nothing, but not every control is one to the window's terminal.
         if is_mark(character) {
             self.marks = self.marks.saturating_add(1);
             if self.marks > MOST_MARKS {
                 return self.leave_out(bytes.len());
             }
-        } else if !character.is_control() {
-            self.marks = 0;
+            let before = self.unplain.unwrap_or(u64::from(self.plain));
+            self.unplain = Some(hash_of((before, character)));
+            return pieces.add(bytes, 20);
         }
+        self.settle(pieces);
+        if !character.is_control() {
+            self.marks = 0;
+            self.unplain = Some(hash_of(character));
+        }
+        let work = match character {
+            '\n' | '\x0b' | '\x0c' => 100,
+            '\0'..='\x7f' => 10,
+            _ => 3,
+        };
         pieces.add(bytes, work);
+    }
+
+    /// Counts a character that is complete, with its marks, if it was not shown before.
+    fn settle(&mut self, pieces: &mut Pieces) {
+        let Some(character) = self.unplain.take() else {
+            return;
+        };
+        if self.known.len() >= KNOWN_CHARACTERS {
+            self.known.clear();
+        }
+        if self.known.insert(character) {
+            pieces.add_new();
+        }
     }
 
     fn escape(&mut self, character: char, bytes: &[u8], pieces: &mut Pieces) {
@@ -292,6 +380,7 @@ impl OutputFilter {
     fn osc(&mut self, osc: Osc, character: char, bytes: &[u8], pieces: &mut Pieces) {
         if character == BEL {
             self.state = State::Ground;
+            self.take_link(osc);
             return pieces.add(bytes, 20);
         }
         let next = osc.next(character, bytes.len());
@@ -303,11 +392,21 @@ impl OutputFilter {
                 }
                 self.leave_out(bytes.len());
             }
-            Osc::Number { length, .. } | Osc::Other { length, .. } if length > LONGEST_STRING => {
+            Osc::Number { length, .. } | Osc::Link { length, .. } | Osc::Other { length, .. }
+                if length > LONGEST_STRING =>
+            {
                 self.cut_string(true, bytes, pieces);
             }
             Osc::Title { .. } | Osc::Number { .. } => pieces.add(bytes, 1),
+            Osc::Link { .. } => pieces.add(bytes, 20),
             Osc::Other { number, .. } => pieces.add(bytes, work_of_osc(number)),
+        }
+    }
+
+    /// Notes that a link was begun or ended, if that is what this command was.
+    fn take_link(&mut self, osc: Osc) {
+        if let Osc::Link { has_address, .. } = osc {
+            self.link = has_address.then_some(0);
         }
     }
 
@@ -396,6 +495,11 @@ impl Osc {
                 let length = length + bytes;
                 match (character, character.to_digit(10)) {
                     (';', _) if number <= 2 => Self::Title { characters: 0 },
+                    (';', _) if number == 8 => Self::Link {
+                        length,
+                        semicolons: 0,
+                        has_address: false,
+                    },
                     (_, Some(digit)) => Self::Number {
                         number: number.saturating_mul(10).saturating_add(digit),
                         length,
@@ -406,6 +510,15 @@ impl Osc {
             }
             Self::Title { characters } => Self::Title {
                 characters: characters.saturating_add(1),
+            },
+            Self::Link {
+                length,
+                semicolons,
+                has_address,
+            } => Self::Link {
+                length: length + bytes,
+                semicolons: semicolons.saturating_add(u32::from(character == ';')),
+                has_address: has_address || semicolons > 0 && !character.is_ascii_control(),
             },
             Self::Other { number, length } => Self::Other {
                 number,
@@ -421,6 +534,7 @@ impl Pieces {
             done: Vec::new(),
             current: Vec::with_capacity(expected),
             work: 0,
+            new: 0,
         }
     }
 
@@ -428,8 +542,23 @@ impl Pieces {
         self.current.extend_from_slice(bytes);
         self.work = self.work.saturating_add(work);
         if self.work >= PIECE {
-            self.work = 0;
-            self.done.push(std::mem::take(&mut self.current));
+            self.end_piece();
+        }
+    }
+
+    fn end_piece(&mut self) {
+        self.done.push(Piece {
+            bytes: std::mem::take(&mut self.current),
+            new: std::mem::take(&mut self.new),
+        });
+        self.work = 0;
+    }
+
+    /// Adds a character that was not shown before, whose bytes are added already.
+    fn add_new(&mut self) {
+        self.new += 1;
+        if self.new >= NEW_CHARACTERS {
+            self.end_piece();
         }
     }
 
@@ -443,9 +572,9 @@ impl Pieces {
         self.add(character.encode_utf8(&mut [0; 4]).as_bytes(), 1);
     }
 
-    fn finish(mut self) -> Vec<Vec<u8>> {
-        if !self.current.is_empty() {
-            self.done.push(self.current);
+    fn finish(mut self) -> Vec<Piece> {
+        if !self.current.is_empty() || self.new > 0 {
+            self.end_piece();
         }
         self.done
     }
@@ -514,11 +643,16 @@ fn is_mark(character: char) -> bool {
     }
 }
 
+fn hash_of(value: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
 /// Returns the work of a byte of an operating system command: colours are set again one by one.
 fn work_of_osc(number: u32) -> u32 {
     match number {
-        4 | 10..=19 | 104 | 110..=119 => 100,
-        8 => 20,
+        4 | 10..=19 | 104 | 110..=119 => 500,
         _ => 1,
     }
 }
@@ -624,7 +758,11 @@ mod tests {
     use proptest::sample::select;
 
     fn filtered(bytes: &[u8]) -> Vec<u8> {
-        OutputFilter::default().pass(bytes).concat()
+        whole(OutputFilter::default().pass(bytes))
+    }
+
+    fn whole(pieces: Vec<Piece>) -> Vec<u8> {
+        pieces.into_iter().flat_map(|piece| piece.bytes).collect()
     }
 
     #[track_caller]
@@ -805,13 +943,68 @@ mod tests {
             ("\x1b[2J", 300),
             ("\x1b#8", 300),
             ("\x1b[?1049h", 200),
-            ("\x1b]11;#000001\x07", 150),
-            ("\n", 10_000),
+            ("\x1b]11;#000001\x07", 30),
+            ("\n", 1_000),
         ] {
             let pieces = OutputFilter::default().pass(sequence.repeat(10_000).as_bytes());
-            let largest = pieces.iter().map(Vec::len).max().unwrap() / sequence.len();
+            let largest =
+                pieces.iter().map(|piece| piece.bytes.len()).max().unwrap() / sequence.len();
             assert!(largest <= most, "{sequence:?}: {largest} in one piece");
         }
+    }
+
+    #[test]
+    fn characters_that_were_not_shown_before_are_counted() {
+        let new = |filter: &mut OutputFilter, text: &str| -> u32 {
+            let pieces = filter.pass(text.as_bytes());
+            pieces.iter().map(|piece| piece.new).sum()
+        };
+        let mut filter = OutputFilter::default();
+        for text in [
+            "日",
+            "a\u{301}",
+            "b\u{301}",
+            "e\u{301}\u{323}.",
+            "\u{1f680}\u{fe0f}",
+        ] {
+            assert_eq!(new(&mut filter, text), 1, "{text}");
+            assert_eq!(new(&mut filter, text), 0, "{text}");
+        }
+        assert_eq!(new(&mut filter, "plain text\r\n\x1b[1m\t"), 0);
+        let many: String = ('\u{4e00}'..'\u{9fff}').collect();
+        let pieces = OutputFilter::default().pass(many.as_bytes());
+        assert!(pieces.iter().all(|piece| piece.new <= NEW_CHARACTERS));
+        assert_eq!(pieces.iter().map(|piece| piece.new).sum::<u32>(), 0x51ff);
+    }
+
+    #[test]
+    fn a_link_whose_text_is_too_long_is_ended() {
+        let text = "x".repeat(LONGEST_LINK);
+        for begin in [
+            "\x1b]8;;http://a.test\x07",
+            "\x1b]8;id=1;;\x1b\\",
+            "\u{9d}8;a;b\u{9c}",
+        ] {
+            check(
+                &format!("{begin}{text}y"),
+                &format!("{begin}{text}\x1b]8;;\x07y"),
+            );
+            check(
+                &format!("{begin}{}", "é\r\n".repeat(LONGEST_LINK)),
+                &format!(
+                    "{begin}{}\x1b]8;;\x07{}",
+                    "é\r\n".repeat(LONGEST_LINK / 4),
+                    "é\r\n".repeat(LONGEST_LINK - LONGEST_LINK / 4)
+                ),
+            );
+            check_unchanged(&format!("{begin}{text}\x1b]8;;\x07{text}"));
+            // A command that is broken off ends none.
+            check(
+                &format!("{begin}\x1b]8;;\x18{text}y"),
+                &format!("{begin}\x1b]8;;\x18{text}\x1b]8;;\x07y"),
+            );
+        }
+        check_unchanged(&format!("\x1b]8;id=1;\x07{text}{text}"));
     }
 
     #[test]
@@ -848,10 +1041,10 @@ mod tests {
             let mut rest = &bytes[..];
             for cut in cuts {
                 let (piece, behind) = rest.split_at(cut.min(rest.len()));
-                shown.extend(filter.pass(piece).concat());
+                shown.extend(whole(filter.pass(piece)));
                 rest = behind;
             }
-            shown.extend(filter.pass(rest).concat());
+            shown.extend(whole(filter.pass(rest)));
             prop_assert_eq!(shown, filtered(&bytes));
         }
 

@@ -28,7 +28,7 @@ async function rejection(promise: Promise<unknown>): Promise<CommandError> {
 }
 
 const size = { cols: 80, rows: 24 };
-const deaf = { onbytes: () => {}, onexit: () => {} };
+const deaf = { onbytes: () => {}, onpause: () => {}, onexit: () => {} };
 
 const WITH_ID: Record<string, (id: string | null | undefined) => Promise<unknown>> = {
   session_status: commands.sessionStatus,
@@ -111,21 +111,23 @@ describe("what goes over the wire", () => {
     expect(sent[1]?.args).toMatchObject({ id: "s1", terminal_id: "t7", cols: 80, rows: 24 });
   });
 
-  it("hears bytes in every form in which the channel brings them, then the exit", async () => {
+  it("hears bytes in every form in which the channel brings them, pauses between them, then the exit", async () => {
     const heard: unknown[] = [];
     answer = (_command, args) => {
       const channel = args["on_output"] as { onmessage: (message: unknown) => void };
       channel.onmessage(Uint8Array.of(1, 2).buffer);
       channel.onmessage(Uint8Array.of(0, 3, 4).subarray(1));
+      channel.onmessage({ pause: true });
       channel.onmessage([5, 6]);
       channel.onmessage({ exit: { code: 0, message: "" } });
       return { ok: true, terminal_id: "t1" };
     };
     await commands.openTerminal("s1", null, size, {
       onbytes: (bytes) => heard.push([...bytes]),
+      onpause: () => heard.push("pause"),
       onexit: (exit) => heard.push(exit),
     });
-    expect(heard).toEqual([[1, 2], [3, 4], [5, 6], { code: 0, message: "" }]);
+    expect(heard).toEqual([[1, 2], [3, 4], "pause", [5, 6], { code: 0, message: "" }]);
   });
 });
 

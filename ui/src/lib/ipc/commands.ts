@@ -69,6 +69,8 @@ export interface TerminalExit {
 export interface TerminalOutput {
   /** Raw bytes of the terminal, in order. */
   onbytes: (bytes: Uint8Array) => void;
+  /** What came so far is much work: the page draws before more is shown. */
+  onpause: () => void;
   /** Heard once, after the last bytes. */
   onexit: (exit: TerminalExit) => void;
 }
@@ -303,7 +305,8 @@ function hearTerminal(message: unknown, output: TerminalOutput): void {
   else if (ArrayBuffer.isView(message)) {
     output.onbytes(new Uint8Array(message.buffer, message.byteOffset, message.byteLength));
   } else if (Array.isArray(message)) output.onbytes(Uint8Array.from(message as number[]));
-  else if (typeof message === "object" && message !== null && "exit" in message) {
-    output.onexit(message.exit as TerminalExit);
+  else if (typeof message === "object" && message !== null) {
+    if ("pause" in message) output.onpause();
+    else if ("exit" in message) output.onexit(message.exit as TerminalExit);
   }
 }
