@@ -56,6 +56,7 @@ export class Backend {
       template: null,
       image: `docker.io/library/${image}`,
       image_name: image,
+      network: "own",
       state,
       engine: null,
       created: new Date(Date.UTC(2025, 5, 1, 9, this.#made)).toISOString(),

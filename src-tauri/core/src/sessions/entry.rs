@@ -370,6 +370,7 @@ impl Entry {
             template: request.template.clone(),
             image: request.image.to_string(),
             image_name: request.image.familiar(),
+            network: request.network,
             state: self.state(),
             engine: self.engine.as_ref().map(|engine| engine.id().clone()),
             created: self.created.clone(),

@@ -242,7 +242,7 @@ impl Sessions {
             let mut entries = self.shared.entries();
             // What was deleted meanwhile may be in the answer still: the engine is asked again.
             if self.shared.deleted.load(Ordering::SeqCst) == deleted {
-                let settled = self.shared.take_over(&mut entries, known, &found);
+                let settled = self.shared.take_over(&mut entries, known, &found, &ready);
                 stop_lost(&mut entries, &found, ready);
                 break (settled, !found.is_empty());
             }
@@ -417,13 +417,14 @@ impl Shared {
         entries.iter().any(missed)
     }
 
-    /// Makes the entries of an engine say what it has. What is on another engine is left alone. Returns the sessions
+    /// Makes the entries of an engine say what it has; `ready` were so before it was asked. What is on another engine is left alone. Returns the sessions
     /// that were found at last: nobody knew on which engine they are.
     fn take_over(
         &self,
         entries: &mut BTreeMap<SessionId, Entry>,
         engine: &Arc<KnownEngine>,
         found: &BTreeMap<SessionId, Found>,
+        ready: &[(SessionId, Arc<OpenSession>)],
     ) -> Vec<SessionId> {
         let names = self.names();
         // A session that was on the engine once and is no longer has been removed from outside. One that
@@ -433,7 +434,11 @@ impl Shared {
                 && !found.contains_key(id)
                 && entry.leftovers.is_empty()
                 && match entry.activity {
-                    Activity::Stopped { .. } | Activity::Ready { .. } => true,
+                    Activity::Stopped { .. } => true,
+                    // One that became ready since the engine was asked is not in its answer yet.
+                    Activity::Ready { ref open, .. } => {
+                        ready.iter().any(|(_, was)| Arc::ptr_eq(was, open))
+                    }
                     Activity::Interrupted => entry.on_engine != OnEngine::default(),
                     Activity::Provisioning { .. }
                     | Activity::Failed { .. }

@@ -12,6 +12,7 @@ import type { FileEntry } from "../../bindings/FileEntry";
 import type { ImageView } from "../../bindings/ImageView";
 import type { Phase } from "../../bindings/Phase";
 import type { Listing } from "../../bindings/Listing";
+import type { Network } from "../../bindings/Network";
 import type { Seen } from "../../bindings/Seen";
 import type { SessionId } from "../../bindings/SessionId";
 import type { SessionStatus } from "../../bindings/SessionStatus";
@@ -26,6 +27,8 @@ export interface CreateRequest {
   image?: string;
   project_name?: string;
   description?: string;
+  /** `own` without it. */
+  network?: Network;
   /** The token of a chosen archive, whose files the session starts with. */
   archive?: string;
 }
