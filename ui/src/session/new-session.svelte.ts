@@ -3,13 +3,14 @@
 import type { ChosenArchive } from "../bindings/ChosenArchive";
 import type { ErrorReport } from "../bindings/ErrorReport";
 import type { ImageView } from "../bindings/ImageView";
+import type { Network } from "../bindings/Network";
 import type { TemplateCard } from "../bindings/TemplateCard";
 import type { Suggestion } from "../lib/components/suggestion";
 import { bytes } from "../lib/format";
 import type * as commands from "../lib/ipc/commands";
 import { problemsOf, reportOf } from "../lib/ipc/error";
 
-const FIELDS = ["project_name", "workspace_id", "template", "image", "description", "archive"] as const;
+const FIELDS = ["project_name", "workspace_id", "template", "image", "description", "archive", "network"] as const;
 
 type FormCommands = Pick<typeof commands, "listTemplates" | "listImages" | "chooseArchive">;
 
@@ -20,6 +21,7 @@ export class NewSession {
   projectName = $state("");
   workspaceId = $state("default");
   description = $state("");
+  network = $state<Network>("own");
   /** Whose files the session starts with. */
   archive = $state.raw<ChosenArchive | null>(null);
   /** While the system's dialog is open. */
@@ -99,6 +101,7 @@ export class NewSession {
       this.image = "";
       this.projectName = "";
       this.description = "";
+      this.network = "own";
       this.archive = null;
     } catch (thrown) {
       const failure = reportOf(thrown);
@@ -125,6 +128,7 @@ export class NewSession {
       ...(this.imageTyped ? { image: this.image.trim() } : this.template === "" ? {} : { template: this.template }),
       ...(this.projectName.trim() === "" ? {} : { project_name: this.projectName.trim() }),
       ...(this.description.trim() === "" ? {} : { description: this.description.trim() }),
+      ...(this.network === "own" ? {} : { network: this.network }),
       ...(this.archive === null ? {} : { archive: this.archive.token }),
     };
   }
