@@ -126,19 +126,18 @@ pub(super) async fn start_again(
 ) -> Result<(), Error> {
     if labels::network(&container.labels) == Network::Own {
         let kind = engine.facts().await?.network_kind;
-        let name = match usable(engine, kind).await? {
-            Some(name) => name,
-            None => {
-                // It is removed with the session that the container makes.
-                let name = new_name();
-                match create(engine, &name, owner, kind).await {
-                    Err(error) if may_be_of_session(&error, kind) => {
-                        create(engine, &name, owner, NetworkKind::OfSession).await?;
-                    }
-                    created => created?,
+        let name = if let Some(name) = usable(engine, kind).await? {
+            name
+        } else {
+            // It is removed with the session that the container makes.
+            let name = new_name();
+            match create(engine, &name, owner, kind).await {
+                Err(error) if may_be_of_session(&error, kind) => {
+                    create(engine, &name, owner, NetworkKind::OfSession).await?;
                 }
-                name
+                created => created?,
             }
+            name
         };
         engine.connect_container(&container.id, &name).await?;
         remove_unused(engine, owner, Some(&name)).await?;

@@ -305,7 +305,7 @@ async fn a_session_opens_whatever_became_of_its_network() {
     let app = App::on(&engine);
     let id = app.ready(None).await;
     let (network, _) = app.network_of(id);
-    assert_eq!(engine.networks().unwrap(), [network.clone()]);
+    assert_eq!(engine.networks().unwrap(), [network.as_str()]);
     app.sessions.stop(id).await.unwrap();
     engine.docker(&["network", "rm", &network]).unwrap();
     app.open(id, 2).await;
