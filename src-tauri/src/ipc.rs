@@ -180,7 +180,7 @@ mod tests {
     use super::*;
     use cove_core::error::ErrorCode;
     use cove_core::event::{CancelledEvent, Progress, ProgressEvent};
-    use cove_core::session::{Session, SessionState};
+    use cove_core::session::{Network, Session, SessionState};
     use cove_core::timing::{RunOutcome, TimingReport};
 
     /// An event of a run, as far as the log cares.
@@ -236,6 +236,7 @@ mod tests {
             image: String::new(),
             image_name: String::new(),
             allow_privilege_gain: false,
+            network: Network::Own,
             state: SessionState::Cancelled,
             engine: None,
             created: String::new(),

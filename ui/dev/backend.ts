@@ -57,6 +57,7 @@ export class Backend {
       image: `docker.io/library/${image}`,
       image_name: image,
       allow_privilege_gain: false,
+      network: "own",
       state,
       engine: null,
       created: new Date(Date.UTC(2025, 5, 1, 9, this.#made)).toISOString(),

@@ -20,6 +20,7 @@ export function session(id: string, more: Partial<View> = {}): View {
     template: null,
     image: "docker.io/library/python:3.13",
     image_name: "python:3.13",
+    network: "own",
     state: "provisioning",
     engine: null,
     created: "2025-06-01T09:00:00Z",

@@ -295,13 +295,18 @@ struct ReadReply {
     truncated: Option<bool>,
     size: Option<u64>,
     revision: Option<Revision>,
-    entry: Option<Entry>,
     protocol: Option<u32>,
     agent_version: Option<String>,
     uid: Option<u32>,
     gid: Option<u32>,
     user: Option<String>,
     workspace_writable: Option<bool>,
+    running: Option<u64>,
+    limit: Option<u64>,
+    processor_ms: Option<u64>,
+    written_bytes: Option<u64>,
+    ended: Option<u64>,
+    left: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -311,32 +316,45 @@ enum ReplyKind {
     List,
     Read,
     Write,
-    Stat,
+    Processes,
+    Work,
+    EndProcesses,
 }
 
 impl TryFrom<ReadReply> for Reply {
     type Error = &'static str;
 
     fn try_from(read: ReadReply) -> Result<Self, Self::Error> {
-        let reply = match read.kind {
-            ReplyKind::Hello => read.hello().map(Self::Hello),
-            ReplyKind::List => read
-                .entries
-                .zip(read.truncated)
-                .map(|(ReadEntries(entries), truncated)| Self::List { entries, truncated }),
-            ReplyKind::Read => read.size.zip(read.truncated).zip(read.revision).map(
-                |((size, truncated), revision)| Self::Read {
-                    size,
-                    truncated,
-                    revision,
-                },
-            ),
-            ReplyKind::Write => read.revision.map(|revision| Self::Write { revision }),
-            ReplyKind::Stat => read
-                .entry
-                .zip(read.revision)
-                .map(|(entry, revision)| Self::Stat { entry, revision }),
-        };
+        let reply =
+            match read.kind {
+                ReplyKind::Hello => read.hello().map(Self::Hello),
+                ReplyKind::List => read
+                    .entries
+                    .zip(read.truncated)
+                    .map(|(ReadEntries(entries), truncated)| Self::List { entries, truncated }),
+                ReplyKind::Read => read.size.zip(read.truncated).zip(read.revision).map(
+                    |((size, truncated), revision)| Self::Read {
+                        size,
+                        truncated,
+                        revision,
+                    },
+                ),
+                ReplyKind::Write => read.revision.map(|revision| Self::Write { revision }),
+                ReplyKind::Processes => read.running.map(|running| Self::Processes {
+                    running,
+                    limit: read.limit,
+                }),
+                ReplyKind::Work => read.processor_ms.zip(read.written_bytes).map(
+                    |(processor_ms, written_bytes)| Self::Work {
+                        processor_ms,
+                        written_bytes,
+                    },
+                ),
+                ReplyKind::EndProcesses => read
+                    .ended
+                    .zip(read.left)
+                    .map(|(ended, left)| Self::EndProcesses { ended, left }),
+            };
         reply.ok_or("a reply without all of its fields")
     }
 }
@@ -391,6 +409,8 @@ struct ReadCallError {
     revision: Option<Revision>,
     protocol: Option<u32>,
     seen: Option<u64>,
+    user: Option<String>,
+    group: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -407,6 +427,9 @@ enum FailureCode {
     TooLarge,
     UnsupportedProtocol,
     NotReady,
+    NoUser,
+    NoGroup,
+    NoWorkspace,
     Preparing,
     Invalid,
     Io,
@@ -433,6 +456,13 @@ impl TryFrom<ReadCallError> for CallError {
                 protocol: read.protocol.ok_or(missing)?,
             },
             FailureCode::NotReady => Failure::NotReady,
+            FailureCode::NoUser => Failure::NoUser {
+                user: read.user.ok_or(missing)?,
+            },
+            FailureCode::NoGroup => Failure::NoGroup {
+                group: read.group.ok_or(missing)?,
+            },
+            FailureCode::NoWorkspace => Failure::NoWorkspace,
             FailureCode::Preparing => Failure::Preparing {
                 seen: read.seen.ok_or(missing)?,
             },

@@ -139,6 +139,9 @@ pub trait Engine: Send + Sync + 'static {
     ) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error>;
 
     /// Starts a container. Succeeds when it runs already.
+    ///
+    /// # Errors
+    /// [`Error::NetworkGone`] when somebody has removed the network that it is on.
     async fn start_container(&self, name: &str) -> Result<(), Error>;
 
     /// Stops a container by SIGTERM, and by SIGKILL what has not ended after `grace`, to the second. Succeeds
@@ -154,6 +157,31 @@ pub trait Engine: Send + Sync + 'static {
     /// Removes a container, running or not, with the volumes that its image declared and that nobody
     /// gave a name to. Succeeds when there is none, and says whether there was one.
     async fn remove_container(&self, name: &str) -> Result<bool, Error>;
+
+    /// Returns the networks that bear Cove's label.
+    async fn networks(&self) -> Result<Vec<NetworkFacts>, Error>;
+
+    /// Creates a network that has a way out and keeps sessions apart, each in the way of its kind.
+    ///
+    /// # Errors
+    /// [`Error::NetworkUnavailable`] when the engine cannot.
+    async fn create_network(
+        &self,
+        name: &str,
+        labels: &Labels,
+        kind: NetworkKind,
+    ) -> Result<(), Error>;
+
+    /// Removes a network that no container uses, running or not, and says whether it has. Succeeds when there is
+    /// none and when it is used.
+    async fn remove_network(&self, name: &str) -> Result<bool, Error>;
+
+    /// Puts a container that does not run on a network of Cove's, and takes it from the engine's default one and from
+    /// others of Cove's. Leaves alone what others have put it on, and one whose network cannot be changed.
+    ///
+    /// # Errors
+    /// [`Error::NetworkGone`].
+    async fn connect_container(&self, container: &str, network: &str) -> Result<(), Error>;
 
     /// Returns every container and volume that is a Cove session's, or this one's.
     async fn owned(&self, session: Option<SessionId>) -> Result<Owned, Error>;
@@ -245,6 +273,31 @@ pub struct EngineFacts {
     pub environment: Vec<String>,
     /// How its pulls describe layers.
     pub pull_dialect: PullDialect,
+    /// How its networks keep sessions apart.
+    pub network_kind: NetworkKind,
+}
+
+/// How the networks of an engine keep sessions apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NetworkKind {
+    /// One network for all sessions, within which the engine lets no container reach another.
+    Shared,
+    /// A network for each session, of which the engine lets none reach another.
+    OfSession,
+}
+
+/// What the names of Cove's networks begin with.
+pub(crate) const NETWORK_PREFIX: &str = "cove-net-";
+
+/// A network of Cove's on the engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkFacts {
+    /// Its name.
+    pub name: String,
+    /// Its labels.
+    pub labels: Labels,
+    /// Whether it keeps apart what it should, as far as the engine says.
+    pub separates: bool,
 }
 
 impl EngineFacts {
@@ -419,6 +472,19 @@ pub struct ContainerSpec {
     pub pids_limit: u64,
     /// Whether `sudo` and the like work.
     pub may_gain_privileges: bool,
+    /// What it is connected to.
+    pub network: ContainerNetwork,
+}
+
+/// What a new container is connected to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ContainerNetwork {
+    /// Nothing, for good.
+    None,
+    /// The engine's default network, until it is put on another one.
+    Default,
+    /// The network of this name.
+    Named(String),
 }
 
 /// A command to run in a container.

@@ -43,6 +43,8 @@ pub enum ErrorCode {
     ContainerRefused,
     /// The engine does not take a limit of the settings.
     LimitRefused,
+    /// The engine has no network for the session; `details.reason` says why.
+    NetworkUnavailable,
     /// The image is neither on the engine nor obtainable; `details.reason` says why.
     ImageUnavailable,
     /// A container or volume of this name exists and is not this session's.
@@ -106,6 +108,21 @@ pub enum ImageReason {
     NotARegistry,
     /// The registry has something of this name that is no container image, or a damaged one.
     NotAnImage,
+}
+
+/// Why an engine has no network for a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS), ts(export))]
+#[serde(rename_all = "snake_case")]
+pub enum NetworkReason {
+    /// All of its addresses are given to networks, or to containers.
+    NoAddresses,
+    /// It cannot keep sessions apart.
+    NotSeparated,
+    /// It failed to write its firewall's rules.
+    Firewall,
+    /// Somebody has removed it meanwhile.
+    Removed,
 }
 
 /// Why no engine can be used.
@@ -250,6 +267,25 @@ pub enum Error {
         operation: String,
         /// The engine's words.
         message: String,
+    },
+    /// See [`ErrorCode::NetworkUnavailable`].
+    #[error("failed to {operation}: {message}")]
+    NetworkUnavailable {
+        /// What was attempted, as a verb phrase.
+        operation: String,
+        /// Why there is none.
+        reason: NetworkReason,
+        /// The engine's words.
+        message: String,
+        /// The command line of the engine.
+        command: EngineCommand,
+    },
+    /// Somebody removed the network that a container is on: there is another for it. See
+    /// [`ErrorCode::NetworkUnavailable`].
+    #[error("failed to {operation}: its network is gone")]
+    NetworkGone {
+        /// What was attempted, as a verb phrase.
+        operation: String,
     },
     /// See [`ErrorCode::ImageUnavailable`].
     #[error("failed to pull image `{image}`: {message}")]
@@ -402,6 +438,9 @@ impl Error {
             Self::ContainerGone { .. } => ErrorCode::ContainerGone,
             Self::ContainerRefused { .. } => ErrorCode::ContainerRefused,
             Self::LimitRefused { .. } => ErrorCode::LimitRefused,
+            Self::NetworkUnavailable { .. } | Self::NetworkGone { .. } => {
+                ErrorCode::NetworkUnavailable
+            }
             Self::ImageUnavailable { .. } => ErrorCode::ImageUnavailable,
             Self::NameConflict(_) => ErrorCode::NameConflict,
             Self::DiskFull { .. } => ErrorCode::DiskFull,
@@ -463,6 +502,10 @@ impl Error {
             Self::LimitRefused { .. } => {
                 "Change the limits for new sessions in the settings, then retry."
             }
+            Self::NetworkUnavailable {
+                reason, command, ..
+            } => return network_hint(*reason, *command),
+            Self::NetworkGone { .. } => "Retry: a new network is made.",
             Self::ImageUnavailable {
                 image,
                 reason,
@@ -542,6 +585,8 @@ impl Error {
             Self::ImageUnavailable { image, reason, .. } => {
                 json!({ "image": image, "reason": reason })
             }
+            Self::NetworkUnavailable { reason, .. } => json!({ "reason": reason }),
+            Self::NetworkGone { .. } => json!({ "reason": NetworkReason::Removed }),
             Self::NameConflict(name) => json!({ "name": name }),
             Self::VolumeInUse { volume, users, .. } => json!({ "volume": volume, "users": users }),
             Self::Timeout { phase, limit } => {
@@ -585,6 +630,24 @@ impl Error {
             hint: self.hint(),
             details,
         }
+    }
+}
+
+fn network_hint(reason: NetworkReason, command: EngineCommand) -> String {
+    let otherwise = "or create the session without a network";
+    match reason {
+        NetworkReason::NoAddresses => format!(
+            "Remove networks that nothing uses, with `{command} network prune`, then retry, {otherwise}."
+        ),
+        NetworkReason::NotSeparated => format!(
+            "Load the kernel's module by `modprobe br_netfilter` on the engine's machine, or update the engine, then retry, {otherwise}."
+        ),
+        NetworkReason::Firewall => {
+            format!(
+                "Restart the engine, which writes its firewall's rules anew, then retry, {otherwise}."
+            )
+        }
+        NetworkReason::Removed => "Retry: a new network is made.".to_owned(),
     }
 }
 

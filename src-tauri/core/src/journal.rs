@@ -43,6 +43,8 @@ pub(crate) enum Undo {
         /// without labels; nothing had that name before, and nobody else would choose it.
         may_lack_labels: bool,
     },
+    /// Removes a network of Cove's, unless a container uses it: all sessions may share one.
+    RemoveNetwork { name: String },
     /// Stops a container that was started. It is known by its id, whatever its name is meanwhile.
     StopContainer { name: String, id: String },
     /// Starts a container that was stopped; known by its id as well.
@@ -189,6 +191,7 @@ impl fmt::Display for Undo {
         match self {
             Self::RemoveContainer { name, .. } => write!(f, "Container `{name}`"),
             Self::RemoveVolume { name, .. } => write!(f, "Volume `{name}`"),
+            Self::RemoveNetwork { name } => write!(f, "Network `{name}`"),
             Self::StopContainer { name, .. } => write!(f, "Start of container `{name}`"),
             Self::StartContainer { name, .. } => write!(f, "Stop of container `{name}`"),
             Self::PauseContainer { name, .. } => write!(f, "Continuation of container `{name}`"),

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use crate::session::{
-    CreateSession, DESCRIPTION_MAX, PROJECT_NAME_MAX, SessionId, WORKSPACE_ID_MAX,
+    CreateSession, DESCRIPTION_MAX, Network, PROJECT_NAME_MAX, SessionId, WORKSPACE_ID_MAX,
 };
 use crate::template::TemplateId;
 
@@ -20,6 +20,13 @@ const VERSION: &str = "dev.cove.version";
 const CREATED: &str = "dev.cove.created";
 /// Whether programs may become root by `sudo` and the like.
 const PRIVILEGE_GAIN: &str = "dev.cove.privilege-gain";
+/// On containers and volumes: what the session reaches. On networks, which bear no other label that every one of
+/// them has: for whom they are.
+pub const NETWORK: &str = "dev.cove.network";
+/// The word on a network that all sessions share.
+const SHARED: &str = "shared";
+/// The word on a network of one session.
+const OF_SESSION: &str = "session";
 /// On volumes only: where one is mounted that holds a folder below `/workspace`.
 const PATH: &str = "dev.cove.path";
 /// On containers only: the user that the image runs as, as the image spells it.
@@ -62,6 +69,7 @@ pub fn of(id: SessionId, request: &CreateSession, created: &str) -> Labels {
             (VERSION, env!("CARGO_PKG_VERSION").to_owned()),
             (CREATED, created.to_owned()),
             (PRIVILEGE_GAIN, gain.to_owned()),
+            (NETWORK, request.network.as_str().to_owned()),
         ]
         .map(|(name, value)| (name.to_owned(), value)),
     )
@@ -86,6 +94,7 @@ pub fn read(labels: &Labels) -> Option<(SessionId, CreateSession, String)> {
         allow_privilege_gain: labels
             .get(PRIVILEGE_GAIN)
             .is_some_and(|word| word == ALLOWED),
+        network: network(labels),
     };
     Some((
         session(labels)?,
@@ -128,6 +137,36 @@ pub fn user(labels: &Labels) -> Option<&str> {
     labels.get(USER).map(String::as_str)
 }
 
+/// Returns what a session reaches over the network. Those of earlier versions do not say and reach what they
+/// always did; a word of a later version is more than nothing and less than all, so that it is taken for nothing.
+#[must_use]
+pub fn network(labels: &Labels) -> Network {
+    let word = labels.get(NETWORK);
+    word.map_or(Network::Own, |word| word.parse().unwrap_or(Network::None))
+}
+
+/// Writes the labels of a network: of one session, or of all.
+#[must_use]
+pub fn of_network(session: Option<SessionId>) -> Labels {
+    let word = if session.is_some() {
+        OF_SESSION
+    } else {
+        SHARED
+    };
+    let session = session.map(|id| (SESSION.to_owned(), id.to_string()));
+    let all = [
+        (NETWORK.to_owned(), word.to_owned()),
+        (VERSION.to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+    ];
+    all.into_iter().chain(session).collect()
+}
+
+/// Returns whether a network is for all sessions.
+#[must_use]
+pub fn is_shared_network(labels: &Labels) -> bool {
+    labels.get(NETWORK).is_some_and(|word| word == SHARED) && session(labels).is_none()
+}
+
 /// Returns the session that the labels name.
 #[must_use]
 pub fn session(labels: &Labels) -> Option<SessionId> {
@@ -152,7 +191,8 @@ mod tests {
             json!({ "workspace_id": "shop" }),
             json!({ "workspace_id": "shop", "allow_privilege_gain": true }),
             json!({ "workspace_id": "shop", "project_name": "api", "description": "a\nb", "template": "python" }),
-            json!({ "workspace_id": "shop", "image": "127.0.0.1:5000/x:1" }),
+            json!({ "workspace_id": "shop", "image": "127.0.0.1:5000/x:1", "network": "own" }),
+            json!({ "workspace_id": "shop", "network": "none" }),
         ] {
             let request = CreateSession::from_json(&request).unwrap();
             let labels = of(id, &request, "2026-01-02T03:04:05Z");
@@ -164,6 +204,30 @@ mod tests {
             );
         }
         assert_eq!(read(&Labels::new()), None);
+    }
+
+    #[test]
+    fn a_session_reaches_no_more_than_its_labels_say() {
+        let request = CreateSession::from_json(&json!({ "workspace_id": "shop" })).unwrap();
+        let mut labels = of(SessionId::random(), &request, "2026-01-02T03:04:05Z");
+        assert_eq!(network(&labels), Network::Own);
+        for word in ["none", "", "OWN", "allow-list"] {
+            labels.insert(NETWORK.to_owned(), word.to_owned());
+            assert_eq!(network(&labels), Network::None, "{word}");
+        }
+        // Versions before this one wrote no such label.
+        labels.remove(NETWORK);
+        assert_eq!(network(&labels), Network::Own);
+        assert_eq!(read(&labels).unwrap().1.network, Network::Own);
+    }
+
+    #[test]
+    fn a_network_is_for_all_sessions_or_for_one() {
+        let id = SessionId::random();
+        let of_one = of_network(Some(id));
+        assert!(belong_to(&of_one, id) && !is_shared_network(&of_one));
+        assert!(is_shared_network(&of_network(None)));
+        assert!(!is_shared_network(&Labels::new()));
     }
 
     #[test]

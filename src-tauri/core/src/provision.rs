@@ -7,6 +7,7 @@
 mod copying;
 mod limits;
 mod monitor;
+mod network;
 mod shared_pull;
 mod unwind;
 
@@ -26,14 +27,15 @@ pub(crate) use self::copying::container_of;
 use self::copying::unfilled_mark;
 pub(crate) use self::limits::{Limits, bounds, check};
 pub(crate) use self::monitor::Monitor;
+pub(crate) use self::network::{Networks, remove_unused};
 pub(crate) use self::shared_pull::Pulls;
 use self::unwind::Unwind;
 pub(crate) use self::unwind::{IfAbsent, PendingUndos, UndoAttempt, take_back};
 use crate::assets::Assets;
 use crate::connection::{self, Connection};
 use crate::engine::{
-    ContainerFacts, ContainerSpec, ContainerState, Engine, EngineFacts, ImageFacts, end_programs,
-    in_time,
+    ContainerFacts, ContainerNetwork, ContainerSpec, ContainerState, Engine, EngineFacts,
+    ImageFacts, end_programs, in_time,
 };
 use crate::error::{Error, ImageReason};
 use crate::estimate::{History, ImageSource, RunKind};
@@ -58,6 +60,8 @@ pub(crate) struct Run {
     pub assets: Arc<Assets>,
     /// The pulls that are under way, of all runs.
     pub pulls: Arc<Pulls>,
+    /// The turns of all runs that look for a network.
+    pub networks: Arc<Networks>,
     /// Where effects are written down before they happen.
     pub journal: Arc<Journal>,
     /// Counts every task of the run.
@@ -161,9 +165,10 @@ pub(crate) async fn drop_replaced(engine: &dyn Engine, id: SessionId) {
     let remove = async {
         match engine.container(&aside).await? {
             Some(container) if container.belongs_to(id) => {
-                engine.remove_container(&container.id).await
+                engine.remove_container(&container.id).await?;
+                remove_unused(engine, id, None).await
             }
-            Some(_) | None => Ok(false),
+            Some(_) | None => Ok(()),
         }
     };
     if let Err(error) = in_time("remove the replaced container", remove).await {
@@ -532,6 +537,7 @@ impl Run {
             let engine = Arc::clone(&self.engine);
             let spec = ContainerSpec {
                 inner_volumes,
+                network: self.network_of_new_container(&found.engine, unwind).await?,
                 ..self.container_spec(base, &limits, found)
             };
             let undo = Undo::RemoveContainer {
@@ -630,8 +636,7 @@ impl Run {
                     }
                     _ => None,
                 };
-                unwind
-                    .effect(undo, async move { engine.start_container(&id).await })
+                self.start_container(&found.engine, container, undo, unwind)
                     .await?;
                 self.supervision
                     .monitor
@@ -729,6 +734,7 @@ impl Run {
             labels: labels::of_container(self.id, &self.request, &self.created, &base.user),
             volume: (name.clone(), WORKSPACE.to_owned()),
             inner_volumes: Vec::new(),
+            network: ContainerNetwork::None,
             cpu_limit: limits.processors,
             memory_limit: limits.memory_bytes,
             memory_and_swap_limit: limits.memory_and_swap_bytes,

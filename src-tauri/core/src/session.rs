@@ -79,6 +79,41 @@ impl FromStr for SessionId {
     }
 }
 
+/// What a session reaches over the network.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS), ts(export))]
+#[serde(rename_all = "snake_case")]
+pub enum Network {
+    /// All that the engine's machine reaches, but no other session.
+    #[default]
+    Own,
+    /// Nothing.
+    None,
+}
+
+impl Network {
+    /// Returns the word that stands for it in requests and labels.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Own => "own",
+            Self::None => "none",
+        }
+    }
+}
+
+impl FromStr for Network {
+    type Err = String;
+
+    /// # Errors
+    /// Which words there are.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let all = [Self::Own, Self::None];
+        let found = all.into_iter().find(|network| network.as_str() == text);
+        found.ok_or_else(|| format!("must be one of {}", all.map(Self::as_str).join(", ")))
+    }
+}
+
 /// What the user asked for, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CreateSession {
@@ -94,6 +129,8 @@ pub struct CreateSession {
     pub image: ImageReference,
     /// Whether its programs may become root by `sudo` and the like, where the image has them.
     pub allow_privilege_gain: bool,
+    /// What it reaches over the network.
+    pub network: Network,
 }
 
 impl CreateSession {
@@ -113,6 +150,7 @@ impl CreateSession {
             "project_name",
             "description",
             "allow_privilege_gain",
+            "network",
         ];
         for name in request
             .keys()
@@ -139,6 +177,7 @@ impl CreateSession {
         let description = text("description", |value| many_lines(value, DESCRIPTION_MAX));
         let template = text("template", |_| Ok(()));
         let image = text("image", |_| Ok(()));
+        let network = text("network", |value| value.parse::<Network>().map(drop));
 
         let allow_privilege_gain = match request.get("allow_privilege_gain") {
             None | Some(Value::Null) => false,
@@ -189,6 +228,9 @@ impl CreateSession {
                 template: template.map(|template| template.id.clone()),
                 image,
                 allow_privilege_gain,
+                network: network
+                    .and_then(|network| network.parse().ok())
+                    .unwrap_or_default(),
             }),
             _ => Err(Error::Validation(problems)),
         }
@@ -309,6 +351,8 @@ pub struct Session {
     pub image_name: String,
     /// Whether its programs may become root by `sudo` and the like.
     pub allow_privilege_gain: bool,
+    /// What it reaches over the network.
+    pub network: Network,
     /// What it is now.
     pub state: SessionState,
     /// The engine that it is on; `null` while nothing of it is on any.

@@ -35,7 +35,7 @@ use crate::error::Error;
 use crate::estimate::History;
 use crate::event::Reporter;
 use crate::journal::{Journal, Record};
-use crate::provision::{Pulls, bounds, check};
+use crate::provision::{Networks, Pulls, bounds, check};
 use crate::remembered::RememberedSession;
 use crate::session::SessionId;
 use crate::settings::{EngineBounds, Settings};
@@ -139,6 +139,7 @@ struct Shared {
     /// How many sessions were deleted so far.
     deleted: AtomicU64,
     pulls: Arc<Pulls>,
+    networks: Arc<Networks>,
     registry: Mutex<Registry>,
     settings: watch::Sender<Settings>,
     history: Mutex<History>,
@@ -177,6 +178,7 @@ impl Sessions {
                 followed: Mutex::default(),
                 deleted: AtomicU64::new(0),
                 pulls: Arc::default(),
+                networks: Arc::default(),
                 registry: Mutex::new(Registry::new(entries)),
                 settings: watch::Sender::new(start.settings),
                 history: Mutex::new(start.history),

@@ -1,7 +1,8 @@
 //! A private Docker engine: its own data, socket, network bridge and process family, all gone with its guard.
 //!
 //! The host's firewall and its own engine are left alone: containers reach the host and published ports work (the
-//! engine's userland proxy carries them), but there is no way out to the internet.
+//! engine's userland proxy carries them), but there is no way out to the internet, and no network is kept apart from
+//! another. Where a test is about that, the engine has a firewall of its own.
 
 use std::fs;
 #[cfg(unix)]
@@ -25,6 +26,7 @@ const HOST: &str = "COVE_TEST_DOCKER_HOST";
 const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 const SESSION_LABEL: &str = "dev.cove.session";
+const NETWORK_LABEL: &str = "dev.cove.network";
 
 /// How an engine is started.
 #[derive(Debug, Clone, Default)]
@@ -57,6 +59,9 @@ pub enum Firewall {
     Untouched,
     /// Yes: it is the only engine, and containers reach the internet.
     Managed,
+    /// It has a network of its own, with a firewall. Containers reach the host at [`Engine::gateway`], which is another
+    /// machine to them. It reaches no registry: images are loaded. Podman always has one.
+    Own,
 }
 
 /// A Docker engine for tests.
@@ -84,13 +89,15 @@ pub struct Resources {
     pub containers: Vec<String>,
     /// Names of volumes.
     pub volumes: Vec<String>,
+    /// Names of networks that are the session's alone.
+    pub networks: Vec<String>,
 }
 
 impl Resources {
     /// Returns whether nothing is left.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.containers.is_empty() && self.volumes.is_empty()
+        self.containers.is_empty() && self.volumes.is_empty() && self.networks.is_empty()
     }
 }
 
@@ -118,7 +125,8 @@ impl Engine {
         let scratch = Scratch::new()?;
         let bridge = match (options.kind, options.firewall) {
             (EngineKind::Docker, Firewall::Untouched) => Some(Bridge::new()?),
-            (EngineKind::Docker, Firewall::Managed) | (EngineKind::Podman, _) => None,
+            (EngineKind::Docker, Firewall::Own) | (EngineKind::Podman, _) => Some(Bridge::line()),
+            (EngineKind::Docker, Firewall::Managed) => None,
         };
         let name = scratch
             .path()
@@ -280,6 +288,9 @@ impl Engine {
             let tail: Vec<&str> = tail.into_iter().rev().collect();
             return Err(error).context(format!("failed to start an engine:\n{}", tail.join("\n")));
         }
+        if let Some(bridge) = own.bridge.as_ref().filter(|bridge| bridge.is_line) {
+            bridge.lay(daemon.in_family())?;
+        }
         *own.daemon() = Some(daemon);
         Ok(())
     }
@@ -291,7 +302,14 @@ impl Engine {
             .data
             .clone()
             .unwrap_or_else(|| folder.join("data"));
-        let mut command = process::command_with_family("dockerd");
+        let mut command = match own.options.firewall {
+            Firewall::Own => {
+                let mut command = process::command_with_family("unshare");
+                command.args(["--net", "--", "dockerd"]);
+                command
+            }
+            Firewall::Untouched | Firewall::Managed => process::command_with_family("dockerd"),
+        };
         command
             .arg("--host")
             .arg(&self.host)
@@ -310,8 +328,12 @@ impl Engine {
             "--cgroup-parent",
         ]);
         command.arg(format!("/{}", own.cgroup));
-        if let Some(bridge) = &own.bridge {
+        if let Some(bridge) = own.bridge.as_ref().filter(|bridge| !bridge.is_line) {
             command.args(["--bridge", &bridge.name]);
+            for pool in bridge.pools() {
+                let pool = format!("base={pool}.0/24,size=26");
+                command.args(["--default-address-pool", &pool]);
+            }
             for setting in ["iptables", "ip6tables", "ip-forward", "ip-masq"] {
                 command.arg(format!("--{setting}=false"));
             }
@@ -356,6 +378,10 @@ impl Engine {
         command.arg("--root").arg(folder.join("data"));
         command.arg("--runroot").arg(folder.join("run"));
         command.arg("--tmpdir").arg(folder.join("tmp"));
+        // Else all of this machine have their networks in the same place.
+        command
+            .arg("--network-config-dir")
+            .arg(folder.join("networks"));
         command.args(["system", "service", "--time=0", &self.host]);
         Ok(command)
     }
@@ -519,11 +545,27 @@ impl Engine {
             let volumes = self.docker(&["volume", "ls", "--quiet", "--filter", filter])?;
             resources.volumes.extend(volumes.lines().map(str::to_owned));
         }
+        resources.networks = self.networks_labelled(&format!("{SESSION_LABEL}={session}"))?;
         for names in [&mut resources.containers, &mut resources.volumes] {
             names.sort();
             names.dedup();
         }
         Ok(resources)
+    }
+
+    /// Returns the names of the networks that Cove has on the engine.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub fn networks(&self) -> Result<Vec<String>> {
+        self.networks_labelled(NETWORK_LABEL)
+    }
+
+    fn networks_labelled(&self, label: &str) -> Result<Vec<String>> {
+        let filter = format!("label={label}");
+        let format = "{{.Name}}";
+        let names = self.docker(&["network", "ls", "--filter", &filter, "--format", format])?;
+        Ok(names.lines().map(str::to_owned).collect())
     }
 
     fn own(&self) -> Result<&Own> {
@@ -568,37 +610,99 @@ fn remove_cgroup(group: &Path) {
     let _ = fs::remove_dir(group);
 }
 
-/// A network bridge of one's own, so that two engines never hand out the same addresses.
+/// A network bridge of one's own, so that two engines never hand out the same addresses; or the line from this machine
+/// to an engine that has a network of its own.
 #[derive(Debug)]
 struct Bridge {
     name: String,
+    /// The second and the third number of its addresses.
+    numbers: (u8, u8),
     address: IpAddr,
+    is_line: bool,
 }
 
 impl Bridge {
     fn new() -> Result<Self> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        sweep_bridges();
-        let pid = std::process::id();
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let number = pid.wrapping_mul(7).wrapping_add(count);
-        let [_, .., second, third] = (number % 250 + 256 * (200 + number / 250 % 50)).to_be_bytes();
-        let bridge = Self {
-            name: format!("cvt{pid}-{count}"),
-            address: IpAddr::from([10, second, third, 1]),
-        };
+        let mut bridge = Self::line();
+        bridge.is_line = false;
         ip(&["link", "add", "name", &bridge.name, "type", "bridge"])?;
         let address = format!("{}/24", bridge.address);
         ip(&["addr", "add", &address, "dev", &bridge.name])?;
         ip(&["link", "set", &bridge.name, "up"])?;
         Ok(bridge)
     }
+
+    /// Returns a line that is not laid yet.
+    fn line() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        sweep_bridges();
+        let pid = std::process::id();
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let number = pid.wrapping_mul(7).wrapping_add(count);
+        let [_, .., second, third] = (number % 250 + 256 * (200 + number / 250 % 50)).to_be_bytes();
+        Self {
+            name: format!("cvt{pid}-{count}"),
+            numbers: (second, third),
+            address: IpAddr::from([10, second, third, 1]),
+            is_line: true,
+        }
+    }
+
+    /// Lays the line to the network that this process is in. It goes with that network.
+    fn lay(&self, process: u32) -> Result<()> {
+        const END: &str = "outside0";
+        let (pid, (second, third)) = (process.to_string(), self.numbers);
+        let end = ["type", "veth", "peer", "name", END, "netns", &pid];
+        ip(&[&["link", "add", "name", &self.name][..], &end].concat())?;
+        let address = format!("{}/24", self.address);
+        ip(&["addr", "add", &address, "dev", &self.name])?;
+        ip(&["link", "set", &self.name, "up"])?;
+        let there = |arguments: &[&str]| {
+            let enter = ["--target", &pid, "--net", "--", "ip"];
+            run("nsenter", &[&enter, arguments].concat())
+        };
+        there(&["link", "set", "lo", "up"])?;
+        there(&[
+            "addr",
+            "add",
+            &format!("10.{second}.{third}.2/24"),
+            "dev",
+            END,
+        ])?;
+        there(&["link", "set", END, "up"])?;
+        there(&["route", "add", "default", "via", &self.address.to_string()])
+    }
+
+    /// Returns the first three numbers of the addresses for the networks of the engine that has this bridge.
+    fn pools(&self) -> [String; 3] {
+        let (second, third) = self.numbers;
+        [150, 100, 50].map(|below| format!("10.{}.{third}", second.saturating_sub(below)))
+    }
 }
 
 impl Drop for Bridge {
     fn drop(&mut self) {
-        // A failure leaves an idle bridge that the next run sweeps up.
+        // A failure leaves idle bridges that the next run sweeps up, networks first.
+        if !self.is_line {
+            sweep_networks(&self.pools());
+        }
         let _ = ip(&["link", "del", &self.name]);
+    }
+}
+
+/// Removes the bridges of networks with these addresses: an engine that is killed leaves them.
+fn sweep_networks(pools: &[String]) {
+    let told = ip_command().args(["-o", "-4", "addr", "show"]).output();
+    let told = told.map(|output| output.stdout).unwrap_or_default();
+    for line in String::from_utf8_lossy(&told).lines() {
+        let mut words = line.split_whitespace().skip(1);
+        let name = words.next().unwrap_or_default();
+        let address = words.nth(1).unwrap_or_default();
+        let is_in = |pool: &String| address.starts_with(&format!("{pool}."));
+        if name.starts_with("br-") && pools.iter().any(is_in) {
+            // Another run may be sweeping too.
+            let _ = ip(&["link", "del", name]);
+        }
     }
 }
 
@@ -615,28 +719,59 @@ fn sweep_bridges() {
             .and_then(|rest| rest.split('-').next())
             .and_then(|pid| pid.parse().ok());
         if owner.is_some_and(|pid| !process::is_alive(pid)) {
+            if let Some(numbers) = numbers_of(&name) {
+                let bridge = Bridge {
+                    name,
+                    numbers,
+                    address: IpAddr::from([10, numbers.0, numbers.1, 1]),
+                    is_line: false,
+                };
+                drop(bridge);
+                continue;
+            }
             // Another run may be sweeping too.
             let _ = ip(&["link", "del", &name]);
         }
     }
 }
 
-fn ip(arguments: &[&str]) -> Result<()> {
-    let mut command = if process::on_path("ip") {
+/// Returns the second and the third number of the address that a bridge has.
+fn numbers_of(bridge: &str) -> Option<(u8, u8)> {
+    let mut command = ip_command();
+    command.args(["-o", "-4", "addr", "show", "dev", bridge]);
+    let told = command.output().ok()?.stdout;
+    let told = String::from_utf8_lossy(&told);
+    let address = told.split_whitespace().nth(3)?;
+    let mut numbers = address.split(['.', '/']).skip(1);
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+fn ip_command() -> Command {
+    if process::on_path("ip") {
         Command::new("ip")
     } else {
         let mut command = Command::new("busybox");
         command.arg("ip");
         command
-    };
+    }
+}
+
+fn ip(arguments: &[&str]) -> Result<()> {
+    done("ip", ip_command().args(arguments), arguments)
+}
+
+fn run(program: &str, arguments: &[&str]) -> Result<()> {
+    done(program, Command::new(program).args(arguments), arguments)
+}
+
+fn done(program: &str, command: &mut Command, arguments: &[&str]) -> Result<()> {
     let output = command
-        .args(arguments)
         .output()
-        .context("failed to run `ip`")?;
+        .with_context(|| format!("failed to run `{program}`"))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         bail!(
-            "failed to run `ip {}`: {}",
+            "failed to run `{program} {}`: {}",
             arguments.join(" "),
             said.trim()
         );

@@ -187,6 +187,12 @@ impl Guarded {
         first.unwrap_or_else(|| self.id())
     }
 
+    /// Returns the program itself, below what keeps its family together.
+    pub(crate) fn in_family(&self) -> u32 {
+        let first = self.innermost();
+        children(first).first().copied().unwrap_or(first)
+    }
+
     /// Returns the child's piped handles to take.
     pub(crate) fn child(&mut self) -> &mut Child {
         &mut self.child

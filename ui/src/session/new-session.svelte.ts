@@ -3,13 +3,14 @@
 import type { ChosenArchive } from "../bindings/ChosenArchive";
 import type { ErrorReport } from "../bindings/ErrorReport";
 import type { ImageView } from "../bindings/ImageView";
+import type { Network } from "../bindings/Network";
 import type { TemplateCard } from "../bindings/TemplateCard";
 import type { Suggestion } from "../lib/components/suggestion";
 import { bytes } from "../lib/format";
 import type * as commands from "../lib/ipc/commands";
 import { problemsOf, reportOf } from "../lib/ipc/error";
 
-const FIELDS = ["project_name", "workspace_id", "template", "image", "description", "archive"] as const;
+const FIELDS = ["project_name", "workspace_id", "template", "image", "description", "archive", "network"] as const;
 
 type FormCommands = Pick<typeof commands, "listTemplates" | "listImages" | "chooseArchive">;
 
@@ -21,6 +22,7 @@ export class NewSession {
   workspaceId = $state("default");
   description = $state("");
   allowPrivilegeGain = $state(false);
+  network = $state<Network>("own");
   /** Whose files the session starts with. */
   archive = $state.raw<ChosenArchive | null>(null);
   /** While the system's dialog is open. */
@@ -101,6 +103,7 @@ export class NewSession {
       this.projectName = "";
       this.description = "";
       this.allowPrivilegeGain = false;
+      this.network = "own";
       this.archive = null;
     } catch (thrown) {
       const failure = reportOf(thrown);
@@ -128,6 +131,7 @@ export class NewSession {
       ...(this.projectName.trim() === "" ? {} : { project_name: this.projectName.trim() }),
       ...(this.description.trim() === "" ? {} : { description: this.description.trim() }),
       ...(this.allowPrivilegeGain ? { allow_privilege_gain: true } : {}),
+      ...(this.network === "own" ? {} : { network: this.network }),
       ...(this.archive === null ? {} : { archive: this.archive.token }),
     };
   }

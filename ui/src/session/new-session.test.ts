@@ -65,6 +65,16 @@ describe("the request", () => {
     ]);
   });
 
+  it("says when there is to be no network, once", async () => {
+    const create = vi.fn(() => Promise.resolve());
+    form.network = "none";
+    await form.submit(create);
+    await form.show();
+    await form.submit(create);
+    const request = { workspace_id: "default", template: "built-in" };
+    expect(create.mock.calls).toEqual([[{ ...request, network: "none" }, "cove-base:1"], [request, "cove-base:1"]]);
+  });
+
   it("cannot be sent twice by a double click", async () => {
     let resolve = () => {};
     const answer = new Promise<void>((done) => (resolve = done));

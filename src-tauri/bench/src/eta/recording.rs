@@ -9,7 +9,7 @@ use cove_core::engine::docker::DockerPlaces;
 use cove_core::engine::{
     Archive, Connected, ContainerFacts, ContainerSpec, Engine, EngineCapacity, EngineFacts,
     EngineIdentity, EngineProblem, Exec, ExecSpec, Found, ImageFacts, ImageView, Labels, LayerSize,
-    Lent, Owned, Places, PullMessage, Waits,
+    Lent, NetworkFacts, NetworkKind, Owned, Places, PullMessage, Waits,
 };
 use cove_core::error::Error;
 use cove_core::event::{Reporter, SessionEvent};
@@ -267,6 +267,29 @@ impl Engine for RecordedEngine {
         path: &str,
     ) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
         self.engine.download(container, path).await
+    }
+
+    async fn networks(&self) -> Result<Vec<NetworkFacts>, Error> {
+        self.engine.networks().await
+    }
+
+    async fn create_network(
+        &self,
+        name: &str,
+        labels: &Labels,
+        kind: NetworkKind,
+    ) -> Result<(), Error> {
+        let call = self.engine.create_network(name, labels, kind);
+        self.recorder.call("create_network", call).await
+    }
+
+    async fn remove_network(&self, name: &str) -> Result<bool, Error> {
+        self.engine.remove_network(name).await
+    }
+
+    async fn connect_container(&self, container: &str, network: &str) -> Result<(), Error> {
+        let call = self.engine.connect_container(container, network);
+        self.recorder.call("connect_container", call).await
     }
 
     async fn unpause_container(&self, name: &str) -> Result<(), Error> {

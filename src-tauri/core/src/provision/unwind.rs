@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::network;
 use crate::engine::{ContainerFacts, ContainerState, Engine};
 use crate::error::Error;
 use crate::journal::{Journal, Record, Undo};
@@ -154,13 +155,26 @@ impl Unwind {
         let doubt = Arc::clone(&in_doubt);
         let record = {
             let mut state = self.state();
-            state.record.undos.extend(undo.clone());
+            // A network goes when all that may use it is gone, whatever was made first; a run may look for it often.
+            let is_network = matches!(undo, Some(Undo::RemoveNetwork { .. }));
+            let is_known = |undo: &Undo| is_network && state.record.undos.contains(undo);
+            let undo = undo.filter(|undo| !is_known(undo));
+            let place = if is_network {
+                0
+            } else {
+                state.record.undos.len()
+            };
+            if let Some(undo) = undo.clone() {
+                state.record.undos.insert(place, undo);
+            }
             let record = undo.is_some().then(|| state.record.clone());
-            state.effects.push(Effect {
+            let place = if is_network { 0 } else { state.effects.len() };
+            let effect = Effect {
                 undo,
                 settled,
                 in_doubt,
-            });
+            };
+            state.effects.insert(place, effect);
             record
         };
         let (journal, owner) = (Arc::clone(&self.journal), self.owner);
@@ -320,6 +334,7 @@ impl Undo {
         let what = match self {
             Self::RemoveContainer { name, .. } => format!("Removed container `{name}`"),
             Self::RemoveVolume { name, .. } => format!("Removed volume `{name}`"),
+            Self::RemoveNetwork { name } => format!("Removed network `{name}`"),
             Self::StopContainer { name, .. } => format!("Stopped container `{name}`"),
             Self::StartContainer { name, .. } => format!("Started container `{name}` again"),
             Self::PauseContainer { name, .. } => format!("Paused container `{name}` again"),
@@ -381,6 +396,11 @@ impl Undo {
                     }
                     Some(_) | None => false,
                 },
+                Self::RemoveNetwork { name } => {
+                    let networks = engine.networks().await?;
+                    let is_ours = networks.iter().any(|network| network.name == *name);
+                    is_ours && engine.remove_network(name).await?
+                }
                 Self::StopContainer { id, .. } => match state_of(id).await? {
                     Some(ContainerState::Running | ContainerState::Paused) => {
                         engine.stop_container(id, UNDO_GRACE).await?;
@@ -388,9 +408,14 @@ impl Undo {
                     }
                     Some(_) | None => false,
                 },
-                Self::StartContainer { id, .. } => match state_of(id).await? {
-                    Some(ContainerState::Created | ContainerState::Exited) => {
-                        engine.start_container(id).await?;
+                Self::StartContainer { id, .. } => match find(id).await? {
+                    Some(container)
+                        if matches!(
+                            container.state,
+                            ContainerState::Created | ContainerState::Exited
+                        ) =>
+                    {
+                        network::start_again(engine, &container, owner).await?;
                         true
                     }
                     Some(_) | None => false,

@@ -392,6 +392,7 @@ impl Entry {
             image: request.image.to_string(),
             image_name: request.image.familiar(),
             allow_privilege_gain: request.allow_privilege_gain,
+            network: request.network,
             state: self.state(),
             engine: self.engine.as_ref().map(|engine| engine.id().clone()),
             created: self.created.clone(),

@@ -233,6 +233,7 @@ impl Sessions {
             let deleted = self.shared.deleted.load(Ordering::SeqCst);
             // What becomes ready while the engine answers is newer than the answer.
             let ready = self.shared.connected(known);
+            let at_rest = self.shared.at_rest();
             let owned = in_time("look for sessions", engine.owned(None)).await?;
             let found = found(&owned);
             if self.shared.misses_one(known, &found) {
@@ -242,7 +243,7 @@ impl Sessions {
             let mut entries = self.shared.entries();
             // What was deleted meanwhile may be in the answer still: the engine is asked again.
             if self.shared.deleted.load(Ordering::SeqCst) == deleted {
-                let settled = self.shared.take_over(&mut entries, known, &found);
+                let settled = self.shared.take_over(&mut entries, known, &found, &at_rest);
                 stop_lost(&mut entries, &found, ready);
                 break (settled, !found.is_empty());
             }
@@ -418,13 +419,23 @@ impl Shared {
         entries.iter().any(missed)
     }
 
-    /// Makes the entries of an engine say what it has. What is on another engine is left alone. Returns the sessions
+    /// Returns the sessions of which no run is under way.
+    fn at_rest(&self) -> BTreeSet<SessionId> {
+        let entries = self.entries();
+        let at_rest = entries
+            .iter()
+            .filter(|(_, entry)| !matches!(entry.activity, Activity::Provisioning { .. }));
+        at_rest.map(|(id, _)| *id).collect()
+    }
+
+    /// Makes the entries of an engine say what it has; `at_rest` were so before it was asked. What is on another engine is left alone. Returns the sessions
     /// that were found at last: nobody knew on which engine they are.
     fn take_over(
         &self,
         entries: &mut BTreeMap<SessionId, Entry>,
         engine: &Arc<KnownEngine>,
         found: &BTreeMap<SessionId, Found>,
+        at_rest: &BTreeSet<SessionId>,
     ) -> Vec<SessionId> {
         let names = self.names();
         // A session that was on the engine once and is no longer has been removed from outside. One that
@@ -433,6 +444,8 @@ impl Shared {
             let is_gone = entry.is_on(engine)
                 && !found.contains_key(id)
                 && entry.leftovers.is_empty()
+                // One that was made since the engine was asked is not in its answer yet.
+                && at_rest.contains(id)
                 && match entry.activity {
                     Activity::Stopped { .. } | Activity::Ready { .. } => true,
                     Activity::Interrupted => entry.on_engine != OnEngine::default(),

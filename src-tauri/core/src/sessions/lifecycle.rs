@@ -15,7 +15,7 @@ use crate::engine::{ContainerState, Owned, end_programs, in_time, in_time_beyond
 use crate::error::Error;
 use crate::image::ImageReference;
 use crate::journal::Undo;
-use crate::provision::{IfAbsent, container_of};
+use crate::provision::{IfAbsent, container_of, remove_unused};
 use crate::session::{SessionId, SessionStatus, Source, check_project_name};
 
 impl Sessions {
@@ -318,6 +318,8 @@ impl Sessions {
                 for container in &owned.containers {
                     engine.remove_container(&container.id).await?;
                 }
+                // While the volume is there, so is the session, and what is left of it can be deleted again.
+                remove_unused(&*engine, id, None).await?;
                 if !keep_volume {
                     for (name, _) in &owned.volumes {
                         engine.remove_volume(name).await?;

@@ -244,6 +244,7 @@ impl Sessions {
                 engine: Arc::clone(&engine),
                 assets: Arc::clone(&shared.assets),
                 pulls: Arc::clone(&shared.pulls),
+                networks: Arc::clone(&shared.networks),
                 journal: Arc::clone(&shared.journal),
                 tracker: shared.tracker.clone(),
                 settings,

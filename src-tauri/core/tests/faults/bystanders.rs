@@ -1,4 +1,4 @@
-//! What belongs to others: containers, volumes and images whose names and labels look like ours.
+//! What belongs to others: containers, volumes, networks and images whose names and labels look like ours.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,6 +15,7 @@ pub(crate) struct Bystanders {
     engine: Arc<Engine>,
     containers: Vec<String>,
     volumes: Vec<String>,
+    networks: Vec<String>,
     images: Vec<String>,
     before: BTreeMap<String, Value>,
 }
@@ -25,6 +26,11 @@ impl Bystanders {
         let ours = format!("cove-{SESSION}");
         let other = ["--label", "dev.cove.other=1"];
         docker(&["volume", "create", "cove-data"]);
+        let networks = ["cove", "cove-net-theirs", &ours];
+        for network in networks {
+            docker(&["network", "create", other[0], other[1], network]);
+        }
+        let networks = networks.map(str::to_owned).to_vec();
         // The very name that a session would have, without the label that makes it ours.
         docker(&["volume", "create", &ours]);
         docker(&["volume", "create", other[0], other[1], "cove-labelled"]);
@@ -82,6 +88,7 @@ impl Bystanders {
             engine: Arc::clone(engine),
             containers,
             volumes: vec!["cove-data".to_owned(), ours, "cove-labelled".to_owned()],
+            networks,
             images: vec![
                 "cove-base:latest".to_owned(),
                 "cove.test/agent:1".to_owned(),
@@ -128,6 +135,11 @@ impl Bystanders {
             read(&folder, &folder, &mut files);
             let state = json!({ "made": it["CreatedAt"], "labels": it["Labels"], "files": files });
             found.insert(format!("volume {}", it["Name"]), state);
+        }
+        for it in self.inspect(&["network", "inspect"], &self.networks) {
+            let state =
+                json!({ "id": it["Id"], "labels": it["Labels"], "users": it["Containers"] });
+            found.insert(format!("network {}", it["Name"]), state);
         }
         for (name, it) in self
             .images

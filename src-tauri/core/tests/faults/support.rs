@@ -464,10 +464,24 @@ impl Ground {
         eventually(|| {
             let left = self.left(id);
             count = left.containers + left.volumes;
+            if count == 0 {
+                count = self.unused_networks();
+            }
             count == 0
         })
         .await;
         count
+    }
+
+    /// Counts the networks of Cove's that no container uses, running or not: the last that did has left them.
+    fn unused_networks(&self) -> usize {
+        let is_unused = |name: &String| {
+            let filter = format!("network={name}");
+            let users = ["ps", "--all", "--quiet", "--filter", &filter];
+            self.engine.docker(&users).unwrap().is_empty()
+        };
+        let networks = self.engine.networks().unwrap();
+        networks.into_iter().filter(is_unused).count()
     }
 
     /// Counts what is there of a session, by label or by name. Two questions instead of the four of the test bed's own.

@@ -56,6 +56,8 @@ async fn a_container_is_fenced_in_and_labelled() {
             .as_object()
             .is_none_or(serde_json::Map::is_empty)
     );
+    let network = host["NetworkMode"].as_str().unwrap();
+    assert!(network.starts_with("cove-net-"), "{network}");
     assert_eq!(host["PublishAllPorts"], false);
     assert_eq!(host["PidMode"], "");
     let log = json!({ "Type": "json-file", "Config": { "max-size": "1m", "max-file": "2" } });
@@ -87,6 +89,7 @@ async fn a_container_is_fenced_in_and_labelled() {
         "dev.cove.version": env!("CARGO_PKG_VERSION"),
         "dev.cove.created": created,
         "dev.cove.privilege-gain": "",
+        "dev.cove.network": "own",
     });
     assert_eq!(volume, expected);
     let mut labels = config["Labels"].clone();

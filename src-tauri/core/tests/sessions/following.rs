@@ -167,7 +167,7 @@ async fn what_could_not_be_taken_back_is_shown_and_taken_back_when_the_engine_an
         "{run:#?}"
     );
     until_shown(&app, id, |session| {
-        session.is_some_and(|session| session.leftovers.len() == 2)
+        session.is_some_and(|session| session.leftovers.len() == 3)
     })
     .await;
     let again = Arc::clone(&engine);
@@ -179,5 +179,6 @@ async fn what_could_not_be_taken_back_is_shown_and_taken_back_when_the_engine_an
         session.is_some_and(|session| session.leftovers.is_empty())
     })
     .await;
+    assert_eq!(engine.networks().unwrap(), Vec::<String>::new());
     app.sessions.shutdown().await;
 }

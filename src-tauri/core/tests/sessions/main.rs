@@ -31,6 +31,7 @@ mod following;
 mod lifecycle;
 mod limits;
 mod many;
+mod network;
 mod podman;
 mod pulls;
 mod recovering;

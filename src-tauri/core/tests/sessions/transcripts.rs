@@ -57,6 +57,11 @@ fn undone(run: &[Moment], id: SessionId) -> Vec<(String, Option<String>)> {
     };
     let named = undone.iter().map(|undone| {
         let what = undone.what.replace(&id.resource_name(), "NAME");
+        // Its name is made up anew each time.
+        let what = match what.split_once("cove-net-") {
+            Some((before, _)) => format!("{before}NETWORK`"),
+            None => what,
+        };
         (what, undone.failure.clone())
     });
     named.collect()
@@ -91,8 +96,10 @@ async fn creating_asks_the_engine_nothing_before_it_returns() {
         engine.changes(),
         [
             "0 create_volume",
+            "0 create_network",
             "0 create_container",
             "0 upload",
+            "0 connect_container",
             "0 start_container",
         ]
     );
@@ -120,19 +127,29 @@ async fn an_undo_that_fails_is_told_with_its_failure() {
         [
             ("Removed container `NAME`".to_owned(), None),
             ("Volume `NAME`".to_owned(), Some(in_use)),
+            ("Removed network `NETWORK`".to_owned(), None),
         ]
     );
     // What failed is tried once more, after the end of the run has been told.
     check_silence(&app, id).await;
     assert_eq!(
-        engine.changes()[4..],
-        ["0 remove_container", "0 remove_volume", "0 remove_volume"]
+        engine.changes()[6..],
+        [
+            "0 remove_container",
+            "0 remove_volume",
+            "0 remove_network",
+            "0 remove_volume"
+        ]
     );
     assert_eq!(engine.holds(), (0, 0));
     let status = app.sessions.status(id).await.unwrap();
     assert_eq!(status.state, SessionState::Failed);
     let told: Vec<_> = status.undone.iter().map(|undone| &undone.failure).collect();
-    assert_eq!(told, [&None, &None], "the snapshot says what is so now");
+    assert_eq!(
+        told,
+        [&None, &None, &None],
+        "the snapshot says what is so now"
+    );
     assert_eq!(status.error.unwrap().error, ErrorCode::EngineRefused);
     check_silence(&app, id).await;
 }
@@ -174,7 +191,8 @@ async fn a_late_effect_is_undone_when_it_has_settled_and_what_it_uses_after_it()
         undone(&run, id),
         [
             ("Container `NAME`".to_owned(), Some(later.clone())),
-            ("Volume `NAME`".to_owned(), Some(later)),
+            ("Volume `NAME`".to_owned(), Some(later.clone())),
+            ("Network `NETWORK`".to_owned(), Some(later)),
         ]
     );
     check_silence(&app, id).await;
@@ -182,9 +200,11 @@ async fn a_late_effect_is_undone_when_it_has_settled_and_what_it_uses_after_it()
         engine.changes(),
         [
             "0 create_volume",
+            "0 create_network",
             "0 create_container",
             "5000 remove_container",
             "5000 remove_volume",
+            "5000 remove_network",
         ]
     );
     assert_eq!(engine.holds(), (0, 0));
@@ -208,12 +228,16 @@ async fn a_retry_waits_for_what_the_run_before_it_still_has_to_undo() {
         engine.changes(),
         [
             "0 create_volume",
+            "0 create_network",
             "0 create_container",
             "5000 remove_container",
             "5000 remove_volume",
+            "5000 remove_network",
             "5000 create_volume",
+            "5000 create_network",
             "5000 create_container",
             "5000 upload",
+            "5000 connect_container",
             "5000 start_container",
         ]
     );
@@ -231,6 +255,7 @@ async fn a_quick_effect_is_awaited_and_undone_before_the_end_is_told() {
         [
             ("Removed container `NAME`".to_owned(), None),
             ("Removed volume `NAME`".to_owned(), None),
+            ("Removed network `NETWORK`".to_owned(), None),
         ]
     );
     assert_eq!(engine.holds(), (0, 0));
@@ -304,8 +329,12 @@ async fn an_agent_that_never_answers_fails_the_run_and_leaves_nothing_behind() {
     let (id, run) = app.create_and_wait(None).await;
     check_failed(&run, ErrorCode::AgentUnavailable, None);
     assert_eq!(
-        engine.changes()[4..],
-        ["20000 remove_container", "20000 remove_volume"]
+        engine.changes()[6..],
+        [
+            "20000 remove_container",
+            "20000 remove_volume",
+            "20000 remove_network"
+        ]
     );
     assert_eq!(engine.holds(), (0, 0));
     check_silence(&app, id).await;
@@ -324,12 +353,15 @@ async fn a_session_that_was_there_keeps_its_container_and_files_when_opening_it_
     check_failed(&run, ErrorCode::EngineRefused, None);
     assert_eq!(engine.holds(), (1, 1));
     assert_eq!(
-        engine.changes()[4..],
+        engine.changes()[6..],
         [
             "0 stop_container",
             "0 upload",
+            "0 connect_container",
             "0 start_container",
             "0 stop_container",
+            // It is not removed: the container is on it.
+            "0 remove_network",
         ]
     );
 }

@@ -13,6 +13,7 @@ import type { ImageView } from "../../bindings/ImageView";
 import type { Phase } from "../../bindings/Phase";
 import type { ProcessesEnded } from "../../bindings/ProcessesEnded";
 import type { Listing } from "../../bindings/Listing";
+import type { Network } from "../../bindings/Network";
 import type { Seen } from "../../bindings/Seen";
 import type { SessionId } from "../../bindings/SessionId";
 import type { SessionStatus } from "../../bindings/SessionStatus";
@@ -29,6 +30,8 @@ export interface CreateRequest {
   description?: string;
   /** Whether its programs may become root by `sudo` and the like. */
   allow_privilege_gain?: boolean;
+  /** `own` without it. */
+  network?: Network;
   /** The token of a chosen archive, whose files the session starts with. */
   archive?: string;
 }

@@ -12,7 +12,9 @@ use futures_util::stream::BoxStream;
 use serde_json::{Value, json};
 
 use super::wording;
-use crate::engine::{ContainerFacts, EngineCapacity, ImageFacts, ImageView, Labels, MountedVolume};
+use crate::engine::{
+    ContainerFacts, EngineCapacity, ImageFacts, ImageView, Labels, MountedVolume, NetworkFacts,
+};
 use crate::image::ImageReference;
 
 /// Bytes that no answer comes near; what is longer is no answer.
@@ -20,13 +22,26 @@ const MOST_BYTES: usize = 64 << 20;
 /// How the path ends of the one call of the client that hands its answer on as it comes.
 const AS_IT_COMES: &str = "/containers/any/export";
 
+/// How the paths of Podman's own API begin.
+pub(super) const PODMANS_OWN: &str = "/v4.0.0/libpod";
+/// The option of Docker's bridges that says whether containers on it reach each other.
+pub(super) const REACH_EACH_OTHER: &str = "com.docker.network.bridge.enable_icc";
+/// The option of Docker's bridges that says how many bytes a packet has at most.
+pub(super) const LONGEST_PACKET: &str = "com.docker.network.driver.mtu";
+
 /// Asks for a path of the API and returns the answer as it comes.
 pub(super) fn stream(client: Docker, path: String) -> BoxStream<'static, Result<Bytes, ApiError>> {
     let client = client.with_request_modifier(move |mut request| {
         let uri = request.uri().to_string();
-        let asked = uri
-            .strip_suffix(AS_IT_COMES)
-            .and_then(|base| format!("{base}{path}").parse().ok());
+        let base = uri.strip_suffix(AS_IT_COMES);
+        // Podman's own API has versions of its own.
+        let base = base.map(|base| match base.rsplit_once("/v") {
+            Some((before, version)) if path.starts_with(PODMANS_OWN) && is_version(version) => {
+                before
+            }
+            Some(_) | None => base,
+        });
+        let asked = base.and_then(|base| format!("{base}{path}").parse().ok());
         // A path that is none leads to a container that does not exist.
         if let Some(asked) = asked {
             *request.uri_mut() = asked;
@@ -34,6 +49,10 @@ pub(super) fn stream(client: Docker, path: String) -> BoxStream<'static, Result<
         request
     });
     Box::pin(client.export_container("any"))
+}
+
+fn is_version(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_digit() || c == '.')
 }
 
 /// Asks for a path of the API and returns the answer.
@@ -122,6 +141,56 @@ pub(super) fn volumes(value: &Value) -> Option<Vec<(String, Labels)>> {
         Value::Null => Some(Vec::new()),
         list => Some(list.as_array()?.iter().filter_map(volume).collect()),
     }
+}
+
+/// Reads a list of networks, as Docker writes it; `None` when it is none.
+pub(super) fn networks(value: &Value) -> Option<Vec<NetworkFacts>> {
+    let read = |value: &Value| {
+        let option = value.get("Options")?.get(REACH_EACH_OTHER);
+        Some(NetworkFacts {
+            name: text(value, "/Name")?.to_owned(),
+            labels: labels(value.get("Labels")),
+            separates: text(value, "/Driver") == Some("bridge")
+                && value.get("Internal").and_then(Value::as_bool) != Some(true)
+                && option.and_then(Value::as_str) == Some("false"),
+        })
+    };
+    Some(value.as_array()?.iter().filter_map(read).collect())
+}
+
+/// Reads a list of networks, as Podman's own API writes it; `None` when it is none.
+pub(super) fn podman_networks(value: &Value) -> Option<Vec<NetworkFacts>> {
+    let read = |value: &Value| {
+        let isolated = text(value, "/options/isolate");
+        Some(NetworkFacts {
+            name: text(value, "/name")?.to_owned(),
+            labels: labels(value.get("labels")),
+            separates: matches!(isolated, Some("true" | "strict")),
+        })
+    };
+    match value {
+        Value::Null => Some(Vec::new()),
+        list => Some(list.as_array()?.iter().filter_map(read).collect()),
+    }
+}
+
+/// Reads the names of the networks that a container is on, and whether that can be changed at all.
+pub(super) fn connections(container: &Value) -> (Vec<String>, bool) {
+    let networks = container.pointer("/NetworkSettings/Networks");
+    let networks = networks.and_then(Value::as_object).into_iter().flatten();
+    let names = networks.map(|(name, _)| name.clone()).collect();
+    let mode = text(container, "/HostConfig/NetworkMode").unwrap_or_default();
+    let is_own_kind = ["none", "host", "slirp4netns", "pasta", "container:", "ns:"];
+    let is_fixed = is_own_kind.iter().any(|kind| mode.starts_with(kind));
+    (names, !is_fixed)
+}
+
+/// Reads how many bytes a packet has at most on Docker's default network, if it says something unusual.
+pub(super) fn longest_packet(default_network: &Value) -> Option<&str> {
+    let bytes = default_network.get("Options")?.get(LONGEST_PACKET)?;
+    let bytes = bytes.as_str()?;
+    let is_unusual = bytes != "1500" && bytes.parse().is_ok_and(|bytes: u32| bytes > 0);
+    is_unusual.then_some(bytes)
 }
 
 /// Reads an image; `None` when it has no id.
@@ -296,6 +365,64 @@ mod tests {
             path: "/workspace".to_owned(),
         };
         assert_eq!(listed.volumes, [volume]);
+    }
+
+    #[test]
+    fn a_network_separates_only_when_the_engine_says_so() {
+        let listed = |driver: &str, options: Value, internal: bool| json!({ "Name": "n", "Driver": driver, "Options": options, "Internal": internal, "Labels": { "a": "b" } });
+        let right = json!({ REACH_EACH_OTHER: "false" });
+        let list = json!([
+            listed("bridge", right.clone(), false),
+            listed("bridge", json!({ REACH_EACH_OTHER: "true" }), false),
+            listed("bridge", json!({ REACH_EACH_OTHER: false }), false),
+            listed("bridge", json!({}), false),
+            listed("macvlan", right.clone(), false),
+            // It has no way out.
+            listed("bridge", right, true),
+            { "Name": "n", "Driver": "bridge", "Options": null },
+            { "Driver": "bridge" },
+        ]);
+        let separate = |networks: Vec<NetworkFacts>| -> Vec<_> {
+            networks.iter().map(|network| network.separates).collect()
+        };
+        let read = networks(&list).unwrap();
+        assert_eq!(
+            read[0].labels,
+            Labels::from([("a".to_owned(), "b".to_owned())])
+        );
+        assert_eq!(
+            separate(read),
+            [true, false, false, false, false, false, false]
+        );
+        assert_eq!(networks(&json!({ "message": "busy" })), None);
+
+        let listed = |options: Value| json!({ "name": "n", "options": options, "labels": null });
+        let list = json!([
+            listed(json!({ "isolate": "true" })),
+            listed(json!({ "isolate": "strict" })),
+            listed(json!({ "isolate": "false" })),
+            listed(json!({})),
+            { "name": "n" },
+        ]);
+        let read = podman_networks(&list).unwrap();
+        assert_eq!(separate(read), [true, true, false, false, false]);
+        assert_eq!(podman_networks(&json!(null)), Some(Vec::new()));
+        assert_eq!(podman_networks(&json!({ "cause": "?" })), None);
+    }
+
+    #[test]
+    fn only_an_unusual_length_of_packets_is_taken_over() {
+        for (options, expected) in [
+            (json!({ LONGEST_PACKET: "1500" }), None),
+            (json!({ LONGEST_PACKET: "1280" }), Some("1280")),
+            (json!({ LONGEST_PACKET: "0" }), None),
+            (json!({ LONGEST_PACKET: "wide" }), None),
+            (json!({}), None),
+            (json!(null), None),
+        ] {
+            let network = json!({ "Options": options });
+            assert_eq!(longest_packet(&network), expected, "{network}");
+        }
     }
 
     #[test]

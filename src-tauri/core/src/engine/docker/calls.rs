@@ -8,7 +8,8 @@ use bollard::container::LogOutput;
 use bollard::errors::Error as ApiError;
 use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
 use bollard::models::{
-    ContainerCreateBody, CreateImageInfo, HostConfig, HostConfigLogConfig, VolumeCreateRequest,
+    ContainerCreateBody, CreateImageInfo, HostConfig, HostConfigLogConfig, NetworkConnectRequest,
+    NetworkCreateRequest, NetworkDisconnectRequest, VolumeCreateRequest,
 };
 use bollard::query_parameters::{
     CreateContainerOptions, CreateImageOptions, DownloadFromContainerOptions, ImportImageOptions,
@@ -25,11 +26,11 @@ use super::credentials::{Lender, for_engine};
 use super::errors::{is_not_found, pull_error, translate};
 use super::{answers, registry, wording};
 use crate::engine::{
-    Archive, ContainerFacts, ContainerSpec, ContainerState, Engine, EngineCapacity, EngineFacts,
-    EngineIdentity, Exec, ExecOutput, ExecSpec, ImageFacts, ImageView, Labels, LayerSize, Lent,
-    Owned, PullMessage, Waits,
+    Archive, ContainerFacts, ContainerNetwork, ContainerSpec, ContainerState, Engine,
+    EngineCapacity, EngineFacts, EngineIdentity, Exec, ExecOutput, ExecSpec, ImageFacts, ImageView,
+    Labels, LayerSize, Lent, NETWORK_PREFIX, NetworkFacts, NetworkKind, Owned, PullMessage, Waits,
 };
-use crate::error::{Error, ImageReason};
+use crate::error::{EngineCommand, Error, ImageReason};
 use crate::image::ImageReference;
 use crate::labels;
 use crate::session::SessionId;
@@ -244,7 +245,7 @@ impl Engine for DockerEngine {
                     command: self.command(),
                 })
             }
-            Err(error) => Err(self.failed("create the container", &error)),
+            Err(error) => Err(self.failed_on_network("create the container", &error)),
         }
     }
 
@@ -290,7 +291,7 @@ impl Engine for DockerEngine {
         let started = client
             .start_container(name, None::<StartContainerOptions>)
             .await;
-        started.map_err(|error| self.failed("start the container", &error))
+        started.map_err(|error| self.failed_on_network("start the container", &error))
     }
 
     async fn stop_container(&self, name: &str, grace: Duration) -> Result<(), Error> {
@@ -336,6 +337,119 @@ impl Engine for DockerEngine {
             Err(error) if is_not_found(&error) => Ok(false),
             Err(error) => Err(self.failed("remove the container", &error)),
         }
+    }
+
+    async fn networks(&self) -> Result<Vec<NetworkFacts>, Error> {
+        const OPERATION: &str = "list the networks";
+        let filters = answers::filters(&[("label", &[labels::NETWORK])]);
+        let networks = if self.command() == EngineCommand::Podman {
+            // When Podman 4.3 writes a network as Docker would, it forgets until the next change that the network
+            // is apart from others.
+            let path = format!("{}/networks/json?{filters}", answers::PODMANS_OWN);
+            answers::podman_networks(&self.asked(path, OPERATION).await?)
+        } else {
+            let path = format!("/networks?{filters}");
+            answers::networks(&self.asked(path, OPERATION).await?)
+        };
+        networks.ok_or_else(|| unreadable(OPERATION))
+    }
+
+    async fn create_network(
+        &self,
+        name: &str,
+        labels: &Labels,
+        kind: NetworkKind,
+    ) -> Result<(), Error> {
+        let options = match (kind, self.command()) {
+            (NetworkKind::Shared, _) => {
+                let mut options =
+                    HashMap::from([(answers::REACH_EACH_OTHER.to_owned(), "false".to_owned())]);
+                // What was set for the line that this machine is on holds for the default network alone.
+                let usual = self.found("/networks/bridge".to_owned(), "look at the networks");
+                if let Some(usual) = usual.await?
+                    && let Some(bytes) = answers::longest_packet(&usual)
+                {
+                    options.insert(answers::LONGEST_PACKET.to_owned(), bytes.to_owned());
+                }
+                options
+            }
+            (NetworkKind::OfSession, EngineCommand::Podman) => {
+                HashMap::from([("isolate".to_owned(), "true".to_owned())])
+            }
+            (NetworkKind::OfSession, EngineCommand::Docker) => HashMap::new(),
+        };
+        let request = NetworkCreateRequest {
+            name: name.to_owned(),
+            driver: Some("bridge".to_owned()),
+            options: Some(options),
+            labels: Some(labels.clone()),
+            enable_ipv6: Some(false),
+            ..NetworkCreateRequest::default()
+        };
+        let created = self.client().create_network(request).await;
+        created
+            .map(drop)
+            .map_err(|error| self.failed("create the network", &error))
+    }
+
+    async fn remove_network(&self, name: &str) -> Result<bool, Error> {
+        const OPERATION: &str = "look who uses the network";
+        let client = self.client();
+        // Docker takes a network away from containers that do not run.
+        let filters = answers::filters(&[("network", &[name])]);
+        let users = self
+            .asked(format!("/containers/json?all=true&{filters}"), OPERATION)
+            .await?;
+        let users = answers::containers(&users).ok_or_else(|| unreadable(OPERATION))?;
+        if !users.is_empty() {
+            return Ok(false);
+        }
+        match client.remove_network(name).await {
+            Ok(()) => Ok(true),
+            Err(error) if is_not_found(&error) => Ok(false),
+            Err(ApiError::DockerResponseServerError { message, .. })
+                if wording::says_network_in_use(&message) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(self.failed("remove the network", &error)),
+        }
+    }
+
+    async fn connect_container(&self, container: &str, network: &str) -> Result<(), Error> {
+        const OPERATION: &str = "inspect the container";
+        let client = self.client();
+        let path = format!("/containers/{container}/json");
+        let found = self.asked(path, OPERATION).await?;
+        let (connected, can_change) = answers::connections(&found);
+        if !can_change {
+            log::warn!("container `{container}` stays on the network that it was made on");
+            return Ok(());
+        }
+        let others = connected.iter().filter(|name| {
+            let is_usual = ["bridge", "podman"].contains(&name.as_str());
+            name.as_str() != network && (is_usual || name.starts_with(NETWORK_PREFIX))
+        });
+        for other in others {
+            let request = NetworkDisconnectRequest {
+                container: container.to_owned(),
+                // Docker does it only so when the network is gone.
+                force: Some(true),
+            };
+            match client.disconnect_network(other, request).await {
+                Ok(()) => {}
+                Err(error) => log::warn!("container `{container}` stays on `{other}`: {error}"),
+            }
+        }
+        if connected.iter().any(|name| name == network) {
+            return Ok(());
+        }
+        let request = NetworkConnectRequest {
+            container: container.to_owned(),
+            endpoint_config: None,
+        };
+        let connected = client.connect_network(network, request).await;
+        connected.map_err(|error| self.failed_on_network("connect the container", &error))
     }
 
     async fn owned(&self, session: Option<SessionId>) -> Result<Owned, Error> {
@@ -423,6 +537,20 @@ impl DockerEngine {
         answer.map_err(|error| self.failed(operation, &error))
     }
 
+    /// Tells what failed that takes a network.
+    fn failed_on_network(&self, operation: &str, error: &ApiError) -> Error {
+        match error {
+            ApiError::DockerResponseServerError { message, .. }
+                if wording::says_no_such_network(message) =>
+            {
+                Error::NetworkGone {
+                    operation: operation.to_owned(),
+                }
+            }
+            error => self.failed(operation, error),
+        }
+    }
+
     /// Asks for something that may not be there.
     async fn found(&self, path: String, operation: &str) -> Result<Option<Value>, Error> {
         match answers::json(self.client(), path).await {
@@ -469,6 +597,11 @@ fn container_body(spec: &ContainerSpec) -> ContainerCreateBody {
         }),
         host_config: Some(HostConfig {
             binds: Some(binds),
+            network_mode: Some(match &spec.network {
+                ContainerNetwork::None => "none".to_owned(),
+                ContainerNetwork::Default => "bridge".to_owned(),
+                ContainerNetwork::Named(name) => name.clone(),
+            }),
             security_opt: Some(no_new_privileges),
             cap_drop: Some(dropped),
             pids_limit: i64::try_from(spec.pids_limit).ok(),

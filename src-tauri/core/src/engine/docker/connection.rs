@@ -16,7 +16,8 @@ use super::errors::{connection_problem, translate};
 use super::transport::client_of;
 use super::wording;
 use crate::engine::{
-    Connected, EngineFacts, EngineId, EngineIdentity, EngineProblem, Found, Places, PullDialect,
+    Connected, EngineFacts, EngineId, EngineIdentity, EngineProblem, Found, NetworkKind, Places,
+    PullDialect,
 };
 use crate::error::{EngineCommand, EngineReason, Error};
 
@@ -278,6 +279,13 @@ fn facts(version: &SystemVersion, address: &str) -> EngineFacts {
             PullDialect::AsTheyCome
         } else {
             PullDialect::AtOnce
+        },
+        // Podman lets the containers of a network reach each other, whatever it is told; Docker's addresses are
+        // used up by some thirty networks.
+        network_kind: if is_podman {
+            NetworkKind::OfSession
+        } else {
+            NetworkKind::Shared
         },
     }
 }

@@ -186,6 +186,7 @@ mod tests {
             volume: ("cove-refused".to_owned(), "/workspace".to_owned()),
             cpu_limit: None,
             inner_volumes: Vec::new(),
+            network: crate::engine::ContainerNetwork::None,
             memory_limit: None,
             memory_and_swap_limit: None,
             pids_limit: 64,

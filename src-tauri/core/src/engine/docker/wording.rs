@@ -6,7 +6,7 @@
 use std::io::ErrorKind;
 
 use crate::engine::{ContainerState, EngineProblem, LayerStep};
-use crate::error::{EngineCommand, EngineReason, Error, ImageReason};
+use crate::error::{EngineCommand, EngineReason, Error, ImageReason, NetworkReason};
 use crate::words;
 
 /// The oldest API that Cove speaks: that of Docker 19.03, and of Podman 4.
@@ -112,6 +112,14 @@ pub(super) fn refusal(
                 .to_owned(),
         );
     }
+    if let Some(reason) = network_problem(&lower) {
+        return Error::NetworkUnavailable {
+            operation,
+            reason,
+            message,
+            command,
+        };
+    }
     // The runtime below the engine says why it cannot start what the image holds.
     if has(&[
         "oci runtime",
@@ -126,6 +134,67 @@ pub(super) fn refusal(
         status,
         message,
     }
+}
+
+/// What engines say when they have no network for a container, in the order in which it is believed.
+const NETWORK_PHRASES: [(NetworkReason, &[&str]); 3] = [
+    (
+        NetworkReason::NoAddresses,
+        &[
+            "non-overlapping ipv4 address pool",
+            "predefined address pools have been fully subnetted",
+            "could not find free subnet",
+            "no available addresses on this pool",
+            "no available ipv4 addresses",
+            "failed to find free ip",
+        ],
+    ),
+    (
+        NetworkReason::NotSeparated,
+        &[
+            "cannot restrict inter-container communication",
+            "br_netfilter",
+            "option isolate",
+        ],
+    ),
+    (
+        NetworkReason::Firewall,
+        &[
+            "iptables failed",
+            "iptables: no chain",
+            "no chain/target/match by that name",
+            "nft: ",
+            "netavark: iptables",
+        ],
+    ),
+];
+
+fn network_problem(lower: &str) -> Option<NetworkReason> {
+    let said = |(_, phrases): &(NetworkReason, &[&str])| {
+        phrases.iter().any(|phrase| lower.contains(phrase))
+    };
+    NETWORK_PHRASES
+        .into_iter()
+        .find(said)
+        .map(|(reason, _)| reason)
+}
+
+/// Returns whether a refusal says that there is no such network: `network 5e1f not found`, `network not found`.
+pub(super) fn says_no_such_network(message: &str) -> bool {
+    let lower = message.to_lowercase();
+    let words: Vec<_> = lower.split_whitespace().collect();
+    let named = |it: &[&str]| matches!(it, ["network", _, "not", "found", ..]);
+    lower.contains("network not found")
+        || lower.contains("no such network")
+        || words.windows(4).any(named)
+}
+
+/// Returns whether a refusal to remove a network says that a container uses it.
+pub(super) fn says_network_in_use(message: &str) -> bool {
+    let lower = message.to_lowercase();
+    ["has active endpoints", "network is being used"]
+        .iter()
+        .any(|phrase| lower.contains(phrase))
 }
 
 /// What engines say of a pull that failed, in the order in which it is believed: a text may hold several phrases.
@@ -565,6 +634,75 @@ mod tests {
                 ..
             }
         ));
+    }
+
+    #[test]
+    fn why_there_is_no_network_is_told_apart() {
+        for (message, expected) in [
+            (
+                "could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network",
+                Some(NetworkReason::NoAddresses),
+            ),
+            (
+                "all predefined address pools have been fully subnetted",
+                Some(NetworkReason::NoAddresses),
+            ),
+            (
+                "could not find free subnet from subnet pools",
+                Some(NetworkReason::NoAddresses),
+            ),
+            (
+                "cannot restrict inter-container communication: please ensure that br_netfilter kernel module is loaded",
+                Some(NetworkReason::NotSeparated),
+            ),
+            (
+                "Failed to Setup IP tables: Unable to enable SKIP DNAT rule:  (iptables failed: iptables --wait -t nat -I DOCKER -i br-1 -j RETURN: iptables: No chain/target/match by that name.",
+                Some(NetworkReason::Firewall),
+            ),
+            ("network with name cove already exists", None),
+        ] {
+            let error = refusal(
+                EngineCommand::Docker,
+                "create the network",
+                Some(500),
+                message,
+            );
+            let reason = match error {
+                Error::NetworkUnavailable { reason, .. } => Some(reason),
+                _ => None,
+            };
+            assert_eq!(reason, expected, "for `{message}`");
+        }
+    }
+
+    #[test]
+    fn a_network_that_is_gone_is_not_a_program_that_is_missing() {
+        for (message, expected) in [
+            ("network 7b8612e960be not found", true),
+            (
+                "failed to set up container networking: network 7b8612e960be not found",
+                true,
+            ),
+            (
+                "unable to find network with name or ID cove-net-1: network not found",
+                true,
+            ),
+            ("Error: No such network: cove-net-1", true),
+            (
+                "exec: \"/network\": executable file not found in $PATH",
+                false,
+            ),
+            ("No such container: 7b8612e960be", false),
+        ] {
+            assert_eq!(says_no_such_network(message), expected, "for `{message}`");
+        }
+        assert!(says_network_in_use(
+            "network cove id 44e9 has active endpoints"
+        ));
+        assert!(says_network_in_use(
+            "\"cove\" has associated containers with it: network is being used"
+        ));
+        assert!(!says_network_in_use("network cove not found"));
     }
 
     #[test]

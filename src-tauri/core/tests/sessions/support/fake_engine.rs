@@ -14,12 +14,12 @@ use cove_agent::protocol::{
 use cove_agent::tree::Piece;
 use cove_core::assets::{Asset, Assets};
 use cove_core::engine::{
-    Archive, Connected, ContainerFacts, ContainerSpec, ContainerState, Engine, EngineCapacity,
-    EngineFacts, EngineId, EngineIdentity, EngineProblem, Exec, ExecOutput, ExecSpec, Found,
-    ImageFacts, ImageView, Labels, LayerSize, Lent, MountedVolume, Owned, Places, PullDialect,
-    PullMessage, Waits,
+    Archive, Connected, ContainerFacts, ContainerNetwork, ContainerSpec, ContainerState, Engine,
+    EngineCapacity, EngineFacts, EngineId, EngineIdentity, EngineProblem, Exec, ExecOutput,
+    ExecSpec, Found, ImageFacts, ImageView, Labels, LayerSize, Lent, MountedVolume, NetworkFacts,
+    NetworkKind, Owned, Places, PullDialect, PullMessage, Waits,
 };
-use cove_core::error::{EngineCommand, EngineReason, Error};
+use cove_core::error::{EngineCommand, EngineReason, Error, NetworkReason};
 use cove_core::image::ImageReference;
 use cove_core::labels;
 use cove_core::session::SessionId;
@@ -63,6 +63,11 @@ pub(crate) struct FakeEngine {
     running: Mutex<HashMap<String, CancellationToken>>,
     volumes: Mutex<HashMap<String, Labels>>,
     containers: Mutex<Vec<ContainerFacts>>,
+    networks: Mutex<HashMap<String, Labels>>,
+    /// By a container's id, the network that it is on.
+    connected: Mutex<HashMap<String, String>>,
+    /// Whether it keeps the containers of one network apart.
+    separates: Mutex<bool>,
     /// How many containers there have been.
     created: AtomicUsize,
     helper: Mutex<Option<Duration>>,
@@ -89,6 +94,9 @@ impl FakeEngine {
             running: Mutex::default(),
             volumes: Mutex::default(),
             containers: Mutex::default(),
+            networks: Mutex::default(),
+            connected: Mutex::default(),
+            separates: Mutex::new(true),
             created: AtomicUsize::new(0),
             helper: Mutex::default(),
         })
@@ -135,6 +143,31 @@ impl FakeEngine {
         self.take_container(name);
     }
 
+    /// Somebody else removes every network.
+    pub(crate) fn remove_networks(&self) {
+        self.networks.lock().unwrap().clear();
+    }
+
+    /// The engine cannot keep the containers of one network apart.
+    pub(crate) fn separates_nothing(&self) {
+        *self.separates.lock().unwrap() = false;
+    }
+
+    /// Returns the labels of the networks.
+    pub(crate) fn networks(&self) -> Vec<Labels> {
+        self.networks.lock().unwrap().values().cloned().collect()
+    }
+
+    /// Returns the network that a container is on.
+    pub(crate) fn network_of(&self, container: &str) -> Option<String> {
+        let id = self.find(container)?.id;
+        self.connected.lock().unwrap().get(&id).cloned()
+    }
+
+    fn has_network(&self, name: &str) -> bool {
+        self.networks.lock().unwrap().contains_key(name)
+    }
+
     /// Returns what the container does, if there is one.
     pub(crate) fn container_state(&self, name: &str) -> Option<ContainerState> {
         self.find(name).map(|container| container.state)
@@ -177,6 +210,7 @@ impl FakeEngine {
             "facts",
             "capacity",
             "image",
+            "networks",
             "layer_sizes",
             "volume",
             "container",
@@ -408,6 +442,7 @@ fn facts() -> EngineFacts {
         command: EngineCommand::Docker,
         environment: vec!["HTTP_PROXY=http://proxy:3128".to_owned()],
         pull_dialect: PullDialect::AtOnce,
+        network_kind: NetworkKind::Shared,
     }
 }
 
@@ -543,6 +578,10 @@ impl Engine for FakeEngine {
                 path: spec.volume.1.clone(),
             }],
         };
+        if let ContainerNetwork::Named(network) = &spec.network {
+            let mut connected = self.connected.lock().unwrap();
+            connected.insert(id.clone(), network.clone());
+        }
         self.containers.lock().unwrap().push(facts);
         answer.give(id).await
     }
@@ -575,7 +614,77 @@ impl Engine for FakeEngine {
     async fn start_container(&self, name: &str) -> Result<(), Error> {
         let answer = self.act("start_container").await?;
         self.must_exist("start the container", name)?;
+        if self
+            .network_of(name)
+            .is_some_and(|network| !self.has_network(&network))
+        {
+            let operation = "start the container".to_owned();
+            return Err(Error::NetworkGone { operation });
+        }
         self.set_state(name, ContainerState::Running);
+        answer.give(()).await
+    }
+
+    async fn networks(&self) -> Result<Vec<NetworkFacts>, Error> {
+        let answer = self.act("networks").await?;
+        let networks = self.networks.lock().unwrap().clone();
+        let facts = networks.into_iter().map(|(name, labels)| NetworkFacts {
+            name,
+            labels,
+            separates: true,
+        });
+        answer.give(facts.collect()).await
+    }
+
+    async fn create_network(
+        &self,
+        name: &str,
+        labels: &Labels,
+        kind: NetworkKind,
+    ) -> Result<(), Error> {
+        let answer = self.act("create_network").await?;
+        if kind == NetworkKind::Shared && !*self.separates.lock().unwrap() {
+            return Err(Error::NetworkUnavailable {
+                operation: "create the network".to_owned(),
+                reason: NetworkReason::NotSeparated,
+                message: "made up".to_owned(),
+                command: EngineCommand::Docker,
+            });
+        }
+        let make = || {
+            self.networks
+                .lock()
+                .unwrap()
+                .insert(name.to_owned(), labels.clone())
+        };
+        make();
+        answer.give(()).await
+    }
+
+    async fn remove_network(&self, name: &str) -> Result<bool, Error> {
+        let answer = self.act("remove_network").await?;
+        let is_used = {
+            let containers = self.containers.lock().unwrap();
+            let connected = self.connected.lock().unwrap();
+            let uses =
+                |facts: &ContainerFacts| connected.get(&facts.id).is_some_and(|it| it == name);
+            containers.iter().any(uses)
+        };
+        let removed = !is_used && self.networks.lock().unwrap().remove(name).is_some();
+        answer.give(removed).await
+    }
+
+    async fn connect_container(&self, container: &str, network: &str) -> Result<(), Error> {
+        let answer = self.act("connect_container").await?;
+        self.must_exist("connect the container", container)?;
+        if !self.has_network(network) {
+            let operation = "connect the container".to_owned();
+            return Err(Error::NetworkGone { operation });
+        }
+        if let Some(facts) = self.find(container) {
+            let mut connected = self.connected.lock().unwrap();
+            connected.insert(facts.id, network.to_owned());
+        }
         answer.give(()).await
     }
 
