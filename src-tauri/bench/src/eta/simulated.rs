@@ -64,7 +64,6 @@ pub(crate) struct Snapshot {
 pub(crate) struct Simulated {
     pub(crate) trace: Trace,
     pub(crate) image: Image,
-    pub(crate) line: Line,
     /// The speed of each of the line's steps.
     pub(crate) speeds: Vec<f64>,
     /// At each event within the pull.
@@ -141,16 +140,16 @@ struct Way {
 }
 
 impl Simulated {
-    /// Pulls the image over the line.
+    /// Pulls the image over a line.
     pub(crate) fn pull(
         image: &Image,
         engine: &Engine,
-        line: Line,
+        over: Line,
         link: Link,
         pass: Pass,
         dice: &mut Dice,
     ) -> Self {
-        let speeds = line.speeds(dice);
+        let speeds = over.speeds(dice);
         let waiting = dice.between(WAITING_S);
         let mut ways: Vec<_> = image.layers.iter().map(Way::of).collect();
         let ids: Vec<_> = (0..ways.len()).map(|layer| image.id_of(layer)).collect();
@@ -194,11 +193,10 @@ impl Simulated {
                 });
             }
         }
-        let trace = tape.into_trace(image, engine, line, link, pass);
+        let trace = tape.into_trace(image, engine, over, link, pass);
         Self {
             trace,
             image: image.clone(),
-            line,
             speeds,
             snapshots,
         }
@@ -331,7 +329,7 @@ impl Tape {
         mut self,
         image: &Image,
         engine: &Engine,
-        line: Line,
+        over: Line,
         link: Link,
         pass: Pass,
     ) -> Trace {
@@ -362,7 +360,7 @@ impl Tape {
             engine: "unix:///engine.sock".to_owned(),
             reference: format!("registry.test/{}:latest", image.name),
             seed: 0,
-            bytes_per_second: line.speed,
+            bytes_per_second: over.speed,
             packed_bytes: 0,
             total_ms: at_ms,
             manifest: Some(Manifest {

@@ -71,13 +71,13 @@ fn use_line(
     let mut pulls = Vec::new();
     for run in 0..RUNS {
         let image = Image::draw(&format!("{name} {run}"), population, &engine, dice);
-        let (pass, line) = if run == 0 {
+        let (pass, today) = if run == 0 {
             (Pass::FirstRun, usual)
         } else {
             let speed = usual.speed * dice.log_between(DAY);
             (Pass::WithHistory, Line { speed, ..usual })
         };
-        let mut pull = Simulated::pull(&image, &engine, line, link, pass, dice);
+        let mut pull = Simulated::pull(&image, &engine, today, link, pass, dice);
         let (events, sample) = retelling::retell_with(&pull.trace, &history, &mut scored);
         retelling::learn(&mut history, &pull.trace, sample);
         pull.trace.events = events;
@@ -147,7 +147,7 @@ pub(crate) fn calibrate(
     for link in Link::JUDGED {
         for place in 0..lines {
             let name = format!("{} {seed} {} {place}", population.name, link.name());
-            let mut scored = |cell: Cell, score| {
+            let mut hear = |cell: Cell, score| {
                 let (_, scores) = scores.entry(cell.place()).or_insert((cell, Vec::new()));
                 scores.push(score);
             };
@@ -156,7 +156,7 @@ pub(crate) fn calibrate(
                 link,
                 &mut Dice::of(&name),
                 &name,
-                Some(&mut scored),
+                Some(&mut hear),
             );
         }
     }
@@ -262,11 +262,12 @@ impl Judged {
 /// Returns the figures by kind of line and pass as a table.
 pub(crate) fn table(judged: &[Judged]) -> String {
     let mut text = format!(
-        "{:24} {:>5}  {:^26}  {:>8} {:>6} {:>11} {:>8}\n",
+        "{:24} {:>5}  {:^26}  {:>8} {:>11} {:>6} {:>11} {:>8}\n",
         "simulated pulls",
         "runs",
         "error ÷ the perfect one's",
         "coverage",
+        "(perfect's)",
         "error",
         "÷ baseline",
         "answered"
@@ -276,18 +277,16 @@ pub(crate) fn table(judged: &[Judged]) -> String {
         let figures = Figures::of(&runs);
         let shown =
             |value: Option<f64>| value.map_or("–".to_owned(), |value| format!("{value:.2}"));
-        let quarters = figures
+        let [quarter, half, three_quarters] = figures
             .quarters
             .map(|quarter| shown(quarter.map(Quarter::multiple)));
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
-            "{name:24} {:>5}  {:>8} {:>8} {:>8}  {:>8} {:>6} {:>11} {:>8}",
+            "{name:24} {:>5}  {quarter:>8} {half:>8} {three_quarters:>8}  {:>8} {:>11} {:>6} {:>11} {:>8}",
             figures.runs,
-            quarters[0],
-            quarters[1],
-            quarters[2],
             shown(figures.coverage),
+            shown(figures.perfect_coverage),
             shown(figures.error),
             shown(figures.ratio),
             shown(figures.answered),
