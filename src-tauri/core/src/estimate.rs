@@ -5,22 +5,27 @@
 //! one run through its phases. [`History`] keeps samples of earlier runs.
 //!
 //! Words of statistics: a *quantile* P90 is what nine in ten stay below; a duration is *log-logistic* and a
-//! speed *log-normal*, which both are always positive and now and then very large; *jitter* is the variance of
-//! a line's speed around its own trend.
+//! speed *log-normal*, which both are always positive and now and then very large; *coverage* is how often a
+//! range holds what came.
 
+mod calibration;
 mod display;
 mod forecast;
 mod history;
+mod line;
 mod pull;
 mod queue;
 mod rate;
 mod report;
 mod spread;
+mod stalls;
 
+pub use self::calibration::{Cell, TAILS, Unrest, score};
 pub use self::forecast::Forecast;
 pub use self::history::{
     History, ImageSource, LayerMemory, PullSample, PullUsual, RunKind, RunSample, Shape, Usual,
 };
+pub use self::line::LineFit;
 pub use self::pull::PullTracker;
 pub use self::spread::Spread;
 
@@ -35,6 +40,10 @@ use crate::timing::{RunOutcome, TimingReport};
 const TIME_CURVE: f64 = 4.0;
 /// A phase that usually takes less than this is drawn as if it took this long.
 const SHORTEST_DRAWN_S: f64 = 0.3;
+
+/// Shares of a pull at which its forecasts are kept to be scored, and how long after them at most.
+const SCORED_AT: [f64; 3] = [0.25, 0.5, 0.75];
+const SCORED_WITHIN: f64 = 0.2;
 
 /// A pull as a run sees it: the layers, and the time on the pull's own clock, which began before the
 /// run's where the run joined a pull that was under way.
@@ -60,6 +69,8 @@ pub struct Estimator {
     /// The bar never falls.
     percent: f64,
     display: Display,
+    /// What was forecast when a quarter, a half and three quarters of the pull were done, and when.
+    told: [Option<(Duration, Forecast)>; 3],
 }
 
 impl Default for Estimator {
@@ -72,6 +83,7 @@ impl Default for Estimator {
             usual: None,
             percent: 0.0,
             display: Display::default(),
+            told: [None; 3],
         }
     }
 }
@@ -135,6 +147,12 @@ impl Estimator {
             | Phase::CreatingContainer
             | Phase::StartingContainer => {
                 let forecast = self.forecast(at, pull);
+                if let (Some(forecast), Some(pulled)) = (forecast, pulled) {
+                    self.keep_for_scores(at, forecast, pulled.fraction);
+                }
+                let adapted = self.usual.as_ref().map(|usual| usual.adapted);
+                let forecast = forecast
+                    .map(|forecast| forecast.widened(adapted.unwrap_or_default().factors()));
                 let awaited = pull.filter(|pull| {
                     self.phase == Phase::PullingImage && !pull.tracker.works_in_silence()
                 });
@@ -155,6 +173,18 @@ impl Estimator {
             idle_ms: as_ms(idle),
             finished: self.finished.clone(),
             pull: pulled,
+        }
+    }
+
+    /// Keeps a forecast to learn from, when the run is over, how good it was.
+    fn keep_for_scores(&mut self, at: Duration, forecast: Forecast, fraction: f64) {
+        if self.phase != Phase::PullingImage {
+            return;
+        }
+        for (told, share) in self.told.iter_mut().zip(SCORED_AT) {
+            if told.is_none() && (share..share + SCORED_WITHIN).contains(&fraction) {
+                *told = Some((at, forecast));
+            }
         }
     }
 
@@ -220,7 +250,21 @@ impl Estimator {
             pull: pull
                 .filter(|pull| !pull.joined)
                 .map(|pull| pull.tracker.sample()),
+            scores: self.scores(),
         }
+    }
+
+    /// Returns how good the forecasts during the pull were, now that the run is over.
+    fn scores(&self) -> Vec<f64> {
+        if self.phase != Phase::Ready {
+            return Vec::new();
+        }
+        let told = self.told.iter().flatten();
+        told.map(|(at, forecast)| {
+            let truth = self.phase_began.saturating_sub(*at).as_secs_f64();
+            calibration::score(*forecast, truth)
+        })
+        .collect()
     }
 
     fn percent_at(&self, at: Duration, pulled: Option<PullProgress>) -> f64 {
@@ -285,7 +329,7 @@ mod tests {
         for _ in 0..3 {
             let sample = RunSample {
                 phases: seconds.map(Some),
-                pull: None,
+                ..RunSample::default()
             };
             history.learn(&kind, sample);
         }

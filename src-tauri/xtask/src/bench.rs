@@ -20,7 +20,8 @@ pub(crate) fn create(workspace: &Workspace) -> Result<()> {
     on_an_engine(workspace, &mut program(workspace, "bench-create"))
 }
 
-/// Measures how good the told remaining time is, on an engine of its own or from what an earlier run has recorded.
+/// Measures how good the told remaining time is, on an engine of its own, from what an earlier run has recorded, or on
+/// simulated pulls.
 pub(crate) fn eta(workspace: &Workspace, options: &[&str]) -> Result<()> {
     let mut cargo = program(workspace, "bench-eta");
     cargo.arg("--");
@@ -30,6 +31,10 @@ pub(crate) fn eta(workspace: &Workspace, options: &[&str]) -> Result<()> {
     while let Some(option) = options.next() {
         match *option {
             "--quick" | "--retell" => cargo.arg(option),
+            "--simulated" | "--calibrate" => {
+                makes_runs = false;
+                cargo.arg(option)
+            }
             "--record" | "--from" => {
                 let folder = options
                     .next()

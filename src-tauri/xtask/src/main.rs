@@ -47,6 +47,8 @@ The project's own commands: cargo xtask <command>
     --record FOLDER     keep what was heard of each run as a file there
     --from FOLDER       judge what was recorded there instead of pulling
     --retell            judge what the present estimator would have told
+    --simulated         judge hundreds of simulated pulls beside a perfect forecaster; two minutes, no engine
+    --calibrate         print how wide ranges must be, by simulated pulls over other lines
   testbed [command]   run a command with a test engine and registries, or show how to reach them
 
 Settings by environment:

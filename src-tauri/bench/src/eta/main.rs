@@ -3,16 +3,24 @@
 //!
 //! Run by `cargo xtask bench eta`. The runs are made by `runs`, kept as `trace`s, and judged by `evaluation` alone, so
 //! that recorded traces give the same figures again.
+//!
+//! With `--simulated` the pulls are made in virtual time instead, by the hundred, and `study` compares Cove with a `perfect`
+//! forecaster; `--calibrate` prints the table of `estimate/calibration` as it comes out of such pulls over other lines.
 
 mod cost;
+mod dice;
 mod evaluation;
 mod images;
+mod lines;
+mod perfect;
 mod plot;
 mod predictors;
 mod recording;
 mod report;
 mod retelling;
 mod runs;
+mod simulated;
+mod study;
 mod trace;
 
 use std::collections::BTreeMap;
@@ -22,6 +30,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail};
 use cove_core::estimate::History;
 
+use crate::lines::Population;
 use crate::runs::Extent;
 use crate::trace::{Link, Pass, Trace};
 
@@ -36,11 +45,41 @@ struct Arguments {
     from: Option<PathBuf>,
     /// Whether what was told then gives way to what would be told now.
     retell: bool,
+    work: Work,
 }
+
+/// Which kind of work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Work {
+    /// Judging runs that were made or recorded.
+    Judge,
+    /// Judging simulated ones.
+    Simulate,
+    /// Finding the factors of bounds.
+    Calibrate,
+}
+
+/// Lines of each kind that are simulated.
+const SIMULATED_LINES: usize = 60;
+const CALIBRATION_LINES: usize = 60;
 
 #[expect(clippy::print_stdout, reason = "a benchmark's result is its output")]
 fn main() -> Result<()> {
     let arguments = read_arguments(std::env::args().skip(1))?;
+    match arguments.work {
+        Work::Judge => {}
+        Work::Simulate => {
+            let judged = study::study(&Population::HELD_OUT, SIMULATED_LINES, "bench");
+            print!("{}", study::table(&judged));
+            return Ok(());
+        }
+        Work::Calibrate => {
+            for factors in study::calibrate(&Population::TUNING, CALIBRATION_LINES, "calibration") {
+                println!("    {:?},", factors.unwrap_or((1.0, 1.0)));
+            }
+            return Ok(());
+        }
+    }
     let mut traces = match &arguments.from {
         Some(folder) => Trace::read_all(folder)?,
         None => make(&arguments)?,
@@ -70,6 +109,7 @@ fn read_arguments(mut words: impl Iterator<Item = String>) -> Result<Arguments> 
         record: None,
         from: None,
         retell: false,
+        work: Work::Judge,
     };
     while let Some(word) = words.next() {
         let mut folder = || {
@@ -77,6 +117,8 @@ fn read_arguments(mut words: impl Iterator<Item = String>) -> Result<Arguments> 
             folder.with_context(|| format!("`{word}` needs a folder"))
         };
         match word.as_str() {
+            "--simulated" => arguments.work = Work::Simulate,
+            "--calibrate" => arguments.work = Work::Calibrate,
             "--retell" => arguments.retell = true,
             "--quick" => arguments.extent = Extent::Quick,
             "--out" => arguments.out = folder()?,
@@ -97,8 +139,8 @@ fn retell(traces: &mut [Trace]) {
             Pass::FirstRun => History::default(),
             Pass::WithHistory => learned.clone(),
         };
-        let (events, _) = retelling::retell(trace, &history);
-        retelling::learn(learned, trace);
+        let (events, sample) = retelling::retell(trace, &history);
+        retelling::learn(learned, trace, sample);
         trace.events = events;
     }
 }

@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use cove_core::engine::{LayerSize, PullDialect};
 use cove_core::estimate::{
-    Estimator, History, ImageSource, PullTracker, PullView, RunKind, RunSample,
+    Cell, Estimator, History, ImageSource, PullTracker, PullView, RunKind, RunSample, score,
 };
 use cove_core::event::Phase;
 use serde_json::{Map, Value};
 
 use crate::trace::{Told, Trace};
+
+/// Hears the score of each forecast.
+pub(crate) type Scored<'a> = &'a mut dyn FnMut(Cell, f64);
 
 /// Something that happened in a run.
 enum Happening<'a> {
@@ -21,14 +24,22 @@ enum Happening<'a> {
 }
 
 /// Adds to the history what a run teaches.
-pub(crate) fn learn(history: &mut History, trace: &Trace) {
-    let (_, sample) = retell(trace, &History::default());
+pub(crate) fn learn(history: &mut History, trace: &Trace, sample: RunSample) {
     history.learn(&kind(trace), sample);
 }
 
 /// Returns the events of a run with the figures that the present estimator gives at their times, and what the run
 /// teaches.
 pub(crate) fn retell(trace: &Trace, history: &History) -> (Vec<Told>, RunSample) {
+    retell_with(trace, history, &mut None)
+}
+
+/// Does the same, and hands over each score of a forecast within the pull, with what its width depends on.
+pub(crate) fn retell_with(
+    trace: &Trace,
+    history: &History,
+    scored: &mut Option<Scored<'_>>,
+) -> (Vec<Told>, RunSample) {
     let usual = history.usual(&kind(trace));
     let mut tracker = PullTracker::new(PullDialect::AtOnce);
     if let Some(pull) = &usual.pull {
@@ -62,6 +73,14 @@ pub(crate) fn retell(trace: &Trace, history: &History) -> (Vec<Told>, RunSample)
                     joined: false,
                 };
                 let is_pulled = event.phase >= Phase::PullingImage;
+                if let Some(scored) = scored
+                    && event.phase == Phase::PullingImage
+                    && let Some(usual) = run.pull_usual()
+                    && let Some(forecast) = run.forecast(at, Some(view))
+                {
+                    let truth = (trace.total_ms - at_ms) / 1e3;
+                    scored(tracker.cell(usual), score(forecast, truth));
+                }
                 let progress = run.progress(at, is_pulled.then_some(view));
                 let progress = match serde_json::to_value(progress) {
                     Ok(Value::Object(progress)) => progress,

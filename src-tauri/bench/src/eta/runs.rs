@@ -73,8 +73,9 @@ pub(crate) fn make(extent: Extent, mut each: impl FnMut(Trace) -> Result<()>) ->
                     Pass::FirstRun => History::default(),
                     Pass::WithHistory => learned.clone(),
                 };
-                let trace = bench.run(&proxy, image, link, pass, history)?;
-                retelling::learn(&mut learned, &trace);
+                let trace = bench.run(&proxy, image, link, pass, history.clone())?;
+                let (_, sample) = retelling::retell(&trace, &history);
+                retelling::learn(&mut learned, &trace, sample);
                 each(trace)?;
             }
         }

@@ -10,7 +10,7 @@ use crate::progress::Eta;
 /// Bounds that are closer than this, P90 over P10, make a point.
 const POINT: f64 = 1.5;
 /// Bounds that are closer than this make a range; wider ones say too little.
-const RANGE: f64 = 4.0;
+const RANGE: f64 = 6.0;
 /// Silence of this length is shown as a stall: a beat before the third second, so that nothing that is
 /// shown stands still for three.
 const SHOWN_STALL: Duration = STALL.saturating_sub(Duration::from_millis(250));
@@ -182,7 +182,7 @@ mod tests {
                 high_ms: 25_000
             }
         );
-        assert_eq!(first(10.0, 20.0, 45.0), Eta::Calculating);
+        assert_eq!(first(10.0, 20.0, 65.0), Eta::Calculating);
     }
 
     #[test]

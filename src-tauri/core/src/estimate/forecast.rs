@@ -3,6 +3,25 @@
 /// The P90 of a normal distribution, in standard deviations from its middle.
 pub(super) const Z_P90: f64 = 1.281_551_565_544_6;
 
+/// Returns the share of a normal distribution that is below `z` standard deviations above its middle; right to 1e-7
+/// (Abramowitz and Stegun, Handbook of Mathematical Functions, 1964, formula 26.2.17).
+pub(super) fn normal_cdf(z: f64) -> f64 {
+    let t = 1.0 / (1.0 + 0.231_641_9 * z.abs());
+    let series = [
+        0.319_381_530,
+        -0.356_563_782,
+        1.781_477_937,
+        -1.821_255_978,
+        1.330_274_429,
+    ];
+    let sum = series
+        .iter()
+        .rev()
+        .fold(0.0, |sum, factor| (sum + factor) * t);
+    let above = (-z * z / 2.0).exp() / std::f64::consts::TAU.sqrt() * sum;
+    if z < 0.0 { above } else { 1.0 - above }
+}
+
 /// Time left: a middle, and the bounds that it keeps eight times in ten.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Forecast {
@@ -15,17 +34,6 @@ pub struct Forecast {
 }
 
 impl Forecast {
-    /// Returns the forecast of something whose seconds are a function of a normal deviate: how many standard
-    /// deviations slower than the median it goes.
-    #[must_use]
-    pub(super) fn by_quantile(seconds: impl Fn(f64) -> f64) -> Self {
-        Self {
-            low: seconds(-Z_P90),
-            mid: seconds(0.0),
-            high: seconds(Z_P90),
-        }
-    }
-
     /// Returns the forecast of two things one after the other that have nothing to do with each
     /// other: middles add up, distances from the middle add up as independent errors do.
     #[must_use]
@@ -93,6 +101,18 @@ mod tests {
         let both = sure.combined_with(vague);
         assert!((both.mean - 1.2).abs() < 1e-9, "{both:?}");
         assert!((both.variance - 0.08).abs() < 1e-9, "{both:?}");
+    }
+
+    #[test]
+    fn the_normal_distribution_is_that_of_the_tables() {
+        for (z, share) in [
+            (0.0, 0.5),
+            (1.0, 0.841_345),
+            (-1.959_964, 0.025),
+            (Z_P90, 0.9),
+        ] {
+            assert!((normal_cdf(z) - share).abs() < 1e-6, "{z}");
+        }
     }
 
     #[test]

@@ -6,8 +6,11 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use super::as_f64;
+use super::calibration::Adapted;
 use super::forecast::LogNormal;
+use super::line::LineFit;
 use super::spread::Spread;
+use super::stalls::Stalls;
 use crate::layer::LayerSize;
 use crate::progress::Phase;
 use crate::timing::TimingReport;
@@ -19,12 +22,13 @@ const MAX_KINDS: usize = 60;
 const MAX_IMAGES: usize = 100;
 const MAX_LAYERS: usize = 1_000;
 const MAX_REPORTS: usize = 100;
+const MAX_SCORES: usize = 60;
 /// How much a sample weighs beside the next newer one.
 const FADE: f64 = 0.85;
 
 /// Seconds that a phase takes before anything was learned; weak, and soon replaced. The pull has
 /// none: no default is evidence for a line.
-const FIRST_GUESS_S: [f64; 5] = [0.02, 0.02, 0.02, 0.4, 0.6];
+const FIRST_GUESS_S: [f64; 5] = [0.02, 0.02, 0.02, 0.15, 0.45];
 /// The same for loading the built-in image.
 const FIRST_GUESS_LOAD_S: f64 = 1.0;
 /// Seconds until a registry sends the first byte.
@@ -48,6 +52,9 @@ const LINE_SEEN_ONCE: f64 = 0.09;
 const LINE_LEAST: f64 = 0.03;
 /// The variance of a quarter's time, at least: a hundredth of the pull either way.
 const SHAPE_LEAST: f64 = 0.0001;
+
+/// A quarter of the bytes takes at least this share of the time.
+const LEAST_QUARTER: f64 = 0.01;
 
 /// What a run's durations depend on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +88,8 @@ pub struct RunSample {
     pub phases: [Option<f64>; 5],
     /// Those of its pull.
     pub pull: Option<PullSample>,
+    /// How good the forecasts during its pull were, as conformal scores.
+    pub scores: Vec<f64>,
 }
 
 /// The figures of one successful pull.
@@ -90,8 +99,14 @@ pub struct PullSample {
     pub rate: Option<f64>,
     /// How its bytes were spread over that time.
     pub shape: Option<Shape>,
-    /// Share of the time in which the line stood still.
-    pub stalled: f64,
+    /// How its line went.
+    pub fit: Option<LineFit>,
+    /// Times that the line stood still.
+    pub stalls: u32,
+    /// Seconds in which it stood still.
+    pub stalled_s: f64,
+    /// Seconds in which it moved.
+    pub moved_s: f64,
     /// Seconds until the first byte.
     pub waiting: Option<f64>,
     /// The image's layers, in order.
@@ -124,19 +139,16 @@ impl Shape {
         }
     }
 
-    /// Returns the share of the bytes that is there after this share of the time.
-    pub(super) fn bytes_at(self, time: f64) -> f64 {
-        let (mut low, mut high) = (0.0, 1.0);
-        // The inverse of a function that rises, to a thousandth.
-        for _ in 0..10 {
-            let middle = f64::midpoint(low, high);
-            if self.time_of(middle) < time {
-                low = middle;
-            } else {
-                high = middle;
-            }
-        }
-        f64::midpoint(low, high)
+    /// Returns the speed at this share of the time, as a multiple of the mean.
+    pub(super) fn speed_at(self, time: f64) -> f64 {
+        let [first, second, third] = self.quarters;
+        let quarter = match time {
+            time if time < first => first,
+            time if time < second => second - first,
+            time if time < third => third - second,
+            _ => 1.0 - third,
+        };
+        0.25 / quarter.max(LEAST_QUARTER)
     }
 }
 
@@ -168,14 +180,24 @@ pub struct History {
     layers: Shelf<LayerMemory>,
     /// Of the last run of a session, by its id.
     reports: Shelf<TimingReport>,
+    /// Conformal scores of recent pulls, from any registry.
+    scores: VecDeque<f64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 struct LineSample {
     rate: f64,
     shape: Shape,
+    /// Share of the time in which it stood still.
     stalled: f64,
     waiting: f64,
+    // What follows is not in older files.
+    #[serde(default)]
+    fit: Option<LineFit>,
+    #[serde(default)]
+    stalls: u32,
+    #[serde(default)]
+    moved_s: f64,
 }
 
 /// What is usual for a kind of run.
@@ -184,6 +206,8 @@ pub struct Usual {
     phases: [(Spread, bool); 5],
     /// For a run that pulls its image.
     pub pull: Option<PullUsual>,
+    /// By how much recent pulls move the bounds of forecasts.
+    pub(super) adapted: Adapted,
 }
 
 /// What is usual for a pull.
@@ -202,7 +226,7 @@ pub struct PullUsual {
 }
 
 /// What is usual for a line.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct LineUsual {
     /// Its bytes per second, and how they vary between pulls.
     pub speed: LogNormal,
@@ -212,6 +236,12 @@ pub(super) struct LineUsual {
     pub shape_variance: f64,
     /// Share of the time in which it stands still.
     pub stalled: f64,
+    /// Pulls that this rests on.
+    pub pulls: f64,
+    /// How it went on each of them.
+    pub fits: Vec<LineFit>,
+    /// Its stalls on all of them.
+    pub stalls: Stalls,
 }
 
 impl History {
@@ -227,6 +257,11 @@ impl History {
         if let Some(pull) = sample.pull {
             self.learn_pull(kind, pull);
         }
+        let scores = sample.scores.into_iter();
+        self.scores.extend(scores.filter(|score| score.is_finite()));
+        while self.scores.len() > MAX_SCORES {
+            self.scores.pop_front();
+        }
         self.phases.trim(MAX_KINDS);
         self.lines.trim(MAX_KINDS);
         self.extraction.trim(MAX_KINDS);
@@ -240,7 +275,10 @@ impl History {
             let sample = LineSample {
                 rate,
                 shape: pull.shape.unwrap_or(Shape::EVEN),
-                stalled: pull.stalled,
+                stalled: pull.stalled_s / (pull.stalled_s + pull.moved_s).max(1e-9),
+                fit: pull.fit,
+                stalls: pull.stalls,
+                moved_s: pull.moved_s,
                 waiting: pull.waiting.unwrap_or(FIRST_GUESS_WAITING_S),
             };
             remember(self.lines.at(line_key(kind), now), sample);
@@ -299,7 +337,15 @@ impl History {
             ImageSource::Engine | ImageSource::BuiltIn => None,
             ImageSource::Registry => Some(self.usual_pull(kind)),
         };
-        Usual { phases, pull }
+        let adapted = match kind.source {
+            ImageSource::Engine | ImageSource::BuiltIn => Adapted::default(),
+            ImageSource::Registry => Adapted::by(self.scores.iter().copied()),
+        };
+        Usual {
+            phases,
+            pull,
+            adapted,
+        }
     }
 
     fn usual_pull(&self, kind: &RunKind) -> PullUsual {
@@ -514,6 +560,12 @@ fn line_of(samples: &VecDeque<LineSample>) -> Option<LineUsual> {
         shape,
         shape_variance: mean_of(&distance).max(SHAPE_LEAST),
         stalled: mean_of(&|sample| sample.stalled),
+        pulls: count,
+        fits: samples.iter().filter_map(|sample| sample.fit).collect(),
+        stalls: samples.iter().fold(Stalls::default(), |stalls, sample| {
+            let stood = sample.stalled / (1.0 - sample.stalled).max(1e-3) * sample.moved_s;
+            stalls.with(sample.stalls, stood, sample.moved_s)
+        }),
     })
 }
 
@@ -559,7 +611,7 @@ mod tests {
     fn started_in(seconds: f64) -> RunSample {
         RunSample {
             phases: [None, None, None, None, Some(seconds)],
-            pull: None,
+            ..RunSample::default()
         }
     }
 
@@ -570,14 +622,13 @@ mod tests {
             extraction_s: Some(1.0),
         });
         RunSample {
-            phases: [None; 5],
             pull: Some(PullSample {
                 rate: Some(rate),
-                shape: None,
-                stalled: 0.0,
                 waiting: Some(0.2),
                 layers: layers.collect(),
+                ..PullSample::default()
             }),
+            ..RunSample::default()
         }
     }
 
@@ -632,7 +683,7 @@ mod tests {
             .usual(&kind("node", ImageSource::Registry))
             .pull
             .unwrap();
-        assert!((node.line.unwrap().speed.mean - 2e6_f64.ln()).abs() < 1e-9);
+        assert!((node.line.as_ref().unwrap().speed.mean - 2e6_f64.ln()).abs() < 1e-9);
         assert_eq!(node.image, []);
         assert!((node.extraction_of("base", 0) - 1.0).abs() < 1e-9);
         let elsewhere = RunKind {
@@ -669,6 +720,38 @@ mod tests {
         };
         assert!(line(&[1e6, 1e6, 1e6, 1e6]) < line(&[1e6]));
         assert!(line(&[1e6]) < line(&[1e6, 4e6, 1e6, 4e6]));
+    }
+
+    #[test]
+    fn a_line_of_an_older_file_is_still_one() {
+        let text = r#"{"lines":{"a b":{"last_run":1,"what":[
+            {"rate":2e6,"shape":[0.25,0.5,0.75],"stalled":0.1,"waiting":0.3}]}}}"#;
+        let history: History = serde_json::from_str(text).unwrap();
+        let line = line_of(history.lines.get("a b").unwrap()).unwrap();
+        assert!((line.speed.mean - 2e6_f64.ln()).abs() < 1e-9, "{line:?}");
+        assert_eq!((line.fits.len(), line.stalls), (0, Stalls::default()));
+    }
+
+    #[test]
+    fn scores_of_any_registry_move_the_bounds_and_only_recent_ones_are_kept() {
+        let mut history = History::default();
+        let scored = |score: f64| RunSample {
+            scores: vec![score; 3],
+            ..RunSample::default()
+        };
+        for _ in 0..100 {
+            history.learn(&kind("python", ImageSource::Registry), scored(3.0));
+        }
+        history.learn(&kind("python", ImageSource::Registry), scored(f64::NAN));
+        assert_eq!(history.scores.len(), MAX_SCORES);
+        let elsewhere = RunKind {
+            registry: "quay.io".to_owned(),
+            ..kind("node", ImageSource::Registry)
+        };
+        let (lower, upper) = history.usual(&elsewhere).adapted.factors();
+        assert!(lower < 1.0 && upper > 1.5, "{lower} {upper}");
+        let cached = history.usual(&kind("node", ImageSource::Engine));
+        assert_eq!(cached.adapted, Adapted::default());
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use self::layer::{Layer, Stage, layer_id};
 use super::history::{LayerMemory, PullSample, PullUsual};
+use super::line;
 use super::rate::{RateMeter, STALL};
 use super::{as_f64, as_ms};
 use crate::layer::{LAYER_LIMIT, LayerSize, LayerStep, PullDialect, PullMessage};
@@ -243,7 +244,7 @@ impl PullTracker {
         let first = self.first_byte.unwrap_or(end);
         let downloaded = self.all_downloaded.unwrap_or(end).max(first);
         let bytes: u64 = self.pulled().map(Layer::arrived).sum();
-        let usual_rate = usual.line.map(|line| line.speed.quantile(0.0));
+        let usual_rate = usual.line.as_ref().map(|line| line.speed.quantile(0.0));
         let usual_extraction: f64 = self
             .pulled()
             .map(|layer| usual.extraction_of(&layer.id, layer.total.unwrap_or(layer.downloaded)))
@@ -271,15 +272,13 @@ impl PullTracker {
     /// Returns the sample that a pull which succeeded adds to the history.
     #[must_use]
     pub fn sample(&self) -> PullSample {
-        let span = self.line.span() + self.line.stalled().as_secs_f64();
         PullSample {
             rate: self.line.mean(),
             shape: self.line.shape(),
-            stalled: if span > 0.0 {
-                self.line.stalled().as_secs_f64() / span
-            } else {
-                0.0
-            },
+            fit: self.line.past().as_ref().and_then(line::fit),
+            stalls: self.line.stalls(),
+            stalled_s: self.line.stalled().as_secs_f64(),
+            moved_s: self.line.span(),
             waiting: self.first_byte.map(|first| first.as_secs_f64()),
             layers: self
                 .extractions()

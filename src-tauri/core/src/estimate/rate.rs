@@ -1,14 +1,11 @@
-//! The speed of a line, from the bytes that arrived over it so far: on the whole, of late, and its
-//! jitter. What that says of the speed to come is worked out in `pull/time_left`.
-//!
-//! Jitter, the variance of the speed around its own trend, is measured between neighbours, after von
-//! Neumann's mean square successive difference (Annals of Mathematical Statistics 12, 1941), so that a
-//! line that speeds up steadily does not pass for one with much jitter.
+//! The speed of a line, from the bytes that arrived over it so far: on the whole, of late, and block by
+//! block. What that says of the speed to come is worked out in `line`.
 
 use std::time::Duration;
 
 use super::as_f64;
 use super::history::Shape;
+use super::line::Blocks;
 
 /// Silence that is longer than this is a stall: it counts as lost time and not as a slow line.
 pub(super) const STALL: Duration = Duration::from_secs(3);
@@ -16,19 +13,13 @@ pub(super) const STALL: Duration = Duration::from_secs(3);
 /// Buckets that are kept; when there are more, neighbours are put together.
 const MAX_BUCKETS: usize = 240;
 const FIRST_WIDTH_S: f64 = 0.25;
-/// Jitter is looked for between blocks of at least this length: in less time an engine's messages
-/// say more about its buffers than about the line.
+/// A block has at least this length: in less time an engine's messages say more about its buffers than
+/// about the line.
 const MIN_BLOCK_S: f64 = 0.5;
 /// Blocks that a line's past is divided into, when it is long.
 const BLOCKS: f64 = 30.0;
-/// Jitter that is assumed before it can be measured: as a share of the speed, between blocks.
-const ASSUMED_JITTER: f64 = 0.25;
-/// No line is steadier than this, as a share of the speed.
-const STEADIEST: f64 = 0.02;
 /// Below this span there is no speed to speak of.
 const MIN_SPAN_S: f64 = 0.5;
-/// The recent past is at least this long, in seconds of fading.
-const MIN_MEMORY_S: f64 = 1.5;
 /// A span that is shorter has no shape.
 const MIN_SHAPE_S: f64 = 2.0;
 /// The displayed rate looks back this far.
@@ -45,6 +36,7 @@ pub(super) struct RateMeter {
     width: f64,
     /// Seconds that count, so far.
     span: f64,
+    stalls: u32,
     stalled: Duration,
     bytes: f64,
 }
@@ -57,25 +49,11 @@ impl Default for RateMeter {
             buckets: Vec::new(),
             width: FIRST_WIDTH_S,
             span: 0.0,
+            stalls: 0,
             stalled: Duration::ZERO,
             bytes: 0.0,
         }
     }
-}
-
-/// What a line has shown.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Evidence {
-    /// Bytes per second over the whole span.
-    pub mean: f64,
-    /// The span in seconds.
-    pub span: f64,
-    /// Bytes per second in the recent past.
-    pub recent: f64,
-    /// The seconds that the recent past rests on.
-    pub window: f64,
-    /// The variance of the logarithm of a mean over one second; over `n` seconds it is an `n`th.
-    pub jitter: f64,
 }
 
 impl RateMeter {
@@ -93,11 +71,17 @@ impl RateMeter {
         let gap = at.saturating_sub(self.last);
         self.last = self.last.max(at);
         if gap > STALL {
+            self.stalls += 1;
             self.stalled += gap;
             self.put(0.0, as_f64(bytes));
         } else {
             self.put(gap.as_secs_f64(), as_f64(bytes));
         }
+    }
+
+    /// Returns how many stalls there were.
+    pub(super) fn stalls(&self) -> u32 {
+        self.stalls
     }
 
     /// Returns how long nothing arrived, over all stalls.
@@ -127,21 +111,15 @@ impl RateMeter {
         Some(self.bytes_within(heard) / window)
     }
 
-    /// Returns what the line has shown, once it has shown anything.
-    pub(super) fn evidence(&self) -> Option<Evidence> {
+    /// Returns the speeds so far, once there is a speed to speak of.
+    pub(super) fn past(&self) -> Option<Blocks> {
         let mean = self.mean()?;
-        let block = MIN_BLOCK_S.max(self.span / BLOCKS);
-        let blocks = self.blocks(block);
-        let jitter = jitter(&blocks, mean);
-        let memory = MIN_MEMORY_S.max(self.span / 5.0);
-        let recent = weighted_mean(&blocks, block, memory).unwrap_or(mean);
-        Some(Evidence {
-            mean,
+        let width = MIN_BLOCK_S.max(self.span / BLOCKS);
+        Some(Blocks {
+            width,
+            speeds: self.blocks(width),
             span: self.span,
-            recent: recent.max(1.0),
-            // A mean whose weights fade rests on about twice its memory.
-            window: (2.0 * memory).min(self.span),
-            jitter: jitter.max(STEADIEST * STEADIEST) * block,
+            mean,
         })
     }
 
@@ -225,33 +203,6 @@ impl RateMeter {
     }
 }
 
-/// Returns the variance of a block's speed as a share of the mean's square, by second differences:
-/// `E (x₁ − 2x₂ + x₃)² = 6σ²`, whatever straight line the speeds follow.
-fn jitter(blocks: &[f64], mean: f64) -> f64 {
-    let (mut squares, mut count) = (0.0, 0.0);
-    for window in blocks.windows(3) {
-        if let [first, second, third] = window {
-            squares += (first - 2.0 * second + third).powi(2);
-            count += 1.0;
-        }
-    }
-    // Few differences say little: what is assumed counts as one of them.
-    let measured = squares / (6.0 * mean * mean);
-    (measured + ASSUMED_JITTER * ASSUMED_JITTER) / (count + 1.0)
-}
-
-/// Returns the mean of the blocks, newest last, in which weight fades over `memory` seconds.
-fn weighted_mean(blocks: &[f64], block: f64, memory: f64) -> Option<f64> {
-    let fade = (-block / memory).exp();
-    let (mut sum, mut weights, mut weight) = (0.0, 0.0, 1.0);
-    for speed in blocks.iter().rev() {
-        sum += weight * speed;
-        weights += weight;
-        weight *= fade;
-    }
-    (weights > 0.0).then(|| sum / weights)
-}
-
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -287,37 +238,28 @@ mod tests {
     fn there_is_no_speed_before_there_is_a_span() {
         let mut meter = RateMeter::default();
         meter.begin(Duration::ZERO);
-        assert_eq!(meter.evidence(), None);
+        assert_eq!(meter.past(), None);
         meter.add(Duration::from_millis(100), 1_000);
-        assert_eq!(meter.evidence(), None);
+        assert_eq!(meter.past(), None);
     }
 
     #[test]
-    fn a_steady_line_is_the_same_of_late_and_on_the_whole() {
+    fn a_steady_line_is_the_same_in_every_block() {
         let meter = meter(&[1_000; 8]);
-        let evidence = meter.evidence().unwrap();
-        check(evidence.mean, 999.0..1_001.0);
-        check(evidence.recent, 999.0..1_001.0);
-        check(evidence.jitter.sqrt(), 0.0..0.1);
+        let past = meter.past().unwrap();
+        check(past.mean, 999.0..1_001.0);
+        assert!((15..=16).contains(&past.speeds.len()), "{past:?}");
+        for speed in past.speeds {
+            check(speed, 999.0..1_001.0);
+        }
         assert_eq!(meter.recent(Duration::from_secs(8)), Some(1_000.0));
     }
 
     #[test]
-    fn a_line_with_much_jitter_is_known_for_one() {
-        let evidence = meter(&[200, 1_800, 200, 1_800, 200, 1_800, 200, 1_800])
-            .evidence()
-            .unwrap();
-        check(evidence.mean, 999.0..1_001.0);
-        check(evidence.jitter.sqrt(), 0.4..1.2);
-    }
-
-    #[test]
-    fn a_line_that_speeds_up_steadily_is_faster_of_late_and_has_no_jitter() {
-        let evidence = meter(&[500, 700, 900, 1_100, 1_300, 1_500, 1_700, 1_900])
-            .evidence()
-            .unwrap();
-        check(evidence.recent / evidence.mean, 1.2..1.6);
-        check(evidence.jitter.sqrt(), 0.0..0.2);
+    fn a_long_past_has_longer_blocks_and_not_more() {
+        let past = meter(&[1_000; 120]).past().unwrap();
+        check(past.width, 3.9..4.1);
+        check(as_f64(past.speeds.len() as u64), 29.0..31.0);
     }
 
     #[test]
@@ -342,6 +284,7 @@ mod tests {
             meter.add(Duration::from_secs(second), 1_000);
         }
         assert_eq!(meter.stalled(), Duration::from_secs(10));
+        assert_eq!(meter.stalls(), 1);
         check(meter.mean().unwrap(), 900.0..1_200.0);
     }
 

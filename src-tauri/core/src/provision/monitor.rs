@@ -191,7 +191,7 @@ mod tests {
         };
         let sample = || RunSample {
             phases: [0.0, 0.0, 1.0, 2.0, 3.0].map(Some),
-            pull: None,
+            ..RunSample::default()
         };
         for _ in 0..3 {
             history.learn(&kind, sample());
