@@ -37,6 +37,8 @@ const BYTES_A_SECOND: usize = 4 << 20;
 const SILENCE: Duration = Duration::from_millis(1_200);
 /// How long an agent may be silent before it has answered once. It has 10 s for a setup that says nothing.
 const SETUP_SILENCE: Duration = Duration::from_secs(20);
+/// How long it is asked why an agent does not answer.
+const REASON_LIMIT: Duration = Duration::from_secs(5);
 /// The most bytes that are kept of what came instead of an answer.
 const LONGEST_WORDS: usize = 300;
 /// How often an agent that nobody asks anything is asked whether it is there.
@@ -93,14 +95,22 @@ pub(crate) async fn reason_not_to_answer(
         user: "0:0".to_owned(),
         tracker: tracker.clone(),
     };
-    match way.open(&|_| ()).await {
-        Err(
-            reason @ (Error::ImageUserUnknown(_)
-            | Error::ImageGroupUnknown(_)
-            | Error::WorkspaceUnusable(_)),
-        ) => Some(reason),
-        Ok(_) | Err(_) => None,
-    }
+    let asking = async {
+        loop {
+            match way.open(&|_| ()).await {
+                Err(
+                    reason @ (Error::ImageUserUnknown(_)
+                    | Error::ImageGroupUnknown(_)
+                    | Error::WorkspaceUnusable(_)),
+                ) => return Some(reason),
+                Ok(_) => return None,
+                // An engine that has just refused a command may refuse the next one as well.
+                Err(error) => log::info!("no answer as root in {container}: {error}"),
+            }
+            tokio::time::sleep(TRY_AGAIN.0).await;
+        }
+    };
+    timeout(REASON_LIMIT, asking).await.unwrap_or_default()
 }
 
 /// Connects to the agent in a container, as the image's user, and hears it say that the container is
