@@ -245,10 +245,11 @@ fn a_failed_setup_is_told_and_the_next_start_is_judged_by_itself() {
     let mut container = Container::start(root.path(), "ghost");
     let error = container.call(hello()).unwrap_err();
     let message = "the image has no user `ghost`".to_owned();
+    let user = "ghost".to_owned();
     assert_eq!(
         error,
         CallError {
-            failure: Failure::NotReady,
+            failure: Failure::NoUser { user },
             message
         }
     );

@@ -77,3 +77,28 @@ fn a_session_is_created_and_used_with_the_keyboard_alone() {
     assert_eq!(session["project_name"], "by-keyboard");
     assert_eq!(sessions(&app), 1);
 }
+
+#[test]
+fn a_session_without_a_network_is_chosen_in_the_dialog_and_has_its_terminal_and_files() {
+    let Some(app) = App::open_or_skip() else {
+        return;
+    };
+    app.fill_in("alone", None);
+    let choose = "
+        const field = document.querySelector('select[name=network]');
+        field.value = 'none';
+        field.dispatchEvent(new Event('change', { bubbles: true }));
+    ";
+    app.window.execute(choose, &[]).unwrap();
+    app.picture("new-session-network");
+    app.press("[data-testid=create-session]");
+    app.wait_for_terminal();
+    let id = app.recorded().heard[0].session().to_owned();
+    let session = &app.invoke("session_status", &json!({"id": id}))["session"];
+    assert_eq!(session["network"], "none");
+    let (container, mode) = (format!("cove-{id}"), "{{.HostConfig.NetworkMode}}");
+    let inspect = ["inspect", "--format", mode, &container];
+    assert_eq!(app.engine.docker(&inspect).unwrap(), "none");
+    let listed = app.invoke("list_dir", &json!({"id": id, "path": "/workspace"}));
+    assert_eq!(listed["ok"], true, "{listed}");
+}
