@@ -84,13 +84,15 @@ fn a_session_without_a_network_is_chosen_in_the_dialog_and_has_its_terminal_and_
         return;
     };
     app.fill_in("alone", None);
+    app.press("[data-testid=more]");
+    app.settle();
+    app.picture("new-session-more");
     let choose = "
         const field = document.querySelector('select[name=network]');
         field.value = 'none';
         field.dispatchEvent(new Event('change', { bubbles: true }));
     ";
     app.window.execute(choose, &[]).unwrap();
-    app.picture("new-session-network");
     app.press("[data-testid=create-session]");
     app.wait_for_terminal();
     let id = app.recorded().heard[0].session().to_owned();
