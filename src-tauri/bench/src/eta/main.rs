@@ -61,7 +61,7 @@ enum Work {
 
 /// Lines of each kind that are simulated.
 const SIMULATED_LINES: usize = 60;
-const CALIBRATION_LINES: usize = 60;
+const CALIBRATION_LINES: usize = 50;
 
 #[expect(clippy::print_stdout, reason = "a benchmark's result is its output")]
 fn main() -> Result<()> {

@@ -14,28 +14,28 @@ use super::forecast::Forecast;
 
 /// How often the truth may be below and above the bounds. Bad news comes seldom and is large, and is worth
 /// a wider bound than good news.
-pub const TAILS: (f64, f64) = (0.12, 0.08);
+pub const TAILS: (f64, f64) = (0.1, 0.07);
 
 /// Factors of the lower and the upper bound by [`Cell::place`].
 const FACTORS: [(f64, f64); 18] = [
     (0.2, 4.0),
-    (0.5, 1.92),
-    (0.52, 2.58),
-    (0.6, 1.08),
-    (0.49, 0.51),
-    (0.6, 0.29),
-    (0.6, 1.25),
-    (0.88, 0.91),
-    (0.59, 1.69),
-    (0.33, 2.2),
-    (0.22, 1.21),
-    (0.29, 0.69),
-    (0.62, 0.91),
-    (0.41, 0.84),
-    (0.32, 0.69),
-    (0.77, 1.79),
-    (0.74, 2.0),
-    (0.4, 4.0),
+    (0.48, 2.63),
+    (0.55, 1.23),
+    (0.68, 1.09),
+    (0.54, 0.57),
+    (0.64, 0.2),
+    (0.84, 1.14),
+    (0.93, 1.65),
+    (0.62, 3.4),
+    (0.34, 2.08),
+    (0.21, 1.15),
+    (0.26, 0.74),
+    (0.44, 0.85),
+    (0.42, 0.85),
+    (0.34, 0.67),
+    (0.8, 1.83),
+    (0.76, 1.99),
+    (0.39, 4.0),
 ];
 
 /// How quickly this machine's own pulls move the bounds, as a logarithm.
