@@ -43,10 +43,9 @@ pub(crate) fn load(app: &AppHandle) -> Settings {
 /// Keeps the settings.
 ///
 /// # Errors
-/// [`Error::Internal`] when they cannot be written.
+/// [`Error::SettingsNotSaved`].
 pub(crate) fn save(app: &AppHandle, settings: Settings) -> Result<(), Error> {
-    write(app, settings)
-        .map_err(|error| Error::Internal(format!("failed to save the settings: {error}")))
+    write(app, settings).map_err(|error| Error::SettingsNotSaved(error.to_string()))
 }
 
 /// Returns the app's own folder.

@@ -77,6 +77,8 @@ pub enum ErrorCode {
     ExportFailed,
     /// A session's files could not be read whole, so that no copy of them was made.
     FilesIncomplete,
+    /// The settings hold until the app ends, and could not be written down.
+    SettingsNotSaved,
     /// No command has this name.
     UnknownCommand,
     /// The run was cancelled by the user.
@@ -384,6 +386,9 @@ pub enum Error {
     /// See [`ErrorCode::FilesIncomplete`].
     #[error("the session's files could not be read whole: {0}")]
     FilesIncomplete(String),
+    /// See [`ErrorCode::SettingsNotSaved`].
+    #[error("failed to save the settings, which hold until Cove ends: {0}")]
+    SettingsNotSaved(String),
     /// See [`ErrorCode::UnknownCommand`].
     #[error("there is no command `{0}`")]
     UnknownCommand(String),
@@ -457,6 +462,7 @@ impl Error {
             Self::Conflict { .. } => ErrorCode::Conflict,
             Self::Export { .. } => ErrorCode::ExportFailed,
             Self::FilesIncomplete(_) => ErrorCode::FilesIncomplete,
+            Self::SettingsNotSaved(_) => ErrorCode::SettingsNotSaved,
             Self::UnknownCommand(_) => ErrorCode::UnknownCommand,
             Self::Cancelled => ErrorCode::Cancelled,
             Self::Internal(_) => ErrorCode::Internal,
@@ -518,18 +524,7 @@ impl Error {
                 );
             }
             Self::DiskFull { command, .. } => return disk_hint(*command),
-            Self::Timeout { phase, .. } => match phase {
-                Phase::PullingImage => {
-                    "Check the network, VPN and proxy, then retry; the limit is a setting."
-                }
-                Phase::Starting
-                | Phase::CreatingVolume
-                | Phase::CreatingContainer
-                | Phase::StartingContainer
-                | Phase::Ready => {
-                    "Look at what the engine does, restart it if need be, then retry; the limit is a setting."
-                }
-            },
+            Self::Timeout { phase, .. } => timeout_hint(*phase),
             Self::AgentUnavailable(_) => {
                 "Retry; if it happens again, the log of the session's container says more."
             }
@@ -561,6 +556,9 @@ impl Error {
             Self::Export { .. } => "Choose a place with enough room that you may write to.",
             Self::FilesIncomplete(_) => {
                 "Stop what changes the files, or stop the session, then try again; nothing was kept of this attempt."
+            }
+            Self::SettingsNotSaved(_) => {
+                "Make room on the disk, and let Cove write in its own folder, then save again."
             }
             Self::UnknownCommand(_) => "Update Cove: its window and its backend do not match.",
             Self::Cancelled => "Retry when you are ready.",
@@ -614,6 +612,7 @@ impl Error {
             | Self::PathOutsideWorkspace(_)
             | Self::Export { .. }
             | Self::FilesIncomplete(_)
+            | Self::SettingsNotSaved(_)
             | Self::UnknownCommand(_)
             | Self::Cancelled
             | Self::Internal(_) => json!({}),
@@ -629,6 +628,21 @@ impl Error {
             message: words::fit(&self.to_string(), LONGEST_MESSAGE),
             hint: self.hint(),
             details,
+        }
+    }
+}
+
+const fn timeout_hint(phase: Phase) -> &'static str {
+    match phase {
+        Phase::PullingImage => {
+            "Check the network, VPN and proxy, then retry; the limit is a setting."
+        }
+        Phase::Starting
+        | Phase::CreatingVolume
+        | Phase::CreatingContainer
+        | Phase::StartingContainer
+        | Phase::Ready => {
+            "Look at what the engine does, restart it if need be, then retry; the limit is a setting."
         }
     }
 }

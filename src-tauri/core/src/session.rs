@@ -330,6 +330,10 @@ impl SessionState {
 }
 
 /// A session in the list.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, as the window shows it"
+)]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(ts_rs::TS), ts(export))]
 pub struct Session {

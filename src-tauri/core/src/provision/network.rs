@@ -96,10 +96,7 @@ impl Run {
     async fn ensure_network(&self, facts: &EngineFacts, unwind: &Unwind) -> Result<String, Error> {
         let turn = self.networks.turn(&self.engine.identity().id);
         let _turn = turn.lock().await;
-        if let Some(name) = usable(&*self.engine, facts.network_kind).await? {
-            // The run that made it may be taken back, and leaves it to whoever uses it by then.
-            let undo = Undo::RemoveNetwork { name: name.clone() };
-            unwind.effect(Some(undo), async { Ok(()) }).await?;
+        if let Some(name) = self.find_network(facts, unwind).await? {
             return Ok(name);
         }
         let create = async |kind| {
@@ -113,8 +110,27 @@ impl Run {
             Err(error) if may_be_of_session(&error, facts.network_kind) => {
                 create(NetworkKind::OfSession).await
             }
+            // The last addresses may have gone to a network that another Cove has made meanwhile.
+            Err(error) if reason_of(&error) == Some(NetworkReason::NoAddresses) => {
+                self.find_network(facts, unwind).await?.ok_or(error)
+            }
             created => created,
         }
+    }
+
+    /// Returns a network that all sessions share, if there is one. The run that made it may be taken back, and leaves
+    /// it to whoever uses it by then.
+    async fn find_network(
+        &self,
+        facts: &EngineFacts,
+        unwind: &Unwind,
+    ) -> Result<Option<String>, Error> {
+        let found = usable(&*self.engine, facts.network_kind).await?;
+        if let Some(name) = &found {
+            let undo = Undo::RemoveNetwork { name: name.clone() };
+            unwind.effect(Some(undo), async { Ok(()) }).await?;
+        }
+        Ok(found)
     }
 }
 
@@ -193,14 +209,14 @@ async fn create(
 
 /// Returns whether an engine that cannot keep the containers of one network apart can have a network for each.
 fn may_be_of_session(error: &Error, kind: NetworkKind) -> bool {
-    let is_not_separated = matches!(
-        error,
-        Error::NetworkUnavailable {
-            reason: NetworkReason::NotSeparated,
-            ..
-        }
-    );
-    is_not_separated && kind == NetworkKind::Shared
+    reason_of(error) == Some(NetworkReason::NotSeparated) && kind == NetworkKind::Shared
+}
+
+const fn reason_of(error: &Error) -> Option<NetworkReason> {
+    match error {
+        Error::NetworkUnavailable { reason, .. } => Some(*reason),
+        _ => None,
+    }
 }
 
 /// Returns a name that nobody else has: what bears it is Cove's, however many of it make networks at once.
