@@ -350,6 +350,7 @@ impl Screen {
     fn attach(&self, sink: Sink) {
         let mut state = self.lock();
         state.sink = sink;
+        state.filter.forget_shown();
         state.new = 0;
         state.sent = 0;
         state.acknowledged = 0;

@@ -289,26 +289,19 @@ impl Sessions {
         if let Some(entry) = self.shared.entries().get_mut(&id) {
             entry.deletions = entry.deletions.saturating_sub(1);
         }
-        removed
+        match removed {
+            // It was gone already, or somebody else has deleted it meanwhile.
+            Err(Error::SessionNotFound(_)) => Ok(()),
+            removed => removed,
+        }
     }
 
     async fn remove_from_engine(&self, id: SessionId, keep_volume: bool) -> Result<(), Error> {
-        match self.know(id).await {
-            Ok(()) => self.cancel_run(id).await?,
-            // It is gone already.
-            Err(Error::SessionNotFound(_)) => return Ok(()),
-            Err(error) => return Err(error),
-        }
-        let Ok(turn) = self.with_entry(id, |entry| Arc::clone(&entry.turn)) else {
-            return Ok(());
-        };
+        self.know(id).await?;
+        self.cancel_run(id).await?;
+        let turn = self.with_entry(id, |entry| Arc::clone(&entry.turn))?;
         let _turn = turn.lock().await;
-        let home = match self.home_of(id).await {
-            Ok(home) => home,
-            // Somebody else has deleted it meanwhile.
-            Err(Error::SessionNotFound(_)) => return Ok(()),
-            Err(error) => return Err(error),
-        };
+        let home = self.home_of(id).await?;
         let owned = match &home {
             None => Owned::default(),
             Some(home) => {

@@ -28,8 +28,10 @@ const LONGEST_LINK: usize = 1_000;
 const PIECE: u32 = 100_000;
 /// How many characters that were not shown before a piece may have: some 20 ms.
 pub(super) const NEW_CHARACTERS: u32 = 50;
-/// How many characters with their marks are known to have been shown.
-const KNOWN_CHARACTERS: usize = 20_000;
+/// How many characters with marks are known to have been shown.
+const KNOWN_WITH_MARKS: usize = 20_000;
+/// How many characters there are, with or without a meaning.
+const CHARACTERS: usize = char::MAX as usize + 1;
 
 /// Ends a link.
 const END_OF_LINK: &[u8] = b"\x1b]8;;\x07";
@@ -51,15 +53,25 @@ pub(super) struct OutputFilter {
     partial: Vec<u8>,
     /// Marks since the last character that has a place of its own.
     marks: u32,
-    /// That character with its marks, as a hash, if it has some or is not plain itself.
-    unplain: Option<u64>,
+    /// That character, if it has marks or is not plain itself.
+    unplain: Option<Unplain>,
     /// The last plain character.
     plain: u8,
-    /// Those that were shown.
-    known: HashSet<u64>,
+    /// Characters without marks that were shown: a bit for each, once there is one.
+    known: Vec<u64>,
+    /// Characters with marks that were shown.
+    known_with_marks: HashSet<u64>,
     /// How many bytes of text a link has that is open.
     link: Option<usize>,
     left_out: u64,
+}
+
+/// A character that the window may have to measure before it draws it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Unplain {
+    Alone(char),
+    /// With its marks, as a hash.
+    WithMarks(u64),
 }
 
 /// Output that may be shown at once.
@@ -149,6 +161,12 @@ impl OutputFilter {
         }
         self.settle(&mut pieces);
         pieces.finish()
+    }
+
+    /// Takes note that another window shows the output from now on, which has shown nothing before.
+    pub(super) fn forget_shown(&mut self) {
+        self.known.clear();
+        self.known_with_marks.clear();
     }
 
     /// Returns how many bytes were left out so far.
@@ -303,14 +321,14 @@ impl OutputFilter {
             if self.marks > MOST_MARKS {
                 return self.leave_out(bytes.len());
             }
-            let before = self.unplain.unwrap_or(u64::from(self.plain));
-            self.unplain = Some(hash_of((before, character)));
+            let before = self.unplain.unwrap_or(Unplain::Alone(self.plain.into()));
+            self.unplain = Some(Unplain::WithMarks(hash_of((before, character))));
             return pieces.add(bytes, 20);
         }
         self.settle(pieces);
         if !character.is_control() {
             self.marks = 0;
-            self.unplain = Some(hash_of(character));
+            self.unplain = Some(Unplain::Alone(character));
         }
         let work = match character {
             '\n' | '\x0b' | '\x0c' => 100,
@@ -325,11 +343,30 @@ impl OutputFilter {
         let Some(character) = self.unplain.take() else {
             return;
         };
-        if self.known.len() >= KNOWN_CHARACTERS {
-            self.known.clear();
-        }
-        if self.known.insert(character) {
+        if self.is_new(character) {
             pieces.add_new();
+        }
+    }
+
+    /// Notes that a character is shown, and returns whether it was not shown before, as far as is known.
+    fn is_new(&mut self, character: Unplain) -> bool {
+        match character {
+            Unplain::Alone(character) => {
+                self.known.resize(CHARACTERS / 64, 0);
+                let (index, bit) = (character as usize / 64, 1 << (character as usize % 64));
+                let before = self.known.get_mut(index).map(|bits| {
+                    let before = *bits;
+                    *bits |= bit;
+                    before
+                });
+                before.is_some_and(|before| before & bit == 0)
+            }
+            Unplain::WithMarks(hash) => {
+                if self.known_with_marks.len() >= KNOWN_WITH_MARKS {
+                    self.known_with_marks.clear();
+                }
+                self.known_with_marks.insert(hash)
+            }
         }
     }
 
