@@ -225,7 +225,12 @@ mod tests {
     fn kernels(root: &Root, path: &str) -> Result<(u64, u64), ResolveError> {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         let path = if path.is_empty() { "." } else { path };
-        let opened = openat2(&root.directory, path, OFlags::PATH, Mode::empty(), resolve);
+        let open = || openat2(&root.directory, path, OFlags::PATH, Mode::empty(), resolve);
+        let mut opened = open();
+        // While anything is renamed or mounted on the machine the kernel cannot tell where `..` leads, and says so.
+        while matches!(opened, Err(Errno::AGAIN)) {
+            opened = open();
+        }
         let stat = fstat(opened.map_err(|errno| match errno {
             Errno::XDEV => ResolveError::Outside,
             errno => ResolveError::Refused(errno),

@@ -374,43 +374,44 @@ fn credentials_are_found_wherever_docker_finds_them() {
     let entry = |key: &str| format!(r#"{{"auths":{{"{key}":{{"auth":"{auth}"}}}}}}"#);
     let (name, word) = (user.username, user.password);
     // What `docker` makes of each, and what Cove does: an entry that makes no sense costs only itself.
+    // There `docker` gives up on the entries that it has not read yet, in an order that differs from time to time.
     for (content, docker_finds, cove_finds) in [
-        (entry(host), true, true),
-        (entry(&format!("{host}/")), true, true),
-        (entry(&format!("{host}/v2/")), true, true),
-        (entry(&format!("{host}/trial")), true, true),
-        (entry(&format!("http://{host}")), true, true),
-        (entry(&format!("https://{host}/v1/")), true, true),
-        (entry(&format!("ftp://{host}")), true, true),
-        (entry("127.0.0.1"), false, false),
-        (entry("other.test"), false, false),
+        (entry(host), Some(true), true),
+        (entry(&format!("{host}/")), Some(true), true),
+        (entry(&format!("{host}/v2/")), Some(true), true),
+        (entry(&format!("{host}/trial")), Some(true), true),
+        (entry(&format!("http://{host}")), Some(true), true),
+        (entry(&format!("https://{host}/v1/")), Some(true), true),
+        (entry(&format!("ftp://{host}")), Some(true), true),
+        (entry("127.0.0.1"), Some(false), false),
+        (entry("other.test"), Some(false), false),
         (
             format!(r#"{{"auths":{{"other":null,"{host}":{{"auth":"{auth}"}}}}}}"#),
-            true,
+            Some(true),
             true,
         ),
         (
             format!(r#"{{"auths":{{"{host}":{{"username":"{name}","password":"{word}"}}}}}}"#),
-            true,
+            Some(true),
             true,
         ),
         (
             format!(r#"{{"Auths":{{"{host}":{{"Auth":"{auth}"}}}}}}"#),
-            true,
+            Some(true),
             true,
         ),
         (
             format!(r#"{{"auths":{{"odd":{{"auth":"%"}},"{host}":{{"auth":"{auth}"}}}}}}"#),
-            false,
+            None,
             true,
         ),
         (
             format!(r#"{{"auths":{{"{host}":{{"auth":"{unpadded}"}}}}}}"#),
-            unpadded == auth,
+            Some(unpadded == auth),
             true,
         ),
-        (String::new(), false, false),
-        ("{}".to_owned(), false, false),
+        (String::new(), Some(false), false),
+        ("{}".to_owned(), Some(false), false),
     ] {
         write(&folder.path().join("config.json"), &content);
         let pulled = engine
@@ -419,11 +420,9 @@ fn credentials_are_found_wherever_docker_finds_them() {
             .args(["pull", "--quiet", &image])
             .output()
             .unwrap();
-        assert_eq!(
-            pulled.status.success(),
-            docker_finds,
-            "docker with {content}"
-        );
+        if let Some(finds) = docker_finds {
+            assert_eq!(pulled.status.success(), finds, "docker with {content}");
+        }
         let read = ClientConfig::read(folder.path()).unwrap();
         let found = read.credential_for(host).unwrap_or_default();
         let expected = cove_finds.then(|| Credential::Password {
