@@ -205,6 +205,8 @@ impl Sessions {
         let sessions = self.clone();
         self.shared.tracker.spawn(async move {
             tokio::select! {
+                // Whoever has closed it knows what becomes of the session: nobody looks any more.
+                biased;
                 () = open.connection.closed() => {}
                 () = sessions.follow_connection(id, &open) => {}
                 limit = sessions.left_alone(id, &open) => {
