@@ -436,8 +436,9 @@ impl<'a> Shell<'a> {
             session: session.to_owned(),
             terminal,
         };
-        // Without a prompt and an echo, what comes is what the command writes.
-        shell.write("stty -echo; PS1= PS2=\n");
+        // Without a prompt and an echo, what comes is what the command writes; Bash writes more, whatever it is told.
+        shell.write("stty -echo; command -v busybox > /dev/null && exec busybox sh\n");
+        shell.write("PS1= PS2=\n");
         shell.run("true");
         shell
     }

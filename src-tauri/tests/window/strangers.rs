@@ -352,6 +352,10 @@ fn nothing_pasted_runs_before_the_user_says_so() {
         return;
     };
     let id = app.ready_session("paste");
+    // A shell that knows no bracketed paste.
+    app.type_line("exec busybox sh");
+    app.type_line("echo > there");
+    wait_for_file(&app, &id, "there");
     paste(&app, "echo one > pasted1\n echo two > pasted2\n");
     app.window
         .wait_for("[data-testid=paste-dialog]", SOON)
