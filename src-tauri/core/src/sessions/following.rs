@@ -19,7 +19,7 @@ use crate::engines::KnownEngine;
 use crate::error::Error;
 use crate::journal::Record;
 use crate::labels;
-use crate::provision::{IfAbsent, name_aside, take_back};
+use crate::provision::{IfAbsent, name_aside, remove_unused, take_back};
 use crate::session::{CreateSession, SessionId};
 
 /// How long after a change the engine is asked, so that a burst of changes is one question.
@@ -229,7 +229,7 @@ impl Sessions {
         known: &Arc<KnownEngine>,
         engine: &dyn Engine,
     ) -> Result<(), Error> {
-        let (settled, has_sessions) = loop {
+        let (settled, gone, has_sessions) = loop {
             let deleted = self.shared.deleted.load(Ordering::SeqCst);
             // What becomes ready while the engine answers is newer than the answer.
             let ready = self.shared.connected(known);
@@ -243,15 +243,25 @@ impl Sessions {
             let mut entries = self.shared.entries();
             // What was deleted meanwhile may be in the answer still: the engine is asked again.
             if self.shared.deleted.load(Ordering::SeqCst) == deleted {
+                let before: BTreeSet<_> = entries.keys().copied().collect();
                 let settled = self.shared.take_over(&mut entries, known, &found, &at_rest);
                 stop_lost(&mut entries, &found, ready);
-                break (settled, !found.is_empty());
+                let is_gone = |id: &SessionId| !entries.contains_key(id);
+                let gone: Vec<_> = before.into_iter().filter(is_gone).collect();
+                break (settled, gone, !found.is_empty());
             }
         };
         self.shared.engines.note_sessions(known, has_sessions);
         self.shared.keep_sessions();
         for id in settled {
             self.write_down_engine(id).await;
+        }
+        // Whoever has removed a session leaves its network, of which they know nothing.
+        for id in gone {
+            let removed = remove_unused(engine, id, None);
+            if let Err(error) = in_time("remove the network of a session", removed).await {
+                log::warn!("the network of session {id} may be there still: {error}");
+            }
         }
         Ok(())
     }

@@ -584,6 +584,17 @@ impl Walk {
 
     /// Compares the snapshots of all sessions with the model and with what was told.
     async fn observe(&mut self) -> Result<()> {
+        // The app looks by itself when a connection breaks, and what the engine has nothing of is forgotten then.
+        for known in &mut self.known {
+            if self.world.truth(known.id) == Is::Gone {
+                let looked: Vec<_> = known
+                    .states
+                    .iter()
+                    .map(|is| listed(*is, Is::Gone))
+                    .collect();
+                known.states.extend(looked);
+            }
+        }
         let may_be_gone = |known: &Known| known.states.contains(&Is::Gone);
         let is_sure = |known: &Known| known.states.len() == 1;
         let mut listed = None;
