@@ -23,7 +23,7 @@ use crate::session::SessionId;
 
 /// How long unwinding waits for calls that are under way. An engine that answers at all does so
 /// sooner, and an undo before the effect would leave the effect behind.
-const SETTLE_LIMIT: Duration = Duration::from_secs(1);
+const SETTLE_LIMIT: Duration = Duration::from_millis(900);
 /// How long calls that are late are waited for before their undos are left to be tried again later.
 const LATE_LIMIT: Duration = Duration::from_secs(20);
 /// How long programs have to end when a container is stopped again that a run has started.
