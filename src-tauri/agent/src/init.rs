@@ -142,7 +142,8 @@ fn reap() {
 ///
 /// Everybody gets SIGTERM at once. Interactive shells ignore it, so once nothing else is left their terminals
 /// hang up: they save their history and end. Not before, for a shell passes the hang-up on to what runs in it,
-/// which may just be writing its last.
+/// which may just be writing its last; and only when two looks have found them waiting, for processes come and go
+/// during one.
 fn end_all() {
     let begin = Instant::now();
     // `kill(-1)`: everything in the container except ourselves. None left is no failure.
@@ -150,6 +151,7 @@ fn end_all() {
     // What is stopped would not see the signal.
     let _ = kill_process_group(Pid::INIT, Signal::CONT);
     let (mut hung_up, mut alone_since) = (BTreeSet::new(), None);
+    let mut were_waiting = false;
     while begin.elapsed() < LAST {
         let look = Instant::now();
         reap();
@@ -158,7 +160,8 @@ fn end_all() {
         }
         let others = processes::others();
         let is_left = |role| others.iter().any(|(_, other)| *other == role);
-        if !is_left(Role::Program) {
+        let are_waiting = !is_left(Role::Program);
+        if are_waiting && were_waiting {
             if is_left(Role::Shell) {
                 let shells = others.iter().filter(|(_, role)| *role == Role::Shell);
                 for (shell, _) in shells {
@@ -171,6 +174,7 @@ fn end_all() {
                 return;
             }
         }
+        were_waiting = are_waiting;
         // Processes that the engine has started are not our children: nothing tells when they end.
         let pause = if begin.elapsed() < Duration::from_secs(1) {
             LOOK_AGAIN.0

@@ -31,6 +31,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 pub(crate) struct ProcessStat {
     /// Whether it has ended, and only its parent has not yet heard of that.
     pub(crate) has_ended: bool,
+    /// Whether it waits for something, as a shell at its prompt does.
+    pub(crate) sleeps: bool,
     /// Who began it; 0 for one that the engine has put into the container.
     pub(crate) parent: i32,
     /// Whether it has a terminal.
@@ -48,9 +50,9 @@ pub(crate) struct ProcessStat {
 pub(crate) enum Role {
     /// One of the agent's own, begun by the engine: it ends when its work is over.
     Agent,
-    /// An interactive shell: it ignores SIGTERM, and ends when its terminal hangs up.
+    /// An interactive shell that waits: it ignores SIGTERM, and ends when its terminal hangs up.
     Shell,
-    /// A program that does what a user wants done.
+    /// A program that does what a user wants done, or a shell that goes on to its next command.
     Program,
 }
 
@@ -74,12 +76,19 @@ pub(crate) fn all() -> Vec<Pid> {
 /// Returns the processes beside process 1 that have not ended, and what each is.
 pub(crate) fn others() -> Vec<(Pid, Role)> {
     let others = all().into_iter().filter(|pid| *pid != Pid::INIT);
-    others
-        .filter_map(|pid| {
-            let stat = stat_of(pid)?;
-            (!stat.has_ended).then(|| (pid, role_of(pid, &stat)))
-        })
-        .collect()
+    let (ended, others): (Vec<_>, Vec<_>) = others
+        .filter_map(|pid| Some((pid, stat_of(pid)?)))
+        .partition(|(_, stat)| stat.has_ended);
+    // A shell whose command has ended, and that has not heard of it, is not at its prompt.
+    let goes_on = |pid: Pid, stat: &ProcessStat| {
+        let is_parent = |(_, child): &(Pid, ProcessStat)| child.parent == pid.as_raw_nonzero().get();
+        !stat.sleeps || ended.iter().any(is_parent)
+    };
+    let role = |(pid, stat): (Pid, ProcessStat)| match role_of(pid, &stat) {
+        Role::Shell if goes_on(pid, &stat) => (pid, Role::Program),
+        role => (pid, role),
+    };
+    others.into_iter().map(role).collect()
 }
 
 /// Says how many processes and threads the container has, and the most that it may have.
@@ -217,6 +226,7 @@ fn parse_stat(stat: &[u8]) -> Option<ProcessStat> {
     // The first of `fields` is the third of the file: the state.
     Some(ProcessStat {
         has_ended: matches!(*fields.first()?, "Z" | "X"),
+        sleeps: *fields.first()? == "S",
         parent: fields.get(1)?.parse().ok()?,
         has_terminal: *fields.get(4)? != "0",
         own_ticks: number(11)?.saturating_add(number(12)?),
@@ -238,6 +248,7 @@ mod tests {
             parse_stat(stat),
             Some(ProcessStat {
                 has_ended: false,
+                sleeps: false,
                 parent: 1,
                 has_terminal: true,
                 own_ticks: 3,
@@ -250,6 +261,7 @@ mod tests {
             parse_stat(stat),
             Some(ProcessStat {
                 has_ended: true,
+                sleeps: false,
                 parent: 0,
                 has_terminal: false,
                 own_ticks: 0,

@@ -289,6 +289,9 @@ pub enum NetworkKind {
 /// What the names of Cove's networks begin with.
 pub(crate) const NETWORK_PREFIX: &str = "cove-net-";
 
+/// The networks that engines put a container on that is told none: all on one of them reach each other.
+pub(crate) const DEFAULT_NETWORKS: [&str; 2] = ["bridge", "podman"];
+
 /// A network of Cove's on the engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetworkFacts {
@@ -403,6 +406,8 @@ pub struct ContainerFacts {
     pub exit_code: i64,
     /// The volumes that are mounted in it.
     pub volumes: Vec<MountedVolume>,
+    /// The names of the networks that it is on, running or not.
+    pub networks: Vec<String>,
 }
 
 /// A volume in a container.
@@ -425,6 +430,16 @@ impl ContainerFacts {
                 .volumes
                 .iter()
                 .any(|volume| volume.name == name && volume.path == WORKSPACE)
+    }
+
+    /// Returns whether it is on a network of Cove's, and not on one where everybody reaches it.
+    #[must_use]
+    pub(crate) fn is_on_own_network(&self) -> bool {
+        let is_default = |name: &String| DEFAULT_NETWORKS.contains(&name.as_str());
+        self.networks
+            .iter()
+            .any(|name| name.starts_with(NETWORK_PREFIX))
+            && !self.networks.iter().any(is_default)
     }
 }
 

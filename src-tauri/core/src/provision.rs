@@ -35,7 +35,7 @@ use crate::assets::Assets;
 use crate::connection::{self, Connection};
 use crate::engine::{
     ContainerFacts, ContainerNetwork, ContainerSpec, ContainerState, Engine, EngineFacts,
-    ImageFacts, end_programs, in_time,
+    ImageFacts, NetworkKind, end_programs, in_time,
 };
 use crate::error::{Error, ImageReason};
 use crate::estimate::{History, ImageSource, RunKind};
@@ -636,6 +636,15 @@ impl Run {
                     }
                     _ => None,
                 };
+                let kind = found.engine.network_kind;
+                let is_connected = match was {
+                    Some(was) if was.state != ContainerState::Unusable => {
+                        network::is_connected(was, kind)
+                    }
+                    // It was just made on it.
+                    Some(_) | None => kind == NetworkKind::Shared,
+                };
+                let container = (container, is_connected);
                 self.start_container(&found.engine, container, undo, unwind)
                     .await?;
                 self.supervision

@@ -58,16 +58,17 @@ impl Run {
         }
     }
 
-    /// Starts a container that does not run, on the network that its session is to have.
+    /// Starts a container that does not run, on the network that its session is to have; one that
+    /// `is_connected` is on it already, as far as is known.
     pub(super) async fn start_container(
         &self,
         engine: &EngineFacts,
-        container: &str,
+        (container, is_connected): (&str, bool),
         undo: Option<Undo>,
         unwind: &Unwind,
     ) -> Result<(), Error> {
-        for _ in 0..TRIES {
-            if self.request.network == Network::Own {
+        for attempt in 0..TRIES {
+            if self.request.network == Network::Own && !(is_connected && attempt == 0) {
                 let network = self.ensure_network(engine, unwind).await?;
                 let (engine, id) = (Arc::clone(&self.engine), container.to_owned());
                 let owner = self.id;
@@ -134,6 +135,12 @@ impl Run {
     }
 }
 
+/// Returns whether a container starts on the network that its session is to have without anything being done for that.
+/// Whether that network is still there, the start says.
+pub(super) fn is_connected(container: &ContainerFacts, kind: NetworkKind) -> bool {
+    kind == NetworkKind::Shared && container.is_on_own_network()
+}
+
 /// Starts the container of a session again, on the network that it is to have.
 pub(super) async fn start_again(
     engine: &dyn Engine,
@@ -142,6 +149,12 @@ pub(super) async fn start_again(
 ) -> Result<(), Error> {
     if labels::network(&container.labels) == Network::Own {
         let kind = engine.facts().await?.network_kind;
+        if is_connected(container, kind) {
+            match engine.start_container(&container.id).await {
+                Err(Error::NetworkGone { .. }) => {}
+                started => return started,
+            }
+        }
         let name = if let Some(name) = usable(engine, kind).await? {
             name
         } else {

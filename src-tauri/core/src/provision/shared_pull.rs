@@ -12,11 +12,14 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use crate::engine::{Engine, EngineFacts, EngineId};
+use crate::engine::{Engine, EngineFacts, EngineId, Lent};
 use crate::error::Error;
 use crate::estimate::{PullTracker, PullUsual, PullView};
 use crate::image::ImageReference;
 use crate::words::tamed;
+
+/// How often a pull is begun whose stream breaks while the engine answers. What was pulled by then it has.
+const TRIES: u32 = 3;
 
 /// The pulls that are under way.
 #[derive(Debug, Default)]
@@ -179,7 +182,30 @@ async fn pull(
     progress
         .waits_for
         .send_if_modified(|program| program.take().is_some());
-    let mut messages = engine.pull(image, &lent).await?;
+    let mut attempt = 1;
+    loop {
+        match hear(engine, image, &lent, architecture, progress).await {
+            // It is the line to the engine that broke; and where that has gone, nobody answers.
+            Err(error @ Error::EngineUnavailable { .. })
+                if attempt < TRIES && engine.facts().await.is_ok() =>
+            {
+                attempt += 1;
+                log::warn!("the pull of {image} is begun anew: {error}");
+            }
+            pulled => return pulled,
+        }
+    }
+}
+
+/// Hears what the engine says of one pull, to its end.
+async fn hear(
+    engine: &dyn Engine,
+    image: &ImageReference,
+    lent: &Lent,
+    architecture: &str,
+    progress: &Progress,
+) -> Result<(), Error> {
+    let mut messages = engine.pull(image, lent).await?;
     // Asked for when the engine has named layers whose sizes nobody knows.
     let mut sizes = future::Either::Left(future::pending());
     let mut asked = false;
@@ -205,7 +231,7 @@ async fn pull(
         };
         if lacks_sizes {
             asked = true;
-            sizes = future::Either::Right(engine.layer_sizes(image, architecture, &lent));
+            sizes = future::Either::Right(engine.layer_sizes(image, architecture, lent));
         }
     }
 }

@@ -10,7 +10,7 @@ use cove_core::session::SessionId;
 use cove_core::timing::{PullTiming, RunOutcome, TimingReport};
 use cove_testbed::{Proxy, Registry, RegistryOptions, TestImage};
 
-use crate::support::fake_engine::{Act, FakeEngine, refused};
+use crate::support::fake_engine::{Act, FakeEngine, away, refused};
 use crate::support::{
     App, Moment, Start, check_failed, check_ready, check_run, eventually, own_engine, progress_of,
 };
@@ -379,4 +379,34 @@ async fn a_credential_helper_that_is_waited_for_is_named_and_can_be_cancelled() 
     tokio::time::sleep(ms(5_000)).await;
     assert_eq!(message(ids[1]).await, "Pulling slow/image:latest");
     assert_eq!(engine.calls("pull"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pull_whose_stream_breaks_is_begun_anew_while_the_engine_answers() {
+    let engine = FakeEngine::new();
+    engine.pulls(slow_pull());
+    for _ in 0..2 {
+        engine.next("pull", Act::Lost(ms(3_000)));
+    }
+    let app = App::over(engine.clone(), Start::default());
+    let (_, run) = app.create_and_wait(Some("slow/image")).await;
+    check_ready(&run);
+    assert_eq!(engine.calls("pull"), 3);
+
+    // It is not begun for ever, nor on an engine that is gone.
+    for (breaks, facts, pulls) in [(3, None, 3), (1, Some(Act::Fail(away())), 1)] {
+        let engine = FakeEngine::new();
+        engine.pulls(slow_pull());
+        for _ in 0..breaks {
+            engine.next("pull", Act::Lost(ms(3_000)));
+        }
+        if let Some(facts) = facts {
+            // The first is asked when the run begins.
+            engine.next("facts", Act::Late(ms(0))).next("facts", facts);
+        }
+        let app = App::over(engine.clone(), Start::default());
+        let (_, run) = app.create_and_wait(Some("slow/image")).await;
+        check_failed(&run, ErrorCode::EngineUnavailable, Some("not_running"));
+        assert_eq!(engine.calls("pull"), pulls);
+    }
 }

@@ -99,7 +99,6 @@ async fn creating_asks_the_engine_nothing_before_it_returns() {
             "0 create_network",
             "0 create_container",
             "0 upload",
-            "0 connect_container",
             "0 start_container",
         ]
     );
@@ -133,7 +132,7 @@ async fn an_undo_that_fails_is_told_with_its_failure() {
     // What failed is tried once more, after the end of the run has been told.
     check_silence(&app, id).await;
     assert_eq!(
-        engine.changes()[6..],
+        engine.changes()[5..],
         [
             "0 remove_container",
             "0 remove_volume",
@@ -237,7 +236,6 @@ async fn a_retry_waits_for_what_the_run_before_it_still_has_to_undo() {
             "5000 create_network",
             "5000 create_container",
             "5000 upload",
-            "5000 connect_container",
             "5000 start_container",
         ]
     );
@@ -329,7 +327,7 @@ async fn an_agent_that_never_answers_fails_the_run_and_leaves_nothing_behind() {
     let (id, run) = app.create_and_wait(None).await;
     check_failed(&run, ErrorCode::AgentUnavailable, None);
     assert_eq!(
-        engine.changes()[6..],
+        engine.changes()[5..],
         [
             "20000 remove_container",
             "20000 remove_volume",
@@ -353,15 +351,12 @@ async fn a_session_that_was_there_keeps_its_container_and_files_when_opening_it_
     check_failed(&run, ErrorCode::EngineRefused, None);
     assert_eq!(engine.holds(), (1, 1));
     assert_eq!(
-        engine.changes()[6..],
+        engine.changes()[5..],
         [
             "0 stop_container",
             "0 upload",
-            "0 connect_container",
             "0 start_container",
             "0 stop_container",
-            // It is not removed: the container is on it.
-            "0 remove_network",
         ]
     );
 }

@@ -39,9 +39,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a session may be called ready after its container has died: the engine says so, and an engine in
 /// trouble says it late.
 const NOTICE_LIMIT: Duration = Duration::from_secs(40);
-/// How long a cancel may take where the engine is not slow to undo: two seconds, and one more for the calls by which an old
-/// container gets its network again, on engines that take 200 ms for each.
-const CANCEL_LIMIT: Duration = Duration::from_secs(3);
+/// How long a cancel may take where the engine is not slow to undo.
+const CANCEL_LIMIT: Duration = Duration::from_secs(2);
 
 /// A session in the model.
 #[derive(Debug)]

@@ -111,6 +111,7 @@ pub(super) fn container(value: &Value) -> Option<ContainerFacts> {
         volumes: each(value.get("Mounts"))
             .filter_map(mounted_volume)
             .collect(),
+        networks: connections(value),
     })
 }
 
@@ -174,15 +175,18 @@ pub(super) fn podman_networks(value: &Value) -> Option<Vec<NetworkFacts>> {
     }
 }
 
-/// Reads the names of the networks that a container is on, and whether that can be changed at all.
-pub(super) fn connections(container: &Value) -> (Vec<String>, bool) {
+/// Reads the names of the networks that a container is on.
+pub(super) fn connections(container: &Value) -> Vec<String> {
     let networks = container.pointer("/NetworkSettings/Networks");
     let networks = networks.and_then(Value::as_object).into_iter().flatten();
-    let names = networks.map(|(name, _)| name.clone()).collect();
+    networks.map(|(name, _)| name.clone()).collect()
+}
+
+/// Reads whether the networks that a container is on can be changed at all.
+pub(super) fn can_change_network(container: &Value) -> bool {
     let mode = text(container, "/HostConfig/NetworkMode").unwrap_or_default();
     let is_own_kind = ["none", "host", "slirp4netns", "pasta", "container:", "ns:"];
-    let is_fixed = is_own_kind.iter().any(|kind| mode.starts_with(kind));
-    (names, !is_fixed)
+    !is_own_kind.iter().any(|kind| mode.starts_with(kind))
 }
 
 /// Reads how many bytes a packet has at most on Docker's default network, if it says something unusual.
@@ -347,9 +351,11 @@ mod tests {
         let inspected = json!({
             "Id": "1", "Name": "/n", "Config": { "Labels": { "a": "b", "c": 4 } },
             "State": { "Status": "exited", "ExitCode": 3 }, "Mounts": mounts,
+            "NetworkSettings": { "Networks": { "n": { "NetworkID": "" } } },
         });
         let listed = json!({
             "Id": "1", "Names": ["/n"], "Labels": { "a": "b" }, "State": "exited", "Mounts": mounts,
+            "NetworkSettings": { "Networks": { "n": {} } },
         });
         let (inspected, listed) = (container(&inspected).unwrap(), container(&listed).unwrap());
         assert_eq!(inspected.exit_code, 3);
@@ -365,6 +371,7 @@ mod tests {
             path: "/workspace".to_owned(),
         };
         assert_eq!(listed.volumes, [volume]);
+        assert_eq!(listed.networks, ["n"]);
     }
 
     #[test]

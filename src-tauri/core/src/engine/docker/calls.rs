@@ -26,7 +26,7 @@ use super::credentials::{Lender, for_engine};
 use super::errors::{is_not_found, pull_error, translate};
 use super::{answers, registry, wording};
 use crate::engine::{
-    Archive, ContainerFacts, ContainerNetwork, ContainerSpec, ContainerState, Engine,
+    Archive, ContainerFacts, ContainerNetwork, ContainerSpec, ContainerState, DEFAULT_NETWORKS, Engine,
     EngineCapacity, EngineFacts, EngineIdentity, Exec, ExecOutput, ExecSpec, ImageFacts, ImageView,
     Labels, LayerSize, Lent, NETWORK_PREFIX, NetworkFacts, NetworkKind, Owned, PullMessage, Waits,
 };
@@ -421,14 +421,14 @@ impl Engine for DockerEngine {
         let client = self.client();
         let path = format!("/containers/{container}/json");
         let found = self.asked(path, OPERATION).await?;
-        let (connected, can_change) = answers::connections(&found);
-        if !can_change {
+        let connected = answers::connections(&found);
+        if !answers::can_change_network(&found) {
             log::warn!("container `{container}` stays on the network that it was made on");
             return Ok(());
         }
         let others = connected.iter().filter(|name| {
-            let is_usual = ["bridge", "podman"].contains(&name.as_str());
-            name.as_str() != network && (is_usual || name.starts_with(NETWORK_PREFIX))
+            let is_default = DEFAULT_NETWORKS.contains(&name.as_str());
+            name.as_str() != network && (is_default || name.starts_with(NETWORK_PREFIX))
         });
         for other in others {
             let request = NetworkDisconnectRequest {

@@ -64,8 +64,6 @@ pub(crate) struct FakeEngine {
     volumes: Mutex<HashMap<String, Labels>>,
     containers: Mutex<Vec<ContainerFacts>>,
     networks: Mutex<HashMap<String, Labels>>,
-    /// By a container's id, the network that it is on.
-    connected: Mutex<HashMap<String, String>>,
     /// Whether it keeps the containers of one network apart.
     separates: Mutex<bool>,
     /// How many containers there have been.
@@ -95,7 +93,6 @@ impl FakeEngine {
             volumes: Mutex::default(),
             containers: Mutex::default(),
             networks: Mutex::default(),
-            connected: Mutex::default(),
             separates: Mutex::new(true),
             created: AtomicUsize::new(0),
             helper: Mutex::default(),
@@ -160,8 +157,7 @@ impl FakeEngine {
 
     /// Returns the network that a container is on.
     pub(crate) fn network_of(&self, container: &str) -> Option<String> {
-        let id = self.find(container)?.id;
-        self.connected.lock().unwrap().get(&id).cloned()
+        self.find(container)?.networks.first().cloned()
     }
 
     fn has_network(&self, name: &str) -> bool {
@@ -355,7 +351,8 @@ impl Answer {
     }
 }
 
-fn away() -> Error {
+/// Returns the failure of a call to an engine that is gone.
+pub(crate) fn away() -> Error {
     Error::EngineUnavailable {
         reason: EngineReason::NotRunning,
         message: "made up".to_owned(),
@@ -497,8 +494,8 @@ impl Engine for FakeEngine {
         _: &ImageReference,
         _: &Lent,
     ) -> Result<BoxStream<'static, Result<PullMessage, Error>>, Error> {
-        self.act("pull").await?;
-        *self.has_image.lock().unwrap() = true;
+        let Answer(breaks_after) = self.act("pull").await?;
+        *self.has_image.lock().unwrap() = breaks_after.is_none();
         let messages = self.pull.lock().unwrap().clone();
         let held = Arc::clone(&self.pulling);
         let messages = stream::iter(messages).then(move |(after, message)| {
@@ -509,7 +506,16 @@ impl Engine for FakeEngine {
                 Ok(message)
             }
         });
-        Ok(messages.boxed())
+        Ok(match breaks_after {
+            None => messages.boxed(),
+            Some(after) => {
+                let breaks = async { Err(away()) };
+                messages
+                    .take_until(tokio::time::sleep(after))
+                    .chain(stream::once(breaks))
+                    .boxed()
+            }
+        })
     }
 
     async fn layer_sizes(
@@ -577,11 +583,12 @@ impl Engine for FakeEngine {
                 name: spec.volume.0.clone(),
                 path: spec.volume.1.clone(),
             }],
+            networks: match &spec.network {
+                ContainerNetwork::Named(network) => vec![network.clone()],
+                ContainerNetwork::Default => vec!["bridge".to_owned()],
+                ContainerNetwork::None => vec!["none".to_owned()],
+            },
         };
-        if let ContainerNetwork::Named(network) = &spec.network {
-            let mut connected = self.connected.lock().unwrap();
-            connected.insert(id.clone(), network.clone());
-        }
         self.containers.lock().unwrap().push(facts);
         answer.give(id).await
     }
@@ -614,10 +621,10 @@ impl Engine for FakeEngine {
     async fn start_container(&self, name: &str) -> Result<(), Error> {
         let answer = self.act("start_container").await?;
         self.must_exist("start the container", name)?;
-        if self
-            .network_of(name)
-            .is_some_and(|network| !self.has_network(&network))
-        {
+        let is_gone = |network: &String| {
+            network.starts_with("cove-net-") && !self.has_network(network)
+        };
+        if self.network_of(name).is_some_and(|it| is_gone(&it)) {
             let operation = "start the container".to_owned();
             return Err(Error::NetworkGone { operation });
         }
@@ -665,9 +672,7 @@ impl Engine for FakeEngine {
         let answer = self.act("remove_network").await?;
         let is_used = {
             let containers = self.containers.lock().unwrap();
-            let connected = self.connected.lock().unwrap();
-            let uses =
-                |facts: &ContainerFacts| connected.get(&facts.id).is_some_and(|it| it == name);
+            let uses = |facts: &ContainerFacts| facts.networks.iter().any(|it| it == name);
             containers.iter().any(uses)
         };
         let removed = !is_used && self.networks.lock().unwrap().remove(name).is_some();
@@ -681,10 +686,7 @@ impl Engine for FakeEngine {
             let operation = "connect the container".to_owned();
             return Err(Error::NetworkGone { operation });
         }
-        if let Some(facts) = self.find(container) {
-            let mut connected = self.connected.lock().unwrap();
-            connected.insert(facts.id, network.to_owned());
-        }
+        self.change(container, |facts| facts.networks = vec![network.to_owned()]);
         answer.give(()).await
     }
 
