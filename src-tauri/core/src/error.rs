@@ -168,6 +168,24 @@ pub enum EngineCommand {
     Podman,
 }
 
+/// What on an engine bears a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NamedKind {
+    /// A container.
+    Container,
+    /// A volume.
+    Volume,
+}
+
+impl fmt::Display for NamedKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Container => "container",
+            Self::Volume => "volume",
+        })
+    }
+}
+
 impl fmt::Display for EngineCommand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -302,8 +320,15 @@ pub enum Error {
         command: EngineCommand,
     },
     /// See [`ErrorCode::NameConflict`].
-    #[error("the name `{0}` is taken by something that is not this session's")]
-    NameConflict(String),
+    #[error("there is a {kind} `{name}` that is not this session's")]
+    NameConflict {
+        /// What bears the name.
+        kind: NamedKind,
+        /// The name.
+        name: String,
+        /// The command line of the engine.
+        command: EngineCommand,
+    },
     /// See [`ErrorCode::DiskFull`].
     #[error("failed to {operation}: no space left")]
     DiskFull {
@@ -447,7 +472,7 @@ impl Error {
                 ErrorCode::NetworkUnavailable
             }
             Self::ImageUnavailable { .. } => ErrorCode::ImageUnavailable,
-            Self::NameConflict(_) => ErrorCode::NameConflict,
+            Self::NameConflict { .. } => ErrorCode::NameConflict,
             Self::DiskFull { .. } => ErrorCode::DiskFull,
             Self::Timeout { .. } => ErrorCode::Timeout,
             Self::AgentUnavailable(_) => ErrorCode::AgentUnavailable,
@@ -518,9 +543,22 @@ impl Error {
                 command,
                 ..
             } => return image_hint(*reason, image, *command),
-            Self::NameConflict(name) => {
+            Self::NameConflict {
+                kind: NamedKind::Container,
+                name,
+                command,
+            } => {
                 return format!(
-                    "Rename or remove the container or volume `{name}` on the engine, then retry."
+                    "Give it another name, with `{command} rename {name} NEW-NAME`, then retry."
+                );
+            }
+            Self::NameConflict {
+                kind: NamedKind::Volume,
+                name,
+                command,
+            } => {
+                return format!(
+                    "If nothing in it is needed, remove it with `{command} volume rm {name}`; then retry."
                 );
             }
             Self::DiskFull { command, .. } => return disk_hint(*command),
@@ -585,7 +623,9 @@ impl Error {
             }
             Self::NetworkUnavailable { reason, .. } => json!({ "reason": reason }),
             Self::NetworkGone { .. } => json!({ "reason": NetworkReason::Removed }),
-            Self::NameConflict(name) => json!({ "name": name }),
+            Self::NameConflict { kind, name, .. } => {
+                json!({ "kind": kind.to_string(), "name": name })
+            }
             Self::VolumeInUse { volume, users, .. } => json!({ "volume": volume, "users": users }),
             Self::Timeout { phase, limit } => {
                 json!({ "phase": phase, "limit_s": limit.as_secs() })

@@ -35,9 +35,9 @@ use crate::assets::Assets;
 use crate::connection::{self, Connection};
 use crate::engine::{
     ContainerFacts, ContainerNetwork, ContainerSpec, ContainerState, Engine, EngineFacts,
-    ImageFacts, NetworkKind, end_programs, in_time,
+    ImageFacts, Labels, NetworkKind, end_programs, in_time,
 };
-use crate::error::{Error, ImageReason};
+use crate::error::{Error, ImageReason, NamedKind};
 use crate::estimate::{History, ImageSource, RunKind};
 use crate::journal::{Journal, Record, Undo};
 use crate::labels;
@@ -317,14 +317,20 @@ impl Run {
             self.engine.container(&name),
             self.engine.owned(Some(self.id)),
         )?;
-        if volume
-            .as_ref()
-            .is_some_and(|labels| !labels::belong_to(labels, self.id))
-            || named
-                .as_ref()
-                .is_some_and(|container| !container.belongs_to(self.id))
-        {
-            return Err(Error::NameConflict(name));
+        let is_theirs = |labels: &Labels| !labels::belong_to(labels, self.id);
+        let taken = if volume.as_ref().is_some_and(is_theirs) {
+            Some(NamedKind::Volume)
+        } else {
+            let is_theirs = |container: &ContainerFacts| !container.belongs_to(self.id);
+            let is_taken = named.as_ref().is_some_and(is_theirs);
+            is_taken.then_some(NamedKind::Container)
+        };
+        if let Some(kind) = taken {
+            return Err(Error::NameConflict {
+                kind,
+                name,
+                command: engine.command,
+            });
         }
         let image = match image {
             Some(image) if self.request.image.is_built_in() => {
@@ -763,15 +769,15 @@ async fn create_or_take_over(
 ) -> Result<String, Error> {
     let begin = Instant::now();
     loop {
-        let name = match engine.create_container(&spec).await {
-            Err(Error::NameConflict(name)) => name,
+        let conflict = match engine.create_container(&spec).await {
+            Err(conflict @ Error::NameConflict { .. }) => conflict,
             created => return created,
         };
-        match engine.container(&name).await? {
+        match engine.container(&spec.name).await? {
             Some(found) if found.belongs_to(owner) => return Ok(found.id),
             // An engine keeps a name before it shows what will bear it.
             None if begin.elapsed() < LATE_CREATE => tokio::time::sleep(HEARTBEAT).await,
-            Some(_) | None => return Err(Error::NameConflict(name)),
+            Some(_) | None => return Err(conflict),
         }
     }
 }

@@ -83,7 +83,6 @@ pub(crate) async fn call<T>(
                 ErrorCode::SessionNotReady,
                 ErrorCode::SessionNotFound,
                 ErrorCode::AgentUnavailable,
-                ErrorCode::EngineRefused,
                 ErrorCode::ContainerGone,
                 ErrorCode::TerminalNotFound,
             ];

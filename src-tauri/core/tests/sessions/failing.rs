@@ -160,6 +160,8 @@ async fn check_conflict(phase: Phase, kind: &'static str) {
     let error = check_failed(&run, ErrorCode::NameConflict, None);
     let name = id.resource_name();
     assert_eq!(error.details["name"], name);
+    assert_eq!(error.details["kind"], kind);
+    assert!(error.hint.contains(&name), "{error:?}");
     let their_id = theirs.lock().unwrap().clone().unwrap();
     app.sessions.delete(id).await.unwrap();
     let left = app.engine().resources_of(&id.to_string()).unwrap();

@@ -30,7 +30,7 @@ use crate::engine::{
     EngineCapacity, EngineFacts, EngineIdentity, Exec, ExecOutput, ExecSpec, ImageFacts, ImageView,
     Labels, LayerSize, Lent, NETWORK_PREFIX, NetworkFacts, NetworkKind, Owned, PullMessage, Waits,
 };
-use crate::error::{EngineCommand, Error, ImageReason};
+use crate::error::{EngineCommand, Error, ImageReason, NamedKind};
 use crate::image::ImageReference;
 use crate::labels;
 use crate::session::SessionId;
@@ -188,7 +188,11 @@ impl Engine for DockerEngine {
         {
             Ok(())
         } else {
-            Err(Error::NameConflict(name.to_owned()))
+            Err(Error::NameConflict {
+                kind: NamedKind::Volume,
+                name: name.to_owned(),
+                command: self.command(),
+            })
         }
     }
 
@@ -234,7 +238,11 @@ impl Engine for DockerEngine {
             Ok(created) => Ok(created.id),
             Err(ApiError::DockerResponseServerError {
                 status_code: 409, ..
-            }) => Err(Error::NameConflict(spec.name.clone())),
+            }) => Err(Error::NameConflict {
+                kind: NamedKind::Container,
+                name: spec.name.clone(),
+                command: self.command(),
+            }),
             Err(ApiError::DockerResponseServerError { message, .. })
                 if wording::says_no_such_image(&message) =>
             {

@@ -7,6 +7,7 @@ use std::io::ErrorKind;
 
 use crate::engine::{ContainerState, EngineProblem, LayerStep};
 use crate::error::{EngineCommand, EngineReason, Error, ImageReason, NetworkReason};
+use crate::session::SessionState;
 use crate::words;
 
 /// The oldest API that Cove speaks: that of Docker 19.03, and of Podman 4.
@@ -89,6 +90,18 @@ pub(super) fn refusal(
     let (operation, message) = (operation.to_owned(), words::tamed(message));
     if has(&["no such container"]) {
         return Error::ContainerGone { operation };
+    }
+    // What is asked of a container that does not run; whoever asked thought that it does.
+    if has(&["is paused"]) {
+        return Error::SessionNotReady(SessionState::Paused.as_str());
+    }
+    if has(&[
+        "is not running",
+        "container state improper",
+        "exec in a stopped container",
+        "exec a container that has stopped",
+    ]) {
+        return Error::SessionNotReady(SessionState::Stopped.as_str());
     }
     if has(&[
         "range of cpus",
@@ -634,6 +647,32 @@ mod tests {
                 ..
             }
         ));
+    }
+
+    #[test]
+    fn a_container_that_does_not_run_is_not_the_engines_refusal() {
+        for (message, state) in [
+            ("Container 5e1f is not running", "stopped"),
+            (
+                "can only create exec sessions on running containers: container state improper",
+                "stopped",
+            ),
+            (
+                "OCI runtime exec failed: exec failed: cannot exec in a stopped container: unknown",
+                "stopped",
+            ),
+            (
+                "Container 5e1f is paused, unpause the container before exec",
+                "paused",
+            ),
+        ] {
+            let command = EngineCommand::Docker;
+            let error = refusal(command, "start a shell", Some(409), message);
+            assert_eq!(
+                error.to_string(),
+                format!("the session is not ready: it is {state}")
+            );
+        }
     }
 
     #[test]
