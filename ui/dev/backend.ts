@@ -29,7 +29,7 @@ export class Backend {
   sessions = new Map<string, SessionStatus>();
   refuse: Record<string, ErrorReport> = {};
   /** What the files take; null while they are measured without end. */
-  usage: Usage | null = { size_bytes: 214 * MEGA, stored_bytes: null, at_least: false, modified_ms: Date.now() - 2 * 3_600_000 };
+  usage: Usage | null = { size_bytes: 214 * MEGA, stored_bytes: null, at_least: false, modified_ms: Date.now() - 2 * 3_600_000, other_volumes: [] };
   archive: ChosenArchive | null = { token: "archive-1", name: "shop-2025-06-01.tar.gz", size_bytes: 48 * MEGA };
   live = false;
   readonly #log: Array<{ command: string; args: Args }> = [];
@@ -275,7 +275,7 @@ export class Backend {
       if (this.sessions.get(id)?.state !== "provisioning") return;
       await new Promise((done) => setTimeout(done, 120));
       const at = pulling(10 + (step / 60) * 15, elapsed(), step / 60, step > 20);
-      await this.progress(id, "PullingImage", { ...at, eta: told(step, (60 - step) * 120) }, "pulling the image");
+      await this.progress(id, "PullingImage", { ...at, eta: told(step, (60 - step) * 120) }, "Pulling python:3.13");
     }
     if (this.sessions.get(id)?.state === "provisioning") await this.ready(id, SLOW_PULL);
   }

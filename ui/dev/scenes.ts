@@ -87,7 +87,7 @@ export const SCENES: Record<string, Scene> = {
   pull: {
     stage: (backend) => void startOne(backend),
     play: async (backend) => {
-      await backend.progress(lastId(backend), "PullingImage", pulling(17.3, 21_400, 0.423), "pulling the image");
+      await backend.progress(lastId(backend), "PullingImage", pulling(17.3, 21_400, 0.423), "Pulling python:3.13");
       await wait(200);
     },
   },
@@ -95,7 +95,7 @@ export const SCENES: Record<string, Scene> = {
     stage: (backend) => void startOne(backend),
     play: async (backend) => {
       const at = { ...pulling(17.3, 21_400, 0.423, false), eta: { kind: "range" as const, low_ms: 10_900, high_ms: 24_100 } };
-      await backend.progress(lastId(backend), "PullingImage", at, "pulling the image");
+      await backend.progress(lastId(backend), "PullingImage", at, "Pulling python:3.13");
       await wait(200);
     },
   },
@@ -104,7 +104,7 @@ export const SCENES: Record<string, Scene> = {
     play: async (backend) => {
       const { pull, ...at } = pulling(22.4, 37_900, 0.87);
       const extracting = pull && { ...pull, downloaded_bytes: pull.total_bytes, extracted_bytes: 120_000_000, layers_done: 5 };
-      await backend.progress(lastId(backend), "PullingImage", { ...at, pull: extracting }, "pulling the image");
+      await backend.progress(lastId(backend), "PullingImage", { ...at, pull: extracting }, "Pulling python:3.13");
       await wait(200);
     },
   },
@@ -119,21 +119,21 @@ export const SCENES: Record<string, Scene> = {
   starting: {
     stage: (backend) => void startOne(backend),
     play: async (backend) => {
-      await backend.progress(lastId(backend), "StartingContainer", finished(), "starting the container");
+      await backend.progress(lastId(backend), "StartingContainer", finished(), "Starting the container");
       await pressDetails();
     },
   },
   background: {
     stage: (backend) => void startOne(backend),
     play: async (backend) => {
-      await backend.progress(lastId(backend), "PullingImage", pulling(17.3, 21_400, 0.423), "pulling the image");
+      await backend.progress(lastId(backend), "PullingImage", pulling(17.3, 21_400, 0.423), "Pulling python:3.13");
       await press("run-in-background");
     },
   },
   failed: {
     stage: (backend) => void startOne(backend),
     play: async (backend) => {
-      await backend.progress(lastId(backend), "PullingImage", progress(10, 1_400), "pulling the image");
+      await backend.progress(lastId(backend), "PullingImage", progress(10, 1_400), "Pulling python:3.13");
       await backend.failed(lastId(backend), "PullingImage", NOT_FOUND, UNDONE);
       await wait(200);
     },
@@ -141,7 +141,7 @@ export const SCENES: Record<string, Scene> = {
   "failed-timing": {
     stage: (backend) => void startOne(backend),
     play: async (backend) => {
-      await backend.progress(lastId(backend), "PullingImage", pulling(13.4, 9_300, 0.22), "pulling the image");
+      await backend.progress(lastId(backend), "PullingImage", pulling(13.4, 9_300, 0.22), "Pulling python:3.13");
       await backend.failed(lastId(backend), "PullingImage", NOT_FOUND, UNDONE);
       await wait(200);
       await pressDetails();
@@ -151,7 +151,7 @@ export const SCENES: Record<string, Scene> = {
   "failed-left": {
     stage: (backend) => void startOne(backend),
     play: async (backend) => {
-      await backend.progress(lastId(backend), "CreatingContainer", finished(), "creating the container");
+      await backend.progress(lastId(backend), "CreatingContainer", finished(), "Creating the container");
       await backend.failed(lastId(backend), "CreatingContainer", NOT_FOUND, [
         UNDONE[0]!,
         { what: UNDONE[1]!.what, failure: "the volume is in use" },
@@ -162,7 +162,7 @@ export const SCENES: Record<string, Scene> = {
   cancelled: {
     stage: (backend) => void startOne(backend),
     play: async (backend) => {
-      await backend.progress(lastId(backend), "CreatingContainer", finished(), "creating the container");
+      await backend.progress(lastId(backend), "CreatingContainer", finished(), "Creating the container");
       await press("cancel-session");
       await backend.cancelled(lastId(backend), "CreatingContainer", UNDONE);
       await wait(200);
@@ -171,14 +171,14 @@ export const SCENES: Record<string, Scene> = {
   cancelling: {
     stage: (backend) => void startOne(backend),
     play: async (backend) => {
-      await backend.progress(lastId(backend), "CreatingContainer", finished(), "creating the container");
+      await backend.progress(lastId(backend), "CreatingContainer", finished(), "Creating the container");
       await press("cancel-session");
     },
   },
   "cancelled-timing": {
     stage: (backend) => void startOne(backend),
     play: async (backend) => {
-      await backend.progress(lastId(backend), "PullingImage", pulling(13.4, 9_300, 0.22), "pulling the image");
+      await backend.progress(lastId(backend), "PullingImage", pulling(13.4, 9_300, 0.22), "Pulling python:3.13");
       await backend.cancelled(lastId(backend), "PullingImage", UNDONE);
       await wait(200);
       await pressDetails();
@@ -299,7 +299,7 @@ export const SCENES: Record<string, Scene> = {
       backend.add("try-rust", "scratch", "provisioning", "rust:1");
     },
     play: async (backend) => {
-      await backend.progress(lastId(backend), "PullingImage", pulling(17.3, 21_400, 0.423), "pulling the image");
+      await backend.progress(lastId(backend), "PullingImage", pulling(17.3, 21_400, 0.423), "Pulling python:3.13");
       await press("run-in-background");
       await backend.closing(2);
       await wait(600);
@@ -366,7 +366,7 @@ async function stall(backend: Backend, layer: string | null): Promise<void> {
   const eta = { kind: "stalled" as const, idle_ms: 12_200, layer };
   const { pull, ...at } = pulling(17.3, 41_400, 0.423);
   const standing = { ...at, eta_ms: null, eta, idle_ms: 12_200, pull: pull && { ...pull, bytes_per_second: 0 } };
-  await backend.progress(lastId(backend), "PullingImage", standing, "pulling the image");
+  await backend.progress(lastId(backend), "PullingImage", standing, "Pulling python:3.13");
   await wait(200);
 }
 

@@ -276,7 +276,7 @@ pub struct ChosenArchive {
 }
 
 /// What a session's workspace holds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(ts_rs::TS), ts(export))]
 pub struct Usage {
     /// Bytes that reading its files would give; `null` when not known.
@@ -287,6 +287,8 @@ pub struct Usage {
     pub at_least: bool,
     /// The last change of any file, in milliseconds since 1970 UTC; `null` when not known.
     pub modified_ms: Option<i64>,
+    /// The folders outside `/workspace` that the image keeps in volumes of their own: they go with the container.
+    pub other_volumes: Vec<String>,
 }
 
 /// What a session is, from the outside.

@@ -6,7 +6,7 @@ import { ago, bytes } from "../lib/format";
 import { reportOf } from "../lib/ipc/error";
 import type { Session } from "./session.svelte";
 
-const NOT_KNOWN: Usage = { size_bytes: null, stored_bytes: null, at_least: false, modified_ms: null };
+const NOT_KNOWN: Usage = { size_bytes: null, stored_bytes: null, at_least: false, modified_ms: null, other_volumes: [] };
 
 export class Removal {
   /** What would be deleted; null when nothing is asked. */
@@ -73,4 +73,14 @@ export function usageWords(usage: Usage | null, now: number): string {
   const hasHoles = stored_bytes !== null && stored_bytes < size_bytes / 2;
   const stored = hasHoles ? ` (${bytes(stored_bytes)} on the disk)` : "";
   return `${at_least ? "At least " : ""}${bytes(size_bytes)}${stored} in \`/workspace\`${changed}`;
+}
+
+/** Says which folders outside `/workspace` are lost, with or without its files; null when there are none. */
+export function otherVolumesWords(usage: Usage | null): string | null {
+  const folders = (usage?.other_volumes ?? []).map((folder) => `\`${folder}\``);
+  const last = folders.at(-1);
+  if (last === undefined) return null;
+  const [names, where] =
+    folders.length === 1 ? [last, "a volume that goes"] : [`${folders.slice(0, -1).join(", ")} and ${last}`, "volumes that go"];
+  return `What is in ${names} is lost too: the image keeps it in ${where} with the container.`;
 }

@@ -9,7 +9,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use super::{Monitor, Run, name_aside};
 use crate::archive::{self, Event, Kind, Member, Modified};
 use crate::crossing::{Chosen, Files, files_of, fill, open_chosen};
-use crate::engine::Engine;
+use crate::engine::{ContainerFacts, Engine};
 use crate::error::Error;
 use crate::session::{SessionId, Source};
 
@@ -27,7 +27,7 @@ impl Run {
         match source {
             Source::Session { id } => {
                 let from = container_of(engine, *id).await?;
-                let files = files_of(engine, &from).await?;
+                let files = files_of(engine, &from.id).await?;
                 let (mut done, mut total) = (0, None);
                 let files = files.inspect_ok(move |event| {
                     match event {
@@ -109,12 +109,14 @@ fn say_how_far(monitor: &Monitor, done: u64, total: Option<u64>) {
 ///
 /// # Errors
 /// [`Error::SessionNotReady`] when it has none.
-pub(crate) async fn container_of(engine: &dyn Engine, id: SessionId) -> Result<String, Error> {
+pub(crate) async fn container_of(
+    engine: &dyn Engine,
+    id: SessionId,
+) -> Result<ContainerFacts, Error> {
     let aside = name_aside(id);
     let owned = engine.owned(Some(id)).await?;
     let mut containers = owned.containers.into_iter();
     containers
         .find(|container| container.name != aside)
-        .map(|container| container.id)
         .ok_or(Error::SessionNotReady("without a container"))
 }

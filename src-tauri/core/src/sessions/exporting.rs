@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
+use cove_agent::WORKSPACE;
 use cove_agent::tree::Total;
 use futures_util::TryStreamExt;
 use futures_util::stream::BoxStream;
@@ -18,11 +19,12 @@ use super::Sessions;
 use super::entry::Export;
 use crate::archive::{self, Event, Modified};
 use crate::crossing::{Files, files_of, totals_of};
-use crate::engine::in_time;
+use crate::engine::{ContainerFacts, in_time};
 use crate::error::Error;
 use crate::event::{ExportEvent, ExportOutcome, SessionEvent};
 use crate::provision::container_of;
 use crate::session::{ExportProgress, SessionId, Usage};
+use crate::words::tamed;
 
 /// How often the progress of an export is told.
 const TELL: Duration = Duration::from_millis(250);
@@ -30,6 +32,8 @@ const TELL: Duration = Duration::from_millis(250);
 const LOOK_LIMIT: Duration = Duration::from_secs(3);
 /// Pieces of an archive that may wait for the disk.
 const QUEUE: usize = 16;
+/// The most folders that are named of those that an image keeps in volumes of their own.
+const MOST_FOLDERS: usize = 20;
 
 impl Sessions {
     /// Starts to write a session's files into a tar archive at `path`, and returns at once; events tell
@@ -41,7 +45,7 @@ impl Sessions {
         self.know(id).await?;
         let engine = self.engine_of(id).await?;
         let look = container_of(&*engine, id);
-        let container = in_time("look for the session's container", look).await?;
+        let container = in_time("look for the session's container", look).await?.id;
         let cancel = CancellationToken::new();
         {
             let mut entries = self.shared.entries();
@@ -111,14 +115,18 @@ impl Sessions {
             Err(error) => return Err(error),
         };
         let look = async {
-            if let Some(totals) = totals_of(&*engine, &container).await {
+            if let Some(totals) = totals_of(&*engine, &container.id).await {
                 return Ok(count(totals).await);
             }
-            Ok(measure(files_of(&*engine, &container).await?).await)
+            Ok(measure(files_of(&*engine, &container.id).await?).await)
         };
         // Each of them ends by itself once it has begun.
         let looked = tokio::time::timeout(2 * LOOK_LIMIT, look).await;
-        looked.unwrap_or_else(|_elapsed| Ok(Usage::default()))
+        let usage = looked.unwrap_or_else(|_elapsed| Ok(Usage::default()))?;
+        Ok(Usage {
+            other_volumes: folders_elsewhere(&container),
+            ..usage
+        })
     }
 
     fn exported(&self, id: SessionId) -> ExportProgress {
@@ -160,6 +168,17 @@ impl Sessions {
             })
         });
     }
+}
+
+/// Returns the folders outside `/workspace` that are volumes.
+fn folders_elsewhere(container: &ContainerFacts) -> Vec<String> {
+    let paths = container.volumes.iter().map(|volume| tamed(&volume.path));
+    let mut elsewhere: Vec<_> = paths
+        .filter(|path| !Path::new(path).starts_with(WORKSPACE))
+        .collect();
+    elsewhere.sort();
+    elsewhere.truncate(MOST_FOLDERS);
+    elsewhere
 }
 
 fn file_name(path: &Path) -> String {

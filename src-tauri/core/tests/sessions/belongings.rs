@@ -53,6 +53,8 @@ async fn volumes_that_an_image_declares_go_with_their_container() {
     app.sh(id, "echo kept > /data/one/file");
     let before = nameless_volumes(&engine);
     assert_eq!(before.len(), 2);
+    let usage = app.sessions.usage(id).await.unwrap();
+    assert_eq!(usage.other_volumes, ["/data/one", "/data/two"]);
 
     // A rebuild that is cancelled keeps those of the container that comes back, and says what went.
     let name = id.resource_name();
