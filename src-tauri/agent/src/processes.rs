@@ -81,7 +81,8 @@ pub(crate) fn others() -> Vec<(Pid, Role)> {
         .partition(|(_, stat)| stat.has_ended);
     // A shell whose command has ended, and that has not heard of it, is not at its prompt.
     let goes_on = |pid: Pid, stat: &ProcessStat| {
-        let is_parent = |(_, child): &(Pid, ProcessStat)| child.parent == pid.as_raw_nonzero().get();
+        let is_parent =
+            |(_, child): &(Pid, ProcessStat)| child.parent == pid.as_raw_nonzero().get();
         !stat.sleeps || ended.iter().any(is_parent)
     };
     let role = |(pid, stat): (Pid, ProcessStat)| match role_of(pid, &stat) {

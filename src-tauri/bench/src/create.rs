@@ -52,7 +52,8 @@ mod measured {
         cove_to_start: Vec<Duration>,
         bare: Vec<Duration>,
         bare_and_agent: Vec<Duration>,
-        bare_agent_and_exec: Vec<Duration>,
+        bare_apart: Vec<Duration>,
+        bare_apart_and_exec: Vec<Duration>,
         command_line: Vec<Duration>,
         command_line_whole: Vec<Duration>,
     }
@@ -72,12 +73,35 @@ mod measured {
             Box::new(Heard(sender)),
         ));
 
+        // A container on a network that keeps sessions apart starts later than one on the engine's default network.
+        let network = "bare-apart";
+        engine.docker(&[
+            "network",
+            "create",
+            "--opt",
+            "com.docker.network.bridge.enable_icc=false",
+            network,
+        ])?;
         let mut times = Times::default();
         for round in 0..=ROUNDS {
             let (cove, cove_to_start) = create(&runtime, &sessions, &events)?;
-            let bare = bare(&engine, round, None, false)?;
-            let bare_and_agent = self::bare(&engine, round, Some(&archive), false)?;
-            let bare_agent_and_exec = self::bare(&engine, round, Some(&archive), true)?;
+            let plain = Bare::default();
+            let with_agent = Bare {
+                archive: Some(&archive),
+                ..plain
+            };
+            let apart = Bare {
+                network: Some(network),
+                ..with_agent
+            };
+            let with_exec = Bare {
+                exec: true,
+                ..apart
+            };
+            let bare = plain.create(&engine, round)?;
+            let bare_and_agent = with_agent.create(&engine, round)?;
+            let bare_apart = apart.create(&engine, round)?;
+            let bare_apart_and_exec = with_exec.create(&engine, round)?;
             let command_line = command_line(&engine, round)?;
             let command_line_whole = command_line_whole(&engine, round, &archive)?;
             // The first round loads the image and warms the engine's caches.
@@ -86,7 +110,8 @@ mod measured {
                 times.cove_to_start.push(cove_to_start);
                 times.bare.push(bare);
                 times.bare_and_agent.push(bare_and_agent);
-                times.bare_agent_and_exec.push(bare_agent_and_exec);
+                times.bare_apart.push(bare_apart);
+                times.bare_apart_and_exec.push(bare_apart_and_exec);
                 times.command_line.push(command_line);
                 times.command_line_whole.push(command_line_whole);
             }
@@ -107,7 +132,8 @@ mod measured {
             ),
             ("bare calls: volume, container, start", &times.bare),
             ("bare calls and the agent's copy", &times.bare_and_agent),
-            ("bare calls, copy and one exec", &times.bare_agent_and_exec),
+            ("the same on a network that keeps apart", &times.bare_apart),
+            ("the same and one exec", &times.bare_apart_and_exec),
             ("docker command line: volume, run", &times.command_line),
             (
                 "docker command line: the same and copy, exec",
@@ -156,87 +182,105 @@ mod measured {
         }
     }
 
-    /// Makes the same calls on the engine's socket with nothing around them.
-    fn bare(engine: &Engine, round: usize, archive: Option<&[u8]>, exec: bool) -> Result<Duration> {
-        let name = format!("bare-{round}");
-        let socket = engine.socket();
-        let volume = json!({ "Name": name }).to_string();
-        let container = json!({
-            "Image": ImageReference::built_in().to_string(),
-            "Entrypoint": ["sleep", "1000"],
-            "User": "0:0",
-            "HostConfig": {
-                "Binds": [format!("{name}:/workspace")],
-                "SecurityOpt": ["no-new-privileges"],
-                "PidsLimit": 4096,
-            },
-        })
-        .to_string();
+    /// The same calls on the engine's socket with nothing around them.
+    #[derive(Clone, Copy, Default)]
+    struct Bare<'a> {
+        /// What is copied into the container.
+        archive: Option<&'a [u8]>,
+        /// The network that it is on; the engine's default one without.
+        network: Option<&'a str>,
+        /// Whether a command is run in it.
+        exec: bool,
+    }
 
-        let begin = Instant::now();
-        post(
-            socket,
-            "POST",
-            "/volumes/create",
-            "application/json",
-            volume.as_bytes(),
-        )?;
-        let path = format!("/containers/create?name={name}");
-        post(
-            socket,
-            "POST",
-            &path,
-            "application/json",
-            container.as_bytes(),
-        )?;
-        if let Some(archive) = archive {
-            let path = format!("/containers/{name}/archive?path=/");
-            post(socket, "PUT", &path, "application/x-tar", archive)?;
-        }
-        post(
-            socket,
-            "POST",
-            &format!("/containers/{name}/start"),
-            "application/json",
-            b"",
-        )?;
-        if exec {
-            let command = json!({ "Cmd": ["true"], "AttachStdout": true }).to_string();
-            let path = format!("/containers/{name}/exec");
-            let answer = post(
+    impl Bare<'_> {
+        fn create(self, engine: &Engine, round: usize) -> Result<Duration> {
+            let Self {
+                archive,
+                network,
+                exec,
+            } = self;
+            let name = format!("bare-{round}");
+            let socket = engine.socket();
+            let volume = json!({ "Name": name }).to_string();
+            let container = json!({
+                "Image": ImageReference::built_in().to_string(),
+                "Entrypoint": ["sleep", "1000"],
+                "User": "0:0",
+                "HostConfig": {
+                    "Binds": [format!("{name}:/workspace")],
+                    "SecurityOpt": ["no-new-privileges"],
+                    "PidsLimit": 4096,
+                    "NetworkMode": network.unwrap_or("default"),
+                },
+            })
+            .to_string();
+
+            let begin = Instant::now();
+            post(
                 socket,
                 "POST",
-                &path,
+                "/volumes/create",
                 "application/json",
-                command.as_bytes(),
+                volume.as_bytes(),
             )?;
-            let body = answer.split("\r\n\r\n").nth(1).context("no body")?;
-            let body = body
-                .get(body.find('{').context("no JSON")?..)
-                .unwrap_or_default();
-            let body = body
-                .get(..=body.rfind('}').context("no JSON")?)
-                .unwrap_or_default();
-            let id: serde_json::Value = serde_json::from_str(body)?;
-            let path = format!(
-                "/exec/{}/start",
-                id.get("Id")
-                    .and_then(serde_json::Value::as_str)
-                    .context("no id")?
-            );
+            let path = format!("/containers/create?name={name}");
             post(
                 socket,
                 "POST",
                 &path,
                 "application/json",
-                br#"{"Detach":false,"Tty":false}"#,
+                container.as_bytes(),
             )?;
-        }
-        let time = begin.elapsed();
+            if let Some(archive) = archive {
+                let path = format!("/containers/{name}/archive?path=/");
+                post(socket, "PUT", &path, "application/x-tar", archive)?;
+            }
+            post(
+                socket,
+                "POST",
+                &format!("/containers/{name}/start"),
+                "application/json",
+                b"",
+            )?;
+            if exec {
+                let command = json!({ "Cmd": ["true"], "AttachStdout": true }).to_string();
+                let path = format!("/containers/{name}/exec");
+                let answer = post(
+                    socket,
+                    "POST",
+                    &path,
+                    "application/json",
+                    command.as_bytes(),
+                )?;
+                let body = answer.split("\r\n\r\n").nth(1).context("no body")?;
+                let body = body
+                    .get(body.find('{').context("no JSON")?..)
+                    .unwrap_or_default();
+                let body = body
+                    .get(..=body.rfind('}').context("no JSON")?)
+                    .unwrap_or_default();
+                let id: serde_json::Value = serde_json::from_str(body)?;
+                let path = format!(
+                    "/exec/{}/start",
+                    id.get("Id")
+                        .and_then(serde_json::Value::as_str)
+                        .context("no id")?
+                );
+                post(
+                    socket,
+                    "POST",
+                    &path,
+                    "application/json",
+                    br#"{"Detach":false,"Tty":false}"#,
+                )?;
+            }
+            let time = begin.elapsed();
 
-        engine.docker(&["rm", "--force", &name])?;
-        engine.docker(&["volume", "rm", &name])?;
-        Ok(time)
+            engine.docker(&["rm", "--force", &name])?;
+            engine.docker(&["volume", "rm", &name])?;
+            Ok(time)
+        }
     }
 
     fn command_line(engine: &Engine, round: usize) -> Result<Duration> {

@@ -317,6 +317,7 @@ async fn count(mut totals: BoxStream<'static, Result<Total, Error>>) -> Usage {
                 stored_bytes: Some(total.stored),
                 at_least: !total.is_all,
                 modified_ms: total.newest_ms,
+                ..Usage::default()
             };
         }
     };

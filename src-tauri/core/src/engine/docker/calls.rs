@@ -26,9 +26,10 @@ use super::credentials::{Lender, for_engine};
 use super::errors::{is_not_found, pull_error, translate};
 use super::{answers, registry, wording};
 use crate::engine::{
-    Archive, ContainerFacts, ContainerNetwork, ContainerSpec, ContainerState, DEFAULT_NETWORKS, Engine,
-    EngineCapacity, EngineFacts, EngineIdentity, Exec, ExecOutput, ExecSpec, ImageFacts, ImageView,
-    Labels, LayerSize, Lent, NETWORK_PREFIX, NetworkFacts, NetworkKind, Owned, PullMessage, Waits,
+    Archive, ContainerFacts, ContainerNetwork, ContainerSpec, ContainerState, DEFAULT_NETWORKS,
+    Engine, EngineCapacity, EngineFacts, EngineIdentity, Exec, ExecOutput, ExecSpec, ImageFacts,
+    ImageView, Labels, LayerSize, Lent, NETWORK_PREFIX, NetworkFacts, NetworkKind, Owned,
+    PullMessage, Waits,
 };
 use crate::error::{EngineCommand, Error, ImageReason, NamedKind};
 use crate::image::ImageReference;

@@ -621,9 +621,8 @@ impl Engine for FakeEngine {
     async fn start_container(&self, name: &str) -> Result<(), Error> {
         let answer = self.act("start_container").await?;
         self.must_exist("start the container", name)?;
-        let is_gone = |network: &String| {
-            network.starts_with("cove-net-") && !self.has_network(network)
-        };
+        let is_gone =
+            |network: &String| network.starts_with("cove-net-") && !self.has_network(network);
         if self.network_of(name).is_some_and(|it| is_gone(&it)) {
             let operation = "start the container".to_owned();
             return Err(Error::NetworkGone { operation });
