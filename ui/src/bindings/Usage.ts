@@ -19,4 +19,8 @@ at_least: boolean,
 /**
  * The last change of any file, in milliseconds since 1970 UTC; `null` when not known.
  */
-modified_ms: number | null, };
+modified_ms: number | null, 
+/**
+ * The folders outside `/workspace` that the image keeps in volumes of their own: they go with the container.
+ */
+other_volumes: Array<string>, };
