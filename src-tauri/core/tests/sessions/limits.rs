@@ -126,6 +126,11 @@ async fn a_session_whose_processes_are_used_up_stays_usable_and_its_user_can_end
     let Some(engine) = Engine::from_env_or_skip() else {
         return;
     };
+    let tiny = shared_registry().reference(TestImage::Tiny);
+    check_process_limit(&Arc::new(engine), &[None, Some(tiny)]).await;
+}
+
+pub(crate) async fn check_process_limit(engine: &Arc<Engine>, images: &[Option<String>]) {
     let start = Start {
         settings: Settings {
             pids_limit: 64,
@@ -133,9 +138,8 @@ async fn a_session_whose_processes_are_used_up_stays_usable_and_its_user_can_end
         },
         ..Start::default()
     };
-    let app = App::with(&Arc::new(engine), start);
-    for image in [None, Some(TestImage::Tiny)] {
-        let image = image.map(|image| shared_registry().reference(image));
+    let app = App::with(engine, start);
+    for image in images {
         let id = app.ready(image.as_deref()).await;
         let shell = Shell::open(&app, id).await;
         shell.type_line("echo begun").await;
@@ -197,8 +201,12 @@ async fn a_session_whose_processes_are_used_up_stays_usable_and_its_user_can_end
 #[tokio::test(flavor = "multi_thread")]
 async fn what_programs_do_is_seen_and_what_waits_does_nothing() {
     let Some(app) = App::shared() else { return };
+    check_work(&app).await;
+}
+
+pub(crate) async fn check_work(app: &App) {
     let id = app.ready(None).await;
-    let shell = Shell::open(&app, id).await;
+    let shell = Shell::open(app, id).await;
     shell.output_of("sleep 600 & true").await;
     let work = async || app.sessions.work(id).await.unwrap();
     // The agent is asked all the while, and that is none of the programs' doing.
@@ -229,7 +237,7 @@ async fn what_programs_do_is_seen_and_what_waits_does_nothing() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
-    let shell = Shell::open(&app, id).await;
+    let shell = Shell::open(app, id).await;
     let before = work().await;
     shell
         .output_of("timeout 20 sh -c 'while :; do :; done' & true")

@@ -5,7 +5,11 @@ use std::sync::Arc;
 use cove_core::session::SessionState;
 use cove_testbed::{Engine, EngineKind, EngineOptions, TestImage};
 
+use crate::limits::{check_process_limit, check_work};
 use crate::support::{App, check_ready, eventually};
+use crate::users::{
+    check_linked_workspaces, check_privilege_gain, check_unknown_users, check_unusable_workspaces,
+};
 
 /// Starts a Podman; `None` where none can be, which is then noted.
 fn podman() -> Option<Arc<Engine>> {
@@ -106,4 +110,31 @@ async fn a_word_that_only_podman_says_hides_no_session() {
     next.sessions.usage(ended).await.unwrap();
     next.sessions.delete(ended).await.unwrap();
     next.check_nothing_is_left(ended);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn images_that_cannot_be_sessions_are_refused_with_the_reason_on_podman() {
+    let Some(engine) = podman() else { return };
+    let app = App::on(&engine);
+    check_unknown_users(&app).await;
+    check_unusable_workspaces(&app).await;
+    check_linked_workspaces(&app).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn programs_become_root_only_where_that_was_allowed_on_podman() {
+    let Some(engine) = podman() else { return };
+    check_privilege_gain(&App::on(&engine)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_whose_processes_are_used_up_stays_usable_on_podman() {
+    let Some(engine) = podman() else { return };
+    check_process_limit(&engine, &[None]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_programs_do_is_seen_on_podman() {
+    let Some(engine) = podman() else { return };
+    check_work(&App::on(&engine)).await;
 }

@@ -253,6 +253,10 @@ async fn check_refused(
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_without_the_user_or_group_that_it_names_is_refused_by_that_name() {
     let Some(app) = App::shared() else { return };
+    check_unknown_users(&app).await;
+}
+
+pub(crate) async fn check_unknown_users(app: &App) {
     let accounts = |tree: &mut Tree| {
         let passwd = "root:x:0:0::/:/bin/sh\napp:x:1500:1500::/:/bin/sh\n";
         tree.file("etc/passwd", 0o644, 0, passwd.into());
@@ -272,21 +276,17 @@ async fn an_image_without_the_user_or_group_that_it_names_is_refused_by_that_nam
             ["user `4000000000`", "2147483647"],
         ),
     ] {
-        check_refused(
-            &app,
-            name,
-            user,
-            accounts,
-            ErrorCode::ImageUserUnknown,
-            said,
-        )
-        .await;
+        check_refused(app, name, user, accounts, ErrorCode::ImageUserUnknown, said).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_whose_workspace_can_be_no_folder_is_refused_with_what_it_has_there() {
     let Some(app) = App::shared() else { return };
+    check_unusable_workspaces(&app).await;
+}
+
+pub(crate) async fn check_unusable_workspaces(app: &App) {
     let file: fn(&mut Tree) = |tree| {
         tree.file("workspace", 0o644, 0, b"a file".to_vec());
     };
@@ -308,11 +308,11 @@ async fn an_image_whose_workspace_can_be_no_folder_is_refused_with_what_it_has_t
         ("workspace-to-itself", to_itself),
     ] {
         let said = ["a link that leads to no folder", "with a folder there"];
-        check_refused(&app, name, "", add, ErrorCode::WorkspaceUnusable, said).await;
+        check_refused(app, name, "", add, ErrorCode::WorkspaceUnusable, said).await;
     }
     // The engine itself would run it; the session's user could then replace what runs as root.
     let to_the_agent = own_image::load(
-        &app,
+        app,
         "workspace-to-the-agent",
         &own_image::config("1000", &[]),
         |tree| {
@@ -328,6 +328,10 @@ async fn an_image_whose_workspace_can_be_no_folder_is_refused_with_what_it_has_t
 #[tokio::test(flavor = "multi_thread")]
 async fn a_workspace_that_is_a_link_is_followed_as_the_engine_follows_it() {
     let Some(app) = App::shared() else { return };
+    check_linked_workspaces(&app).await;
+}
+
+pub(crate) async fn check_linked_workspaces(app: &App) {
     let to_a_folder: fn(&mut Tree) = |tree| {
         tree.file("home/dev/ws/own", 0o644, 0, b"of the image".to_vec());
         tree.link("workspace", "/home/dev/ws");
@@ -336,9 +340,9 @@ async fn a_workspace_that_is_a_link_is_followed_as_the_engine_follows_it() {
         tree.link("workspace", "home/dev/none");
     };
     for (name, add) in [("link-folder", to_a_folder), ("link-dangling", dangling)] {
-        let image = own_image::load(&app, name, &own_image::config("1234", &[]), add);
+        let image = own_image::load(app, name, &own_image::config("1234", &[]), add);
         let id = app.ready(Some(&image)).await;
-        check_workspace(&app, id, "1234", "made").await;
+        check_workspace(app, id, "1234", "made").await;
         app.sessions.stop(id).await.unwrap();
         app.open(id, 2).await;
         let listed = app.sessions.list_dir(id, "/workspace").await.unwrap();
@@ -363,12 +367,16 @@ fn becomes_root(app: &App, id: SessionId) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_lets_programs_become_root_only_where_that_was_allowed_and_keeps_to_it() {
     let Some(app) = App::shared() else { return };
+    check_privilege_gain(&app).await;
+}
+
+pub(crate) async fn check_privilege_gain(app: &App) {
     let mut has_cat = false;
     let mut config = own_image::config("1234", &[]);
     // An image cannot allow it by a label that its containers inherit.
     let label = "dev.cove.privilege-gain".to_owned();
     config.labels.insert(label, "allowed".to_owned());
-    let image = own_image::load(&app, "with-sudo", &config, |tree| {
+    let image = own_image::load(app, "with-sudo", &config, |tree| {
         has_cat = own_image::add_program(tree, "/usr/bin/cat");
         if let Ok(cat) = std::fs::read("/usr/bin/cat") {
             tree.file("usr/bin/cat", 0o4755, 0, cat);
@@ -387,7 +395,7 @@ async fn a_session_lets_programs_become_root_only_where_that_was_allowed_and_kee
     };
     let allowed = async |id: SessionId| {
         let status = app.sessions.status(id).await.unwrap();
-        assert_eq!(status.session.allow_privilege_gain, becomes_root(&app, id));
+        assert_eq!(status.session.allow_privilege_gain, becomes_root(app, id));
         status.session.allow_privilege_gain
     };
     let plain = create(None).await;
