@@ -477,6 +477,21 @@ it("a broken connection and a pause are said, and clear nothing", async () => {
   expect(screen.getByTestId("workbench")).toBe(workbench);
 });
 
+it("an idle stop is said before it happens, and can be put off", async () => {
+  const id = backend.add("api", "shop", "ready");
+  await start();
+  const workbench = await screen.findByTestId("workbench");
+  const stop = new Date(2026, 0, 1, 14, 30);
+  await backend.change({ [id]: { idle_stop_ms: stop.getTime() } });
+  const time = stop.toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit" });
+  expect(await screen.findByTestId("idle-strip")).toHaveTextContent(`it stops at ${time}. Its files stay.`);
+  expect(screen.getByTestId("workbench")).toBe(workbench);
+  await user.click(screen.getByTestId("keep-running"));
+  expect(backend.asked("keep_session")).toEqual([{ id }]);
+  await backend.change({ [id]: { idle_stop_ms: null } });
+  await waitFor(() => expect(screen.queryByTestId("idle-strip")).not.toBeInTheDocument());
+});
+
 it("a stop by command shows at once, without asking for the list", async () => {
   const id = backend.add("api", "shop", "ready");
   await start();
