@@ -50,6 +50,15 @@ struct Found {
     container: Option<String>,
 }
 
+/// What became of the entries of an engine that has said what it has.
+#[derive(Debug, Default)]
+struct TakenOver {
+    /// Those of which nobody knew before on which engine they are.
+    settled: Vec<SessionId>,
+    /// Those that somebody has removed.
+    gone: Vec<SessionId>,
+}
+
 impl Sessions {
     /// Keeps the list current until the app shuts down: by the events of the engine that new sessions are made on, and
     /// of every other that has sessions. Must be called within a Tokio runtime, once.
@@ -229,7 +238,7 @@ impl Sessions {
         known: &Arc<KnownEngine>,
         engine: &dyn Engine,
     ) -> Result<(), Error> {
-        let (settled, gone, has_sessions) = loop {
+        let (TakenOver { settled, gone }, has_sessions) = loop {
             let deleted = self.shared.deleted.load(Ordering::SeqCst);
             // What becomes ready while the engine answers is newer than the answer.
             let ready = self.shared.connected(known);
@@ -243,12 +252,9 @@ impl Sessions {
             let mut entries = self.shared.entries();
             // What was deleted meanwhile may be in the answer still: the engine is asked again.
             if self.shared.deleted.load(Ordering::SeqCst) == deleted {
-                let before: BTreeSet<_> = entries.keys().copied().collect();
-                let settled = self.shared.take_over(&mut entries, known, &found, &at_rest);
+                let taken_over = self.shared.take_over(&mut entries, known, &found, &at_rest);
                 stop_lost(&mut entries, &found, ready);
-                let is_gone = |id: &SessionId| !entries.contains_key(id);
-                let gone: Vec<_> = before.into_iter().filter(is_gone).collect();
-                break (settled, gone, !found.is_empty());
+                break (taken_over, !found.is_empty());
             }
         };
         self.shared.engines.note_sessions(known, has_sessions);
@@ -438,16 +444,17 @@ impl Shared {
         at_rest.map(|(id, _)| *id).collect()
     }
 
-    /// Makes the entries of an engine say what it has; `at_rest` were so before it was asked. What is on another engine is left alone. Returns the sessions
-    /// that were found at last: nobody knew on which engine they are.
+    /// Makes the entries of an engine say what it has; `at_rest` were so before it was asked. What is on another engine is
+    /// left alone.
     fn take_over(
         &self,
         entries: &mut BTreeMap<SessionId, Entry>,
         engine: &Arc<KnownEngine>,
         found: &BTreeMap<SessionId, Found>,
         at_rest: &BTreeSet<SessionId>,
-    ) -> Vec<SessionId> {
+    ) -> TakenOver {
         let names = self.names();
+        let mut taken_over = TakenOver::default();
         // A session that was on the engine once and is no longer has been removed from outside. One that
         // is in the journal has not, even when it had not come as far as the engine.
         entries.retain(|id, entry| {
@@ -463,6 +470,9 @@ impl Shared {
                     | Activity::Failed { .. }
                     | Activity::Cancelled { .. } => false,
                 };
+            if is_gone {
+                taken_over.gone.push(*id);
+            }
             !is_gone
         });
         for (id, entry) in entries.iter_mut() {
@@ -470,7 +480,6 @@ impl Shared {
                 entry.on_engine = OnEngine::default();
             }
         }
-        let mut settled = Vec::new();
         for (id, found) in found {
             let is_news = entries.get(id).is_none_or(|entry| entry.is_remembered);
             let entry = entries.entry(*id).or_insert_with(|| {
@@ -492,7 +501,7 @@ impl Shared {
             match &entry.engine {
                 None => {
                     entry.engine = Some(Arc::clone(engine));
-                    settled.push(*id);
+                    taken_over.settled.push(*id);
                 }
                 Some(own) if own.id() == engine.id() => {}
                 Some(own) if has_taken_the_place(engine, own, entry) => {
@@ -502,7 +511,7 @@ impl Shared {
                         own.id()
                     );
                     entry.engine = Some(Arc::clone(engine));
-                    settled.push(*id);
+                    taken_over.settled.push(*id);
                 }
                 Some(own) => {
                     log::warn!("session {id} of {} is on {} too", own.id(), engine.id());
@@ -517,7 +526,7 @@ impl Shared {
                 entry.request.project_name = Some(name.clone());
             }
         }
-        settled
+        taken_over
     }
 
     /// Notes whether the list is kept current by the engine's events; returns whether it was.
