@@ -249,18 +249,26 @@ fn told(table: &mut Table, scores: &[RunScore]) {
         None,
     );
     let count = |pick: fn(&RunScore) -> usize| scores.iter().map(pick).sum::<usize>();
-    let (ranges, right) = (
-        count(|run| run.told.ranges),
-        count(|run| run.told.ranges_right),
-    );
-    let coverage = (ranges > 0).then(|| as_f64(right) / as_f64(ranges));
-    let (low, high) = COVERAGE_GOAL;
-    table.row(
-        &format!("True remaining time within P10–P90 ({ranges} ranges)"),
-        &percent(coverage),
-        &format!("{} to {}", percent(Some(low)), percent(Some(high))),
-        Some(coverage.is_some_and(|share| (low..=high).contains(&share))),
-    );
+    let mut ranges = |of: &str, link: Option<Link>| {
+        let runs = scores.iter();
+        let runs = runs.filter(|run| link.is_none_or(|link| run.link == link));
+        let (ranges, right) = runs.fold((0, 0), |(ranges, right), run| {
+            (ranges + run.told.ranges, right + run.told.ranges_right)
+        });
+        let coverage = (ranges > 0).then(|| as_f64(right) / as_f64(ranges));
+        let (low, high) = COVERAGE_GOAL;
+        table.row(
+            &format!("{of} ({ranges} ranges)"),
+            &percent(coverage),
+            &format!("{} to {}", percent(Some(low)), percent(Some(high))),
+            Some(coverage.is_some_and(|share| (low..=high).contains(&share))),
+        );
+    };
+    ranges("True remaining time within P10–P90", None);
+    ranges("  on steady lines", Some(Link::Steady));
+    ranges("  on ramping lines", Some(Link::Ramping));
+    ranges("  on bursty lines", Some(Link::Bursty));
+    ranges("  on stalling lines", Some(Link::Stalling));
     let regressions = count(|run| run.told.regressions);
     table.row(
         "Falls of the percent",
