@@ -78,7 +78,7 @@ pub(super) fn refusal(
         "no space left on device",
         "disk quota exceeded",
         // An overlay on a full disk is mounted all the same, without the folder that the engine looks for.
-        "-init/work/work: no such file or directory",
+        "/work/work: no such file or directory",
     ];
     if full.iter().any(|words| lower.contains(words)) {
         return Error::DiskFull {
@@ -627,13 +627,14 @@ mod tests {
             "mkdir /x: no space left on device",
         );
         assert!(matches!(full, Error::DiskFull { .. }));
-        let overlay = refusal(
-            EngineCommand::Docker,
-            "create the container",
-            Some(500),
-            "chown /var/lib/docker/overlay2/2556ea80-init/work/work: no such file or directory",
-        );
-        assert!(matches!(overlay, Error::DiskFull { .. }));
+        for layer in ["2556ea80-init", "1633f4d9"] {
+            let message = format!(
+                "chown /var/lib/docker/overlay2/{layer}/work/work: no such file or directory"
+            );
+            let command = EngineCommand::Docker;
+            let overlay = refusal(command, "create the container", Some(500), &message);
+            assert!(matches!(overlay, Error::DiskFull { .. }));
+        }
         let other = refusal(
             EngineCommand::Docker,
             "create the volume",
