@@ -20,7 +20,7 @@ use tauri::{AppHandle, State, Webview, Wry};
 
 use crate::archives::{self, Archives};
 use crate::ipc::{Answer, Arguments, WireError, ok};
-use crate::{leaving, settings};
+use crate::{leaving, notifying, settings};
 
 /// A name and its handler are one line, so that none is known and not handled.
 macro_rules! commands {
@@ -53,6 +53,7 @@ commands![
     cancel_export,
     end_processes,
     keep_session,
+    notify_user,
     choose_archive,
     list_sessions,
     list_templates,
@@ -314,6 +315,24 @@ async fn end_processes(request: Request<'_>, sessions: State<'_, Sessions>) -> A
 async fn keep_session(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<Became> {
     let session_id = Arguments::of(request.body()).id()?;
     sessions.keep(session_id).await?;
+    ok(Became {
+        session_id,
+        seen: sessions.seen(session_id),
+    })
+}
+
+/// Tells a user who is in another window that a program of the session waits.
+#[tauri::command]
+async fn notify_user(
+    request: Request<'_>,
+    app: AppHandle,
+    sessions: State<'_, Sessions>,
+) -> Answer<Became> {
+    let arguments = Arguments::of(request.body());
+    let session_id = arguments.id()?;
+    let notice: Option<String> = arguments.get("notice")?;
+    let name = sessions.status(session_id).await?.session.name;
+    notifying::show(&app, &name, notice.as_deref());
     ok(Became {
         session_id,
         seen: sessions.seen(session_id),

@@ -9,6 +9,7 @@ mod guard;
 mod ipc;
 mod leaving;
 mod logging;
+mod notifying;
 mod settings;
 
 use std::process::ExitCode;

@@ -180,6 +180,17 @@ impl App {
         assert_eq!(self.window.execute_async(rest, &[]).unwrap(), true);
     }
 
+    /// Returns how to be on the app's session bus beside it.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn session_bus(&self) -> zbus::blocking::connection::Builder<'static> {
+        let environment = format!("/proc/{}/environ", self.window.app_process().unwrap());
+        let environment = String::from_utf8(fs::read(environment).unwrap()).unwrap();
+        let address = environment
+            .split('\0')
+            .find_map(|variable| variable.strip_prefix("DBUS_SESSION_BUS_ADDRESS="));
+        zbus::blocking::connection::Builder::address(address.unwrap()).unwrap()
+    }
+
     /// Waits until what the page knows is drawn.
     pub(crate) fn draw(&self) {
         // The second frame begins when the first is on the screen.

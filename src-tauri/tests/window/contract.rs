@@ -16,6 +16,7 @@ fn id_commands() -> Vec<(&'static str, Value)> {
         ("stop_session", json!({})),
         ("end_processes", json!({})),
         ("keep_session", json!({})),
+        ("notify_user", json!({})),
         ("delete_session", json!({})),
         ("list_dir", json!({"path": "/workspace"})),
         ("read_file", json!({"path": "/workspace/a"})),

@@ -27,13 +27,8 @@ impl Tray {
 impl Tray {
     /// Puts a tray on the app's session bus, for as long as the connection lives.
     fn beside(app: &App) -> zbus::blocking::Connection {
-        let environment = format!("/proc/{}/environ", app.window.app_process().unwrap());
-        let environment = String::from_utf8(fs::read(environment).unwrap()).unwrap();
-        let address = environment
-            .split('\0')
-            .find_map(|variable| variable.strip_prefix("DBUS_SESSION_BUS_ADDRESS="));
-        let builder = zbus::blocking::connection::Builder::address(address.unwrap()).unwrap();
         let tray = Self { is_shown: true };
+        let builder = app.session_bus();
         let builder = builder.serve_at("/StatusNotifierWatcher", tray).unwrap();
         let builder = builder.name("org.kde.StatusNotifierWatcher").unwrap();
         builder.build().unwrap()

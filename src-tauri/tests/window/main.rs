@@ -13,6 +13,8 @@
 
 mod accessibility;
 mod app;
+#[cfg(target_os = "linux")]
+mod attention;
 mod cancel;
 mod contract;
 mod create;

@@ -1,6 +1,7 @@
 // The terminal tabs of one session.
 
 import type { ErrorReport } from "../bindings/ErrorReport";
+import type { Attention } from "../lib/attention";
 import type { TerminalExit } from "../lib/ipc/commands";
 
 export class TerminalTab {
@@ -13,6 +14,10 @@ export class TerminalTab {
   title = $state("");
   /** Why it could not be opened, where the user can do something about that here. */
   refused = $state.raw<ErrorReport | null>(null);
+  attention = $state<Attention>("none");
+  #watched = false;
+  /** Whether it was ever looked at: what comes before is from before a reload. */
+  #known = false;
 
   constructor(number: number, terminalId: string | null) {
     this.number = number;
@@ -21,6 +26,25 @@ export class TerminalTab {
   }
 
   readonly label = $derived.by(() => `Terminal ${this.number}`);
+
+  /** Whether somebody looks at it. */
+  set watched(watched: boolean) {
+    this.#watched = watched;
+    this.#known ||= watched;
+    if (watched) this.attention = "none";
+  }
+
+  /** There was output. */
+  wrote(): void {
+    if (this.#known && !this.#watched && this.attention === "none") this.attention = "unseen";
+  }
+
+  /** A program wants to be looked at; returns whether nobody does. */
+  waits(): boolean {
+    if (!this.#known || this.#watched) return false;
+    this.attention = "waiting";
+    return true;
+  }
 }
 
 export class Terminals {

@@ -46,6 +46,7 @@ const WITH_ID: Record<string, (id: string | null | undefined) => Promise<unknown
   session_usage: commands.sessionUsage,
   end_processes: commands.endProcesses,
   keep_session: commands.keepSession,
+  notify_user: (id) => commands.notifyUser(id, null),
   export_session: commands.exportSession,
   cancel_export: commands.cancelExport,
   list_dir: (id) => commands.listDir(id, "/workspace"),

@@ -209,6 +209,11 @@ export async function writeSettings(settings: Settings): Promise<Settings> {
   return (await call<{ settings: Settings }>("write_settings", { settings })).settings;
 }
 
+/** Shows a notice on the desktop: a program of the session waits. */
+export async function notifyUser(id: MaybeId, notice: string | null): Promise<void> {
+  await callWithId("notify_user", id, { notice });
+}
+
 export function listDir(id: MaybeId, path: string): Promise<Directory> {
   return callWithId("list_dir", id, { path });
 }
