@@ -22,6 +22,11 @@ fn what_is_typed_is_run_and_what_is_written_is_shown() {
     app.wait_for_screen("characters beyond ASCII", |screen| {
         screen.lines().any(|line| line == "café 日本 🚀|")
     });
+    // The terminal says where its cursor is: behind two cells for each, as programs reckon.
+    app.type_line("IFS=';' read -rs -d R -p \"$(printf '\\r\\346\\227\\245\\360\\237\\232\\200\\360\\237\\247\\252\\033[6n')\" row column; echo; echo \"col=$column\"");
+    app.wait_for_screen("the width of characters", |screen| {
+        screen.lines().any(|line| line == "col=7")
+    });
 
     app.type_line("printf '\\033[31mRED\\033[0m \\033[1;38;5;39mSKY\\033[0m\\n'");
     app.wait_for_screen("the colours' line", |screen| {
