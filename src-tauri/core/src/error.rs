@@ -544,23 +544,10 @@ impl Error {
                 ..
             } => return image_hint(*reason, image, *command),
             Self::NameConflict {
-                kind: NamedKind::Container,
+                kind,
                 name,
                 command,
-            } => {
-                return format!(
-                    "Give it another name, with `{command} rename {name} NEW-NAME`, then retry."
-                );
-            }
-            Self::NameConflict {
-                kind: NamedKind::Volume,
-                name,
-                command,
-            } => {
-                return format!(
-                    "If nothing in it is needed, remove it with `{command} volume rm {name}`; then retry."
-                );
-            }
+            } => return conflict_hint(*kind, name, *command),
             Self::DiskFull { command, .. } => return disk_hint(*command),
             Self::Timeout { phase, .. } => timeout_hint(*phase),
             Self::AgentUnavailable(_) => {
@@ -786,6 +773,17 @@ fn unknown_hint(name: &str, file: &str, place: &str) -> String {
         "Choose another image, or build this one with an entry for `{name}` in its `/etc/{file}`, or with a number up to \
          2147483647 {place}, which needs none."
     )
+}
+
+fn conflict_hint(kind: NamedKind, name: &str, command: EngineCommand) -> String {
+    match kind {
+        NamedKind::Container => {
+            format!("Give it another name, with `{command} rename {name} NEW-NAME`, then retry.")
+        }
+        NamedKind::Volume => format!(
+            "If nothing in it is needed, remove it with `{command} volume rm {name}`; then retry."
+        ),
+    }
 }
 
 fn disk_hint(command: Option<EngineCommand>) -> String {

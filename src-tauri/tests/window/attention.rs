@@ -12,6 +12,10 @@ struct Desktop(mpsc::Sender<(String, String)>);
 #[zbus::interface(name = "org.freedesktop.Notifications")]
 impl Desktop {
     #[expect(clippy::too_many_arguments, reason = "so the desktops have agreed")]
+    #[expect(
+        clippy::used_underscore_binding,
+        reason = "by what the macro makes of it"
+    )]
     fn notify(
         &self,
         _app: &str,
