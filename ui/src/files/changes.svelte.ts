@@ -17,8 +17,15 @@ export interface FileActions {
   restore: (trash: string) => Promise<void>;
 }
 
-/** Hears that entries were deleted, by their names, and how to take that back. */
-export type OnDeleted = (names: string[], undo: () => void) => void;
+/** Hears that entries were deleted, by their names, and how to take that back. Returns how to say so no longer. */
+export type OnDeleted = (names: string[], undo: () => void) => () => void;
+
+/** A delete that can be taken back. */
+interface Deleted {
+  trash: string;
+  rows: EntryRow[];
+  hush: () => void;
+}
 
 /** What waits to be pasted. */
 interface Clipboard {
@@ -37,7 +44,7 @@ export class Changes {
   readonly #actions: FileActions;
   readonly #ondeleted: OnDeleted;
   /** The deletes that can be taken back, the last at the end. */
-  #deleted: Array<{ trash: string; rows: EntryRow[] }> = [];
+  #deleted: Deleted[] = [];
 
   constructor(tree: FileTree, actions: FileActions, ondeleted: OnDeleted) {
     this.#tree = tree;
@@ -163,12 +170,10 @@ export class Changes {
     await this.#alone("Deleting…", async () => {
       const trash = await this.#actions.remove(rows.map((row) => row.entry.path));
       const neighbour = this.#tree.neighbour(rows);
-      const deleted = { trash, rows };
+      const deleted: Deleted = { trash, rows, hush: () => {} };
       this.#deleted.push(deleted);
-      this.#ondeleted(
-        rows.map((row) => row.entry.name),
-        () => void this.#restore(deleted),
-      );
+      const names = rows.map((row) => row.entry.name);
+      deleted.hush = this.#ondeleted(names, () => void this.#restore(deleted));
       await this.#show(rows.map(folderOf), neighbour === null ? [] : [neighbour]);
     });
   }
@@ -179,11 +184,12 @@ export class Changes {
     if (deleted) await this.#restore(deleted);
   }
 
-  async #restore(deleted: { trash: string; rows: EntryRow[] }): Promise<void> {
+  async #restore(deleted: Deleted): Promise<void> {
     if (!this.#deleted.includes(deleted)) return;
     await this.#alone("Putting back…", async () => {
       await this.#actions.restore(deleted.trash);
       this.#deleted = this.#deleted.filter((other) => other !== deleted);
+      deleted.hush();
       await this.#show(
         deleted.rows.map(folderOf),
         deleted.rows.map((row) => row.entry.path),

@@ -11,6 +11,7 @@ let trash: Map<string, string[][]>;
 let tree: FileTree;
 let changes: Changes;
 let deleted: Array<{ names: string[]; undo: () => void }>;
+let hushed: number;
 
 function refused(code: "CONFLICT" | "FILE_NOT_FOUND", message: string): CommandError {
   return new CommandError(report(code, message, "Choose another name."));
@@ -85,7 +86,11 @@ beforeEach(async () => {
   trash = new Map();
   deleted = [];
   tree = new FileTree((path) => Promise.resolve({ entries: entriesOf(path), truncated: false }));
-  changes = new Changes(tree, actions, (names, undo) => deleted.push({ names, undo }));
+  hushed = 0;
+  changes = new Changes(tree, actions, (names, undo) => {
+    deleted.push({ names, undo });
+    return () => (hushed += 1);
+  });
   await tree.load();
 });
 
@@ -141,7 +146,7 @@ describe("a new entry", () => {
     await commit("a.txt");
     expect(shown().slice(0, 2)).toEqual([
       "[file]",
-      "(there is something at `/workspace/a.txt` already. Choose another name.)",
+      "(This name is taken. Choose another name.)",
     ]);
     expect(changes.failure).toBeNull();
     await commit("c.txt");
@@ -278,9 +283,10 @@ describe("deleting", () => {
     disk.set("/workspace/a.txt", "file");
     await changes.undo();
     expect(changes.failure?.message).toContain("again");
+    expect(hushed).toBe(0);
     disk.delete("/workspace/a.txt");
     await changes.undo();
-    expect([changes.failure, selected()]).toEqual([null, ["a.txt"]]);
+    expect([changes.failure, selected(), hushed]).toEqual([null, ["a.txt"], 1]);
   });
 });
 

@@ -1,5 +1,5 @@
-// Entries that are carried over the tree by the pointer. By its own events and not by the web view's drag and drop, which
-// each system does in its own way and none lets a keyboard cancel for sure.
+// Entries that are carried over the tree by the pointer. By the events of the mouse and not by the web view's drag and drop,
+// which each system does in its own way and none lets a keyboard cancel for sure.
 
 import type { EntryRow } from "./tree.svelte";
 
@@ -15,7 +15,7 @@ export class Drag {
   at = $state.raw({ x: 0, y: 0 });
 
   #pressed: { rows: EntryRow[]; x: number; y: number } | null = null;
-  /** The click that ends a drag is none. */
+  /** Whether the click that may come is none: it ends a drag, or belongs to another button. */
   #swallow = false;
 
   get isUnderWay(): boolean {
@@ -25,6 +25,12 @@ export class Drag {
   press(rows: EntryRow[], at: { x: number; y: number }): void {
     this.#pressed = { rows, ...at };
     this.#swallow = false;
+  }
+
+  /** Takes note of a press of another button. Some web views call its end a click like any other. */
+  pressOther(): void {
+    this.#end();
+    this.#swallow = true;
   }
 
   /** Returns whether something is carried now. */
@@ -38,6 +44,7 @@ export class Drag {
 
   /** Ends it; returns what falls where, or null. */
   drop(): { rows: EntryRow[]; folder: string; copies: boolean } | null {
+    if (this.#pressed === null) return null;
     const { rows, folder, copies } = this;
     this.#swallow = this.isUnderWay;
     this.#end();
@@ -45,7 +52,7 @@ export class Drag {
   }
 
   cancel(): void {
-    this.#swallow = this.isUnderWay;
+    if (this.isUnderWay) this.#swallow = true;
     this.#end();
   }
 
@@ -56,7 +63,7 @@ export class Drag {
     this.copies = false;
   }
 
-  /** Returns, once, whether a click is only the end of a drag. */
+  /** Returns, once, whether a click by a pointer is none. */
   takeClick(): boolean {
     const swallow = this.#swallow;
     this.#swallow = false;

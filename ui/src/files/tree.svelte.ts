@@ -38,8 +38,11 @@ export class Draft {
   /** What is wrong, in words that fit below the field. */
   get problem(): string | null {
     if (this.failure === null) return null;
+    const { error, message, hint } = this.failure;
     const { name } = problemsOf(this.failure);
-    return name === undefined ? `${this.failure.message}. ${this.failure.hint}` : `The name ${name}.`;
+    if (name !== undefined) return `The name ${name}.`;
+    // Where it is stands above the field.
+    return `${error === "CONFLICT" ? "This name is taken" : message}. ${hint}`;
   }
 }
 
