@@ -4,7 +4,7 @@
 use cove_core::engine::{EngineId, EngineView, ImageView};
 use cove_core::error::Error;
 use cove_core::event::Phase;
-use cove_core::files::{DirContent, Encoding, FileContent};
+use cove_core::files::{DirContent, Encoding, FileContent, NewPlace};
 use cove_core::processes::ProcessesEnded;
 use cove_core::session::{
     ChosenArchive, Listing, Seen, SessionId, SessionState, SessionStatus, Usage,
@@ -66,6 +66,11 @@ commands![
     list_dir,
     read_file,
     write_file,
+    create_entry,
+    move_entry,
+    copy_entry,
+    delete_entries,
+    restore_entries,
     open_terminal,
     write_terminal,
     resize_terminal,
@@ -512,6 +517,76 @@ async fn write_file(request: Request<'_>, sessions: State<'_, Sessions>) -> Answ
         revision: sessions
             .write_file(id, &path, content, encoding, revision)
             .await?,
+    })
+}
+
+/// Says where an entry has come to be.
+#[derive(Serialize)]
+struct Placed {
+    path: String,
+}
+
+#[tauri::command]
+async fn create_entry(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<Placed> {
+    let arguments = Arguments::of(request.body());
+    let id = arguments.id()?;
+    let (place, kind) = (place(&arguments, "path")?, arguments.get("kind")?);
+    ok(Placed {
+        path: sessions.create_entry(id, place, kind).await?,
+    })
+}
+
+#[tauri::command]
+async fn move_entry(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<Placed> {
+    let arguments = Arguments::of(request.body());
+    let (id, from) = (arguments.id()?, arguments.get::<String>("from")?);
+    let to = place(&arguments, "to")?;
+    ok(Placed {
+        path: sessions.move_entry(id, &from, to).await?,
+    })
+}
+
+#[tauri::command]
+async fn copy_entry(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<Placed> {
+    let arguments = Arguments::of(request.body());
+    let (id, from) = (arguments.id()?, arguments.get::<String>("from")?);
+    let to = place(&arguments, "to")?;
+    let or_like_it = arguments.get::<Option<bool>>("or_like_it")? == Some(true);
+    ok(Placed {
+        path: sessions.copy_entry(id, &from, to, or_like_it).await?,
+    })
+}
+
+#[derive(Serialize)]
+struct Trashed {
+    trash: String,
+}
+
+#[tauri::command]
+async fn delete_entries(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<Trashed> {
+    let arguments = Arguments::of(request.body());
+    let (id, paths) = (arguments.id()?, arguments.get("paths")?);
+    ok(Trashed {
+        trash: sessions.delete_entries(id, paths).await?,
+    })
+}
+
+#[tauri::command]
+async fn restore_entries(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<Done> {
+    let arguments = Arguments::of(request.body());
+    let (session_id, trash) = (arguments.id()?, arguments.get("trash")?);
+    sessions.restore_entries(session_id, trash).await?;
+    ok(Done { session_id })
+}
+
+/// Returns where a new entry is to be: at the path `whole`, or in the folder `into`, with a `name` or the one it has.
+fn place(arguments: &Arguments<'_>, whole: &str) -> Result<NewPlace, Error> {
+    let Some(directory) = arguments.get::<Option<String>>("into")? else {
+        return Ok(NewPlace::At(arguments.get(whole)?));
+    };
+    Ok(match arguments.get::<Option<String>>("name")? {
+        Some(name) => NewPlace::Named { directory, name },
+        None => NewPlace::In(directory),
     })
 }
 

@@ -24,7 +24,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::path;
 use crate::protocol;
-use crate::tree::{Facts, Failed, MOST_EXTENTS, PIECE, Piece, Total, Why};
+use crate::tree::{Facts, Failed, MOST_EXTENTS, PIECE, Piece, TRASH, Total, Why};
 
 /// How often a file that changes is read before it is given up.
 const ATTEMPTS: u32 = 6;
@@ -106,7 +106,8 @@ impl<W: Write> Packer<W> {
     /// # Errors
     /// Nobody listens any more.
     pub(crate) fn tell_all(&mut self, workspace: &Path, only_measure: bool) -> io::Result<()> {
-        let told = self.count(workspace).and_then(|()| {
+        let counted = self.count(workspace, only_measure);
+        let told = counted.and_then(|()| {
             if only_measure {
                 Ok(())
             } else {
@@ -126,8 +127,8 @@ impl<W: Write> Packer<W> {
         self.output.write_all(&frame)
     }
 
-    /// Counts what there is, and says so now and then.
-    fn count(&mut self, workspace: &Path) -> Result<(), Stop> {
+    /// Counts what there is, and says so now and then. The trash is lost with the workspace and copied nowhere.
+    fn count(&mut self, workspace: &Path, with_trash: bool) -> Result<(), Stop> {
         let mut total = Total::default();
         let mut linked = HashSet::new();
         let mut told = Instant::now();
@@ -138,7 +139,12 @@ impl<W: Write> Packer<W> {
             &mut total,
             &fstat(&root).map_err(|errno| failed(&[], "look at", errno))?,
         );
-        levels.push(level(root).map_err(|errno| failed(&[], "list", errno))?);
+        let root = level(root).map_err(|errno| failed(&[], "list", errno))?;
+        levels.push(if with_trash {
+            root
+        } else {
+            without_trash(root)
+        });
         while let Some(Level { directory, names }) = levels.last_mut() {
             let Some(name) = names.pop() else {
                 levels.pop();
@@ -179,7 +185,8 @@ impl<W: Write> Packer<W> {
         let stat = fstat(&root).map_err(|errno| failed(&[], "look at", errno))?;
         let facts = facts_of(&stat);
         self.tell(&Piece::Root { facts }, &[])?;
-        let mut levels = vec![level(root).map_err(|errno| failed(&[], "list", errno))?];
+        let root = level(root).map_err(|errno| failed(&[], "list", errno))?;
+        let mut levels = vec![without_trash(root)];
         let mut path: Vec<String> = Vec::new();
         while let Some(Level { directory, names }) = levels.last_mut() {
             let Some(name) = names.pop() else {
@@ -452,8 +459,13 @@ fn level(directory: OwnedFd) -> rustix::io::Result<Level> {
     Ok(Level { directory, names })
 }
 
+fn without_trash(mut root: Level) -> Level {
+    root.names.retain(|name| name != TRASH.as_bytes());
+    root
+}
+
 /// Returns where a file has content, or `None` for one that does not say.
-fn extents_of(file: &File, size: u64) -> rustix::io::Result<Option<Vec<(u64, u64)>>> {
+pub(crate) fn extents_of(file: &File, size: u64) -> rustix::io::Result<Option<Vec<(u64, u64)>>> {
     let mut extents: Vec<(u64, u64)> = Vec::new();
     let mut smallest = 1;
     let mut at = 0;
@@ -497,7 +509,7 @@ fn merged(extents: &[(u64, u64)], smallest: u64) -> Vec<(u64, u64)> {
     merged
 }
 
-fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> rustix::io::Result<usize> {
+pub(crate) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> rustix::io::Result<usize> {
     loop {
         match file.read_at(buffer, offset) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -515,7 +527,7 @@ fn size_of(stat: &Stat) -> u64 {
     u64::try_from(stat.st_size).unwrap_or_default()
 }
 
-fn stored_of(stat: &Stat) -> u64 {
+pub(crate) fn stored_of(stat: &Stat) -> u64 {
     u64::try_from(stat.st_blocks)
         .unwrap_or_default()
         .saturating_mul(512)

@@ -93,6 +93,15 @@ impl WorkspacePath {
         Self { components }
     }
 
+    /// Returns the path of `name` in the directory that this path is in; for the root, in the root.
+    #[must_use]
+    pub fn beside(&self, name: &[u8]) -> Self {
+        let mut components = self.components.clone();
+        components.pop();
+        components.push(name.to_vec());
+        Self { components }
+    }
+
     /// Returns the last name as bytes, or the name of the root.
     #[must_use]
     pub fn name(&self) -> &[u8] {
@@ -297,6 +306,7 @@ mod tests {
     fn a_parsed_path_is_written_as_it_was_without_redundant_slashes() {
         let path = WorkspacePath::parse("/workspace//a\u{FDD0}ff/").unwrap();
         assert_eq!(path.join(b"b").to_string(), "/workspace/a\u{FDD0}ff/b");
+        assert_eq!(path.join(b"b").beside(b"c"), path.join(b"c"));
         assert_eq!(path.name(), b"a\xff");
         assert_eq!(WorkspacePath::default().to_string(), "/workspace");
         assert_eq!(WorkspacePath::default().name(), b"workspace");

@@ -11,6 +11,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::time::Duration;
 
 use serde::de::{DeserializeOwned, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -29,6 +30,12 @@ pub const MAX_BODY: usize = 16 << 20;
 
 /// How many entries the app asks for unless it has a reason.
 pub const LIST_LIMIT: u32 = 10_000;
+
+/// How long the agent works on a [`Call::Copy`] before it gives up and takes back what it made.
+pub const COPY_LIMIT: Duration = Duration::from_secs(60);
+
+/// The most paths of a [`Call::Delete`].
+pub const MOST_PATHS: usize = 1_000;
 
 /// A question of the app.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,12 +89,55 @@ pub enum Call {
         /// What must hold for the write to happen.
         condition: WriteCondition,
     },
+    /// Makes an empty file or a directory; [`Failure::Exists`] when there is something.
+    Create {
+        /// The new entry.
+        path: String,
+        /// What it is to be.
+        entry: NewEntry,
+    },
+    /// Gives an entry another name or place; [`Failure::Exists`] when there is something. A symlink is moved itself.
+    Move {
+        /// The entry.
+        from: String,
+        /// Where it is to be.
+        to: String,
+    },
+    /// Copies an entry with all that is in it, whole or not at all, for [`COPY_LIMIT`] at most. A symlink is copied itself.
+    Copy {
+        /// The entry.
+        from: String,
+        /// Where the copy is to be.
+        to: String,
+        /// Whether a name like it is taken when there is something; [`Failure::Exists`] otherwise.
+        or_like_it: bool,
+    },
+    /// Moves entries into the trash of the workspace, all of them or none.
+    Delete {
+        /// At least one, at most [`MOST_PATHS`].
+        paths: Vec<String>,
+    },
+    /// Puts what one [`Call::Delete`] has taken back to where it was; [`Failure::Exists`] when there is something.
+    Restore {
+        /// What the delete answered.
+        trash: String,
+    },
     /// How many processes does the container have, and how many may it have?
     Processes,
     /// What have the programs of the container done so far?
     Work,
     /// Ends all processes of the container, but for process 1 and the agent's own.
     EndProcesses,
+}
+
+/// What a [`Call::Create`] makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NewEntry {
+    /// An empty file.
+    File,
+    /// An empty directory.
+    Dir,
 }
 
 /// What must hold for a [`Call::Write`] to happen.
@@ -132,6 +182,22 @@ pub enum Reply {
         /// The state of the file now.
         revision: Revision,
     },
+    /// The entry is there.
+    Create,
+    /// The entry is in its new place.
+    Move,
+    /// The copy is whole and in place.
+    Copy {
+        /// Where.
+        path: String,
+    },
+    /// The entries are in the trash.
+    Delete {
+        /// Stands for them in a [`Call::Restore`].
+        trash: String,
+    },
+    /// The entries are back.
+    Restore,
     /// How many processes there are.
     Processes {
         /// Processes and threads, as the kernel counts them for the limit; the agent's own are among them.
@@ -295,6 +361,8 @@ struct ReadReply {
     truncated: Option<bool>,
     size: Option<u64>,
     revision: Option<Revision>,
+    path: Option<String>,
+    trash: Option<String>,
     protocol: Option<u32>,
     agent_version: Option<String>,
     uid: Option<u32>,
@@ -316,6 +384,11 @@ enum ReplyKind {
     List,
     Read,
     Write,
+    Create,
+    Move,
+    Copy,
+    Delete,
+    Restore,
     Processes,
     Work,
     EndProcesses,
@@ -340,6 +413,11 @@ impl TryFrom<ReadReply> for Reply {
                     },
                 ),
                 ReplyKind::Write => read.revision.map(|revision| Self::Write { revision }),
+                ReplyKind::Create => Some(Self::Create),
+                ReplyKind::Move => Some(Self::Move),
+                ReplyKind::Copy => read.path.map(|path| Self::Copy { path }),
+                ReplyKind::Delete => read.trash.map(|trash| Self::Delete { trash }),
+                ReplyKind::Restore => Some(Self::Restore),
                 ReplyKind::Processes => read.running.map(|running| Self::Processes {
                     running,
                     limit: read.limit,
@@ -849,11 +927,73 @@ mod tests {
             }),
             r#"{"id":1,"kind":"write","path":"/workspace/a","condition":{"expect":"missing"}}"#,
         );
+        check_json(
+            &request(Call::Create {
+                path: path(),
+                entry: NewEntry::Dir,
+            }),
+            r#"{"id":1,"kind":"create","path":"/workspace/a","entry":"dir"}"#,
+        );
+        check_json(
+            &request(Call::Move {
+                from: path(),
+                to: "/workspace/b".into(),
+            }),
+            r#"{"id":1,"kind":"move","from":"/workspace/a","to":"/workspace/b"}"#,
+        );
+        check_json(
+            &request(Call::Copy {
+                from: path(),
+                to: path(),
+                or_like_it: true,
+            }),
+            r#"{"id":1,"kind":"copy","from":"/workspace/a","to":"/workspace/a","or_like_it":true}"#,
+        );
+        check_json(
+            &request(Call::Delete {
+                paths: vec![path()],
+            }),
+            r#"{"id":1,"kind":"delete","paths":["/workspace/a"]}"#,
+        );
+        check_json(
+            &request(Call::Restore { trash: "0f".into() }),
+            r#"{"id":1,"kind":"restore","trash":"0f"}"#,
+        );
         check_json(&request(Call::Processes), r#"{"id":1,"kind":"processes"}"#);
         check_json(&request(Call::Work), r#"{"id":1,"kind":"work"}"#);
         check_json(
             &request(Call::EndProcesses),
             r#"{"id":1,"kind":"end_processes"}"#,
+        );
+    }
+
+    #[test]
+    fn responses_about_whole_entries_are_written_as_documented() {
+        let ok = |reply| Response {
+            id: 1,
+            result: Ok(reply),
+        };
+        check_json(
+            &ok(Reply::Create),
+            r#"{"id":1,"result":{"Ok":{"kind":"create"}}}"#,
+        );
+        check_json(
+            &ok(Reply::Move),
+            r#"{"id":1,"result":{"Ok":{"kind":"move"}}}"#,
+        );
+        check_json(
+            &ok(Reply::Copy {
+                path: "/workspace/a copy".into(),
+            }),
+            r#"{"id":1,"result":{"Ok":{"kind":"copy","path":"/workspace/a copy"}}}"#,
+        );
+        check_json(
+            &ok(Reply::Delete { trash: "0f".into() }),
+            r#"{"id":1,"result":{"Ok":{"kind":"delete","trash":"0f"}}}"#,
+        );
+        check_json(
+            &ok(Reply::Restore),
+            r#"{"id":1,"result":{"Ok":{"kind":"restore"}}}"#,
         );
     }
 

@@ -14,7 +14,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat, openat, readlinkat, statat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat, fstat, openat, readlinkat, statat};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
 use crate::path::WorkspacePath;
@@ -68,6 +68,10 @@ impl Root {
             directory,
             path: path.as_os_str().as_bytes().to_vec(),
         })
+    }
+
+    pub(crate) fn stat(&self) -> rustix::io::Result<Stat> {
+        fstat(&self.directory)
     }
 
     /// Returns the place of `path`. All directories on the way exist; the last name may be missing.
@@ -172,7 +176,7 @@ mod tests {
     use std::os::unix::fs::symlink;
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    use rustix::fs::{ResolveFlags, fstat, openat2};
+    use rustix::fs::{ResolveFlags, openat2};
 
     use super::*;
 

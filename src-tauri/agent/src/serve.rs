@@ -4,13 +4,16 @@
 //! start, with a stack of their own size: later a session's own processes may have used up its process limit,
 //! and files must stay usable then. If that is so at the start already, as many as can be made do, or none and
 //! the reader itself. What runs when the app goes away is finished first: a write is never cut off.
+//!
+//! What was deleted long ago is removed when the workspace is first listed, and after each delete, when the answer is out.
 
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustix::process::{Resource, Rlimit, getegid, geteuid, getrlimit, setrlimit};
 
@@ -47,6 +50,7 @@ pub fn run(directory: &Path, workspace: &Path) -> ExitCode {
     let agent = Agent {
         workspace: Workspace::open(workspace),
         directory,
+        has_listed: AtomicBool::new(false),
     };
     match agent.serve(io::stdin().lock(), io::stdout()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -62,6 +66,8 @@ struct Agent<'a> {
     /// The failure is answered to every call: the app learns it from the first.
     workspace: Result<Workspace, CallError>,
     directory: &'a Path,
+    /// Whether the workspace was listed already.
+    has_listed: AtomicBool,
 }
 
 impl Agent<'_> {
@@ -69,11 +75,20 @@ impl Agent<'_> {
         let output = Mutex::new(output);
         let (requests, queue) = mpsc::sync_channel::<Frame<Request>>(AT_ONCE);
         let queue = Mutex::new(queue);
-        let work = |frame| {
+        let work = |frame: Frame<Request>| {
+            let leads_to_trash = match frame.header.call {
+                Call::Delete { .. } => true,
+                Call::List { .. } => !self.has_listed.swap(true, Ordering::Relaxed),
+                _ => false,
+            };
             let response = self.respond(frame);
             let mut output = lock(&output);
             // If the app no longer listens, stdin ends too.
             let _ = output.write_all(&response).and_then(|()| output.flush());
+            drop(output);
+            if let (true, Ok(workspace)) = (leads_to_trash, &self.workspace) {
+                workspace.empty_trash(SystemTime::now());
+            }
         };
         thread::scope(|scope| {
             let work = &work;
@@ -152,6 +167,28 @@ impl Agent<'_> {
             Call::Write { path, condition } => Reply::Write {
                 revision: workspace?.write(&path, &condition, body)?,
             },
+            Call::Create { path, entry } => {
+                workspace?.create(&path, entry)?;
+                Reply::Create
+            }
+            Call::Move { from, to } => {
+                workspace?.rename(&from, &to)?;
+                Reply::Move
+            }
+            Call::Copy {
+                from,
+                to,
+                or_like_it,
+            } => Reply::Copy {
+                path: workspace?.copy(&from, &to, or_like_it)?,
+            },
+            Call::Delete { paths } => Reply::Delete {
+                trash: workspace?.delete(&paths)?,
+            },
+            Call::Restore { trash } => {
+                workspace?.restore(&trash)?;
+                Reply::Restore
+            }
             Call::Processes => processes::count(),
             Call::Work => processes::work(),
             Call::EndProcesses => processes::end(),
@@ -236,6 +273,7 @@ mod tests {
         let agent = Agent {
             workspace: Workspace::open(workspace.path()),
             directory: Path::new("/nonexistent"),
+            has_listed: AtomicBool::new(false),
         };
         let input: Vec<u8> = (1..)
             .zip(requests)
@@ -304,6 +342,7 @@ mod tests {
         let agent = Agent {
             workspace: Workspace::open(nowhere),
             directory: nowhere,
+            has_listed: AtomicBool::new(false),
         };
         let error = agent
             .answer(
@@ -322,6 +361,7 @@ mod tests {
         let agent = Agent {
             workspace: Workspace::open(Path::new("/")),
             directory: Path::new("/nonexistent"),
+            has_listed: AtomicBool::new(false),
         };
         assert!(agent.serve([255; 64].as_slice(), Vec::new()).is_err());
     }

@@ -16,6 +16,9 @@ pub const MOST_EXTENTS: usize = 4096;
 /// The bytes of content in one frame, at most.
 pub const PIECE: usize = 256 << 10;
 
+/// The folder in the workspace's root that holds what was deleted. It is shown nowhere, and no copy has it.
+pub const TRASH: &str = ".cove-trash";
+
 /// The file in the agent's directory that stands there until the files of a new session have come in whole.
 pub const UNFILLED: &str = "unfilled";
 

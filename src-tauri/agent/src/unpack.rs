@@ -490,7 +490,7 @@ const fn owner_of(facts: &Facts, owners: Owners) -> (u32, u32) {
     }
 }
 
-fn times(facts: &Facts) -> Timestamps {
+pub(crate) fn times(facts: &Facts) -> Timestamps {
     let (seconds, nanoseconds) = facts.modified;
     let modified = Timespec {
         tv_sec: seconds,
@@ -544,7 +544,7 @@ fn empty(root: &OwnedFd) -> rustix::io::Result<()> {
 }
 
 /// Removes the files of a directory, and returns the names of its directories.
-fn remove_files(directory: &OwnedFd) -> rustix::io::Result<Vec<Vec<u8>>> {
+pub(crate) fn remove_files(directory: &OwnedFd) -> rustix::io::Result<Vec<Vec<u8>>> {
     let mut names = Vec::new();
     let mut buffer = [const { MaybeUninit::uninit() }; 16 << 10];
     let mut entries = RawDir::new(directory, &mut buffer);

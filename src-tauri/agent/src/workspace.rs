@@ -1,4 +1,4 @@
-//! The files of the workspace: list, read, write.
+//! The files of the workspace: list, read, write. What is done to whole entries is in [`entries`], `copying` and `trash`.
 //!
 //! # How a file is written
 //! The new content goes to a temporary file in the same directory, is synced, and takes the place of the
@@ -14,6 +14,11 @@
 //! A symlink stays, its target is written, if that is inside. A file that the user may not write is
 //! refused even where a rename would succeed. Extended attributes do not survive a replacement.
 
+mod copying;
+mod entries;
+mod removing;
+mod trash;
+
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::mem::MaybeUninit;
@@ -23,9 +28,9 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{
-    Access, AtFlags, FallocateFlags, FileType, Gid, Mode, OFlags, RawDir, RenameFlags, Stat,
-    Timespec, Timestamps, UTIME_OMIT, Uid, accessat, fallocate, fchmod, fchown, fstat, fsync,
-    futimens, openat, renameat, renameat_with, statat, unlinkat,
+    Access, AtFlags, FallocateFlags, FileType, Gid, Mode, OFlags, RawDir, Stat, Timespec,
+    Timestamps, UTIME_OMIT, Uid, accessat, fallocate, fchmod, fchown, fstat, fsync, futimens,
+    openat, renameat, statat, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -35,6 +40,8 @@ use crate::protocol::{
     CallError, Entry, EntryKind, Failure, MAX_BODY, MAX_RESPONSE_HEADER, Revision, WriteCondition,
 };
 use crate::resolve::{LastLink, Place, ResolveError, Root};
+use crate::tree::TRASH;
+use crate::workspace::entries::rename_new;
 
 /// The workspace as the image's user may use it.
 #[derive(Debug)]
@@ -43,6 +50,10 @@ pub(crate) struct Workspace {
     /// Held from the look at a file to the end of the write: of two writes that expect the same state
     /// one must find the other's.
     writing: Mutex<()>,
+    /// Held while entries go into the trash or come out of it.
+    trash: Mutex<()>,
+    /// Held while what was deleted long ago is removed.
+    emptying: Mutex<()>,
 }
 
 /// A piece of a file.
@@ -70,6 +81,8 @@ impl Workspace {
         Ok(Self {
             root,
             writing: Mutex::new(()),
+            trash: Mutex::new(()),
+            emptying: Mutex::new(()),
         })
     }
 
@@ -96,6 +109,9 @@ impl Workspace {
             .open(OFlags::RDONLY | OFlags::DIRECTORY)
             .map_err(failed)?;
         let mut names = names_in(&directory).map_err(failed)?;
+        if path.components().is_empty() {
+            names.retain(|(_, name)| name != TRASH.as_bytes());
+        }
         names.sort_unstable_by(|(a_kind, a), (b_kind, b)| {
             (*b_kind == EntryKind::Dir)
                 .cmp(&(*a_kind == EntryKind::Dir))
@@ -351,9 +367,7 @@ struct Temporary<'a> {
 
 impl<'a> Temporary<'a> {
     fn write(directory: &'a OwnedFd, mode: Mode, content: &[u8]) -> rustix::io::Result<Self> {
-        let mut random = [0_u8; 8];
-        getrandom(&mut random, GetRandomFlags::empty())?;
-        let name = format!(".cove-{:016x}.tmp", u64::from_ne_bytes(random));
+        let name = temporary_name()?;
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat(directory, &*name, flags, mode)?.into();
@@ -393,27 +407,7 @@ impl<'a> Temporary<'a> {
     /// Becomes the file `name`, unless there is something.
     fn create(self, name: &[u8]) -> rustix::io::Result<Revision> {
         fsync(&self.file)?;
-        match renameat_with(
-            self.directory,
-            &*self.name,
-            self.directory,
-            name,
-            RenameFlags::NOREPLACE,
-        ) {
-            Ok(()) => {}
-            // Not every file system has it; hard links do the same in two steps.
-            Err(Errno::INVAL | Errno::NOSYS) => {
-                rustix::fs::linkat(
-                    self.directory,
-                    &*self.name,
-                    self.directory,
-                    name,
-                    AtFlags::empty(),
-                )?;
-                unlinkat(self.directory, &*self.name, AtFlags::empty())?;
-            }
-            Err(errno) => return Err(errno),
-        }
+        rename_new(self.directory, self.name.as_bytes(), self.directory, name)?;
         self.settled()
     }
 
@@ -432,6 +426,17 @@ impl Drop for Temporary<'_> {
         // After a rename there is nothing left to remove.
         let _ = unlinkat(self.directory, &*self.name, AtFlags::empty());
     }
+}
+
+/// Returns a name that nobody can guess, for what is not whole yet.
+fn temporary_name() -> rustix::io::Result<String> {
+    Ok(format!(".cove-{:016x}.tmp", random()?))
+}
+
+fn random() -> rustix::io::Result<u64> {
+    let mut random = [0_u8; 8];
+    getrandom(&mut random, GetRandomFlags::empty())?;
+    Ok(u64::from_ne_bytes(random))
 }
 
 fn open_regular(place: &Place, path: &str, flags: OFlags) -> Result<(File, Stat), CallError> {

@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cove_agent::protocol::{
-    Call, CallError, Decoder, Failure, Frame, Hello, Reply, Request, Response, VERSION, encode,
+    COPY_LIMIT, Call, CallError, Decoder, Failure, Frame, Hello, Reply, Request, Response, VERSION,
+    encode,
 };
 use cove_agent::{AGENT_PATH, WORKSPACE};
 use futures_util::StreamExt;
@@ -30,6 +31,8 @@ use crate::words;
 const QUEUE: usize = 64;
 /// How long a call may take, with all that is tried again meanwhile.
 const CALL_LIMIT: Duration = Duration::from_secs(4);
+/// How much longer than it works on a copy the agent may take to answer: it takes half of one back.
+const TAKE_BACK: Duration = Duration::from_secs(30);
 /// Bytes of a request for which a call may take a second more.
 const BYTES_A_SECOND: usize = 4 << 20;
 /// How long an agent may be silent that was asked something, before it is asked whether it is there, and
@@ -159,10 +162,15 @@ impl Connection {
     /// changes nothing is asked twice.
     ///
     /// # Errors
-    /// [`CallFailure`], after 4 s at the latest, and a second more for each 4 MiB of the body.
+    /// [`CallFailure`], after 4 s at the latest, and a second more for each 4 MiB of the body; a copy may take as long as
+    /// the agent works on it.
     pub async fn call(&self, call: Call, body: &[u8]) -> Result<(Reply, Vec<u8>), CallFailure> {
         let more = u64::try_from(body.len() / BYTES_A_SECOND).unwrap_or(u64::MAX);
-        let limit = CALL_LIMIT + Duration::from_secs(more);
+        let work = match call {
+            Call::Copy { .. } => COPY_LIMIT + TAKE_BACK,
+            _ => CALL_LIMIT,
+        };
+        let limit = work + Duration::from_secs(more);
         let answer = timeout(limit, self.call_until_answered(call, body)).await;
         answer.unwrap_or(Err(CallFailure::NoAnswer(limit)))
     }
@@ -179,7 +187,13 @@ impl Connection {
             | Call::Read { .. }
             | Call::Processes
             | Call::Work => true,
-            Call::Write { .. } | Call::EndProcesses => false,
+            Call::Write { .. }
+            | Call::Create { .. }
+            | Call::Move { .. }
+            | Call::Copy { .. }
+            | Call::Delete { .. }
+            | Call::Restore { .. }
+            | Call::EndProcesses => false,
         };
         loop {
             let link = self.a_link().await?;

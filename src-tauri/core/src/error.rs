@@ -71,7 +71,7 @@ pub enum ErrorCode {
     FileNotUsable,
     /// The path leads out of the workspace.
     PathOutsideWorkspace,
-    /// The file changed since it was read.
+    /// The file changed since it was read, or there is something already where something new was to be.
     Conflict,
     /// An archive of a session's files could not be written on this machine.
     ExportFailed,
@@ -400,6 +400,15 @@ pub enum Error {
         /// The revision that holds now.
         revision: String,
     },
+    /// There is something where something new was to be; see [`ErrorCode::Conflict`].
+    #[error("there is something at `{0}` already")]
+    EntryExists(String),
+    /// There is something again where what was deleted has to go back to; see [`ErrorCode::Conflict`].
+    #[error("{0}")]
+    NotRestored(String),
+    /// What was deleted has left the trash; see [`ErrorCode::FileNotFound`].
+    #[error("what was deleted is not in the trash any more")]
+    NotInTrash,
     /// See [`ErrorCode::ExportFailed`].
     #[error("failed to write `{path}`: {message}")]
     Export {
@@ -481,10 +490,12 @@ impl Error {
             Self::WorkspaceUnusable(_) => ErrorCode::WorkspaceUnusable,
             Self::ProcessLimit { .. } => ErrorCode::ProcessLimit,
             Self::TerminalNotFound(_) => ErrorCode::TerminalNotFound,
-            Self::FileNotFound(_) => ErrorCode::FileNotFound,
+            Self::FileNotFound(_) | Self::NotInTrash => ErrorCode::FileNotFound,
             Self::FileNotUsable { .. } => ErrorCode::FileNotUsable,
             Self::PathOutsideWorkspace(_) => ErrorCode::PathOutsideWorkspace,
-            Self::Conflict { .. } => ErrorCode::Conflict,
+            Self::Conflict { .. } | Self::EntryExists(_) | Self::NotRestored(_) => {
+                ErrorCode::Conflict
+            }
             Self::Export { .. } => ErrorCode::ExportFailed,
             Self::FilesIncomplete(_) => ErrorCode::FilesIncomplete,
             Self::SettingsNotSaved(_) => ErrorCode::SettingsNotSaved,
@@ -578,6 +589,11 @@ impl Error {
             Self::Conflict { .. } => {
                 "Read the file again, then apply the change to what it holds now."
             }
+            Self::EntryExists(_) => "Choose another name, or move what is there out of the way.",
+            Self::NotInTrash => {
+                "Only the last hundred deletes can be undone, for seven days, and each once."
+            }
+            Self::NotRestored(_) => "Move what is there out of the way, then undo again.",
             Self::Export { .. } => "Choose a place with enough room that you may write to.",
             Self::FilesIncomplete(_) => {
                 "Stop what changes the files, or stop the session, then try again; nothing was kept of this attempt."
@@ -621,7 +637,10 @@ impl Error {
             Self::ImageGroupUnknown(group) => json!({ "group": group }),
             Self::ProcessLimit { running, limit } => json!({ "running": running, "limit": limit }),
             Self::Conflict { path, revision } => json!({ "path": path, "revision": revision }),
-            Self::SessionNotFound(_)
+            Self::EntryExists(path) => json!({ "path": path }),
+            Self::NotRestored(_)
+            | Self::NotInTrash
+            | Self::SessionNotFound(_)
             | Self::SessionIdMissing
             | Self::SessionNotReady(_)
             | Self::DiskFull { .. }

@@ -1,5 +1,6 @@
 //! Files of a session's workspace, as the agent in the container sees them. Paths are opaque: what
-//! the agent gave is passed back, and whether it stays inside `/workspace` is the agent's to decide.
+//! the agent gave is passed back, and whether it stays inside `/workspace` is the agent's to decide. Only where the user
+//! types a name does that become part of a path here, see [`NewPlace`].
 //!
 //! What answers may be anything that runs in the container. Every answer is held against what was asked
 //! before it leaves here: see [`listing`], [`text`] and [`picture`].
@@ -13,20 +14,27 @@ pub use self::text::Charset;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use cove_agent::path::{PathError, ROOT, WorkspacePath};
 use cove_agent::protocol::{
-    Call, CallError, Entry, EntryKind, Failure, LIST_LIMIT, MAX_BODY, Reply, Revision,
-    WriteCondition,
+    Call, CallError, Entry, EntryKind, Failure, LIST_LIMIT, MAX_BODY, MOST_PATHS, NewEntry, Reply,
+    Revision, WriteCondition,
 };
+use cove_agent::tree::TRASH;
 use serde::{Deserialize, Serialize};
 
 use self::text::Text;
 use crate::connection::{CallFailure, Connection};
 use crate::error::Error;
+use crate::words;
 
 /// Bytes of a file that are read for the viewer; the rest is left out, and said so.
 const READ_LIMIT: u32 = 2 * 1024 * 1024;
 /// The most bytes of a revision; the agent's own have less than a hundred.
 const LONGEST_REVISION: usize = 1_024;
+/// The most bytes of a name in Linux.
+const LONGEST_NAME: usize = 255;
+/// The most bytes of what stands for a delete; the agent's own have sixteen.
+const LONGEST_TRASH: usize = 64;
 
 /// What a directory entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +104,76 @@ impl Encoding {
             )),
         }
     }
+}
+
+/// Where a new entry is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NewPlace {
+    /// At a path that the agent gave.
+    At(String),
+    /// In a directory, under a name that the user typed.
+    Named {
+        /// The directory's path.
+        directory: String,
+        /// The name.
+        name: String,
+    },
+    /// In a directory, under the name that it has.
+    In(String),
+}
+
+impl NewPlace {
+    /// Returns the path of the entry; `old` is the one whose name is kept.
+    fn path(self, old: Option<&str>) -> Result<String, Error> {
+        match self {
+            Self::At(path) => Ok(path),
+            Self::Named { directory, name } => {
+                check_name(&name)?;
+                Ok(parsed(&directory)?.join(name.as_bytes()).to_string())
+            }
+            Self::In(directory) => {
+                let old = old.ok_or_else(|| Error::field("name", "is required"))?;
+                let old = parsed(old)?;
+                if old.components().is_empty() {
+                    return Err(Error::field("from", "is the workspace itself"));
+                }
+                Ok(parsed(&directory)?.join(old.name()).to_string())
+            }
+        }
+    }
+}
+
+/// Refuses what no name in a directory can be.
+fn check_name(name: &str) -> Result<(), Error> {
+    let problem = match name {
+        "" => "must not be empty".to_owned(),
+        "." | ".." => format!("must not be `{name}`, which means another folder"),
+        _ if name.contains('/') => "must not hold a `/`".to_owned(),
+        _ if name.contains('\0') => "must not hold a NUL character".to_owned(),
+        _ if name.len() > LONGEST_NAME => format!(
+            "must be at most {LONGEST_NAME} bytes long, and has {}",
+            name.len()
+        ),
+        _ => return Ok(()),
+    };
+    Err(Error::field("name", problem))
+}
+
+fn parsed(path: &str) -> Result<WorkspacePath, Error> {
+    WorkspacePath::parse(path).map_err(|error| match error {
+        PathError::Outside(path) => Error::PathOutsideWorkspace(path),
+        PathError::Invalid(path) => Error::FileNotFound(path),
+    })
+}
+
+/// What a new entry is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NewKind {
+    /// An empty file.
+    File,
+    /// An empty directory.
+    Dir,
 }
 
 /// A directory.
@@ -238,6 +316,162 @@ pub async fn write_file(
     }
 }
 
+/// Makes an empty file or directory, and returns its path.
+///
+/// # Errors
+/// [`Error::EntryExists`]; [`Error::Validation`] for a name that can be none; and those of [`write_file`].
+pub async fn create_entry(
+    agent: &Connection,
+    place: NewPlace,
+    kind: NewKind,
+) -> Result<String, Error> {
+    let path = place.path(None)?;
+    let call = Call::Create {
+        path: path.clone(),
+        entry: match kind {
+            NewKind::File => NewEntry::File,
+            NewKind::Dir => NewEntry::Dir,
+        },
+    };
+    match ask(agent, &path, call, &[]).await? {
+        (Reply::Create, _) => Ok(path),
+        _ => Err(nonsense()),
+    }
+}
+
+/// Gives an entry another name or place, and returns its new path.
+///
+/// # Errors
+/// [`Error::EntryExists`]; [`Error::Validation`] for a name that can be none, and for a folder that would be in itself;
+/// and those of [`write_file`].
+pub async fn move_entry(agent: &Connection, from: &str, to: NewPlace) -> Result<String, Error> {
+    let to = to.path(Some(from))?;
+    check_apart(from, &to)?;
+    let call = Call::Move {
+        from: from.to_owned(),
+        to: to.clone(),
+    };
+    match ask_about(agent, from, &to, call).await? {
+        Reply::Move => Ok(to),
+        _ => Err(nonsense()),
+    }
+}
+
+/// Copies an entry with all that is in it, whole or not at all, and returns the path of the copy. With `or_like_it`
+/// that has another name where this one is taken.
+///
+/// # Errors
+/// Those of [`move_entry`]; [`Error::FileNotUsable`] also when it takes longer than a minute.
+pub async fn copy_entry(
+    agent: &Connection,
+    from: &str,
+    to: NewPlace,
+    or_like_it: bool,
+) -> Result<String, Error> {
+    let to = to.path(Some(from))?;
+    // Beside itself a folder may be copied: under another name.
+    if !(or_like_it && to == from) {
+        check_apart(from, &to)?;
+    }
+    let call = Call::Copy {
+        from: from.to_owned(),
+        to: to.clone(),
+        or_like_it,
+    };
+    match ask_about(agent, from, &to, call).await? {
+        Reply::Copy { path } if is_copy(&path, &to, or_like_it) => Ok(path),
+        _ => Err(nonsense()),
+    }
+}
+
+/// Moves entries into the workspace's trash, all of them or none, and returns what stands for them.
+///
+/// # Errors
+/// [`Error::FileNotFound`], [`Error::FileNotUsable`], [`Error::PathOutsideWorkspace`]; [`Error::Validation`] for none, or
+/// for more than a thousand.
+pub async fn delete_entries(agent: &Connection, paths: Vec<String>) -> Result<String, Error> {
+    let first = match paths.first() {
+        Some(first) if paths.len() <= MOST_PATHS => first.clone(),
+        Some(_) => {
+            let problem = format!("must be at most {MOST_PATHS}");
+            return Err(Error::field("paths", problem));
+        }
+        None => return Err(Error::field("paths", "must be at least one")),
+    };
+    match ask(agent, &first, Call::Delete { paths }, &[]).await? {
+        (Reply::Delete { trash }, _) if is_trash(&trash) => Ok(trash),
+        _ => Err(nonsense()),
+    }
+}
+
+/// Puts back what [`delete_entries`] has taken, all of it or nothing.
+///
+/// # Errors
+/// [`Error::NotRestored`] when there is something again where an entry was, [`Error::NotInTrash`], and those of
+/// [`delete_entries`].
+pub async fn restore_entries(agent: &Connection, trash: String) -> Result<(), Error> {
+    if !is_trash(&trash) {
+        return Err(Error::field("trash", "is not what a delete answered"));
+    }
+    let answer = agent.call(Call::Restore { trash }, &[]).await;
+    match answer {
+        Ok((Reply::Restore, _)) => Ok(()),
+        Ok(_) => Err(nonsense()),
+        Err(CallFailure::Refused(error)) => Err(match error.failure {
+            Failure::Exists => Error::NotRestored(words::tamed(&error.message)),
+            Failure::NotFound => Error::NotInTrash,
+            _ => refused(&format!("{ROOT}/{TRASH}"), error),
+        }),
+        Err(failure @ (CallFailure::Broken | CallFailure::NoAnswer(_))) => {
+            Err(failure.into_error())
+        }
+    }
+}
+
+/// Refuses a place that is in the entry itself, as far as the paths tell: behind links the agent does.
+fn check_apart(from: &str, to: &str) -> Result<(), Error> {
+    let (from, to) = (parsed(from)?, parsed(to)?);
+    let is_in = to.components().len() > from.components().len()
+        && to.components().starts_with(from.components());
+    if is_in {
+        return Err(Error::field("to", "must not be in the folder itself"));
+    }
+    Ok(())
+}
+
+/// Returns whether a copy may have come to be at `path`.
+fn is_copy(path: &str, to: &str, or_like_it: bool) -> bool {
+    // Each byte takes at most nine in a path.
+    if path.len() > to.len() + 9 * LONGEST_NAME {
+        return false;
+    }
+    let (Ok(copy), Ok(to)) = (WorkspacePath::parse(path), WorkspacePath::parse(to)) else {
+        return false;
+    };
+    let name = copy.name();
+    let is_beside = name.len() <= LONGEST_NAME && to.beside(name) == copy;
+    path == copy.to_string() && if or_like_it { is_beside } else { copy == to }
+}
+
+fn is_trash(trash: &str) -> bool {
+    (1..=LONGEST_TRASH).contains(&trash.len())
+        && trash.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}
+
+/// Asks for something that is about two places.
+async fn ask_about(agent: &Connection, from: &str, to: &str, call: Call) -> Result<Reply, Error> {
+    match agent.call(call, &[]).await {
+        Ok((reply, _)) => Ok(reply),
+        Err(CallFailure::Refused(error)) => Err(match error.failure {
+            Failure::Exists => refused(to, error),
+            _ => refused(from, error),
+        }),
+        Err(failure @ (CallFailure::Broken | CallFailure::NoAnswer(_))) => {
+            Err(failure.into_error())
+        }
+    }
+}
+
 async fn ask(
     agent: &Connection,
     path: &str,
@@ -272,10 +506,10 @@ fn refused(path: &str, error: CallError) -> Error {
         | Failure::NoWorkspace
         | Failure::Preparing { .. }
         | Failure::UnsupportedProtocol { .. } => Error::AgentUnavailable(error.message),
+        Failure::Exists => Error::EntryExists(path),
         Failure::NotADirectory
         | Failure::IsADirectory
         | Failure::PermissionDenied
-        | Failure::Exists
         | Failure::TooLarge
         | Failure::Invalid
         | Failure::Io => Error::FileNotUsable {
@@ -311,5 +545,101 @@ impl From<EntryKind> for FileKind {
             EntryKind::Symlink => Self::Symlink,
             EntryKind::Other => Self::Other,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorCode;
+
+    fn named(directory: &str, name: &str) -> Result<String, Error> {
+        let (directory, name) = (directory.to_owned(), name.to_owned());
+        NewPlace::Named { directory, name }.path(None)
+    }
+
+    #[test]
+    fn what_is_typed_becomes_one_name_in_the_folder_whatever_it_holds() {
+        for (name, path) in [
+            ("a.txt", "/workspace/d/a.txt"),
+            (" two  words ", "/workspace/d/ two  words "),
+            ("-rf", "/workspace/d/-rf"),
+            ("a\nb", "/workspace/d/a\nb"),
+            ("__proto__", "/workspace/d/__proto__"),
+            ("...", "/workspace/d/..."),
+            ("%2e%2e", "/workspace/d/%2e%2e"),
+            (r"..\..", r"/workspace/d/..\.."),
+            // What looks like an escape is the character that was typed.
+            (
+                "\u{FDD0}2f",
+                "/workspace/d/\u{FDD0}ef\u{FDD0}b7\u{FDD0}902f",
+            ),
+        ] {
+            assert_eq!(named("/workspace/d", name).unwrap(), path);
+        }
+        let longest = "é".repeat(127);
+        assert!(named("/workspace", &longest).is_ok());
+    }
+
+    #[test]
+    fn what_can_be_no_name_is_refused_and_says_why() {
+        let too_long = "é".repeat(128);
+        for (name, why) in [
+            ("", "empty"),
+            (".", "another folder"),
+            ("..", "another folder"),
+            ("/", "`/`"),
+            ("a/b", "`/`"),
+            ("../a", "`/`"),
+            ("a\0b", "NUL"),
+            (&too_long, "255 bytes"),
+        ] {
+            let error = named("/workspace", name).unwrap_err();
+            assert_eq!(error.code(), ErrorCode::ValidationError, "{name:?}");
+            assert!(error.to_string().contains(why), "{error}");
+        }
+        let outside = named("/etc", "passwd").unwrap_err();
+        assert_eq!(outside.code(), ErrorCode::PathOutsideWorkspace);
+    }
+
+    #[test]
+    fn a_name_of_any_bytes_is_kept_in_another_folder() {
+        let place = NewPlace::In("/workspace/d".to_owned());
+        let path = place.path(Some("/workspace/caf\u{FDD0}e9")).unwrap();
+        assert_eq!(path, "/workspace/d/caf\u{FDD0}e9");
+        let root = NewPlace::In("/workspace/d".to_owned()).path(Some("/workspace"));
+        assert_eq!(root.unwrap_err().code(), ErrorCode::ValidationError);
+    }
+
+    #[test]
+    fn a_folder_is_not_put_into_itself() {
+        for to in ["/workspace/a/a", "/workspace/a/b/c", "/workspace//a/./b"] {
+            let error = check_apart("/workspace/a", to).unwrap_err();
+            assert_eq!(error.code(), ErrorCode::ValidationError, "{to}");
+        }
+        for to in ["/workspace/ab", "/workspace/b/a", "/workspace/a"] {
+            assert!(check_apart("/workspace/a", to).is_ok(), "{to}");
+        }
+    }
+
+    #[test]
+    fn where_a_copy_is_said_to_be_is_believed_only_beside_what_was_asked_for() {
+        let asked = "/workspace/d/a";
+        assert!(is_copy(asked, asked, false));
+        assert!(!is_copy("/workspace/d/b", asked, false));
+        assert!(is_copy("/workspace/d/a copy", asked, true));
+        for path in [
+            "/workspace/d",
+            "/workspace/a",
+            "/workspace/d/b/c",
+            "/etc/a",
+            "/workspace/d/../a",
+            "/workspace/d//a",
+            "",
+        ] {
+            assert!(!is_copy(path, asked, true), "{path}");
+        }
+        let long = format!("/workspace/d/{}", "x".repeat(256));
+        assert!(!is_copy(&long, asked, true));
     }
 }

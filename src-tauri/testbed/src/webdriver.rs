@@ -119,6 +119,53 @@ impl WebDriver {
         .map(drop)
     }
 
+    /// Presses and releases a button of the mouse, `0` for the main one and `2` for that of the menu, at a point of the
+    /// page in CSS pixels; `held` are keys that are held down meanwhile.
+    ///
+    /// # Errors
+    /// When the driver does not answer.
+    pub fn press_at(&self, held: &[char], button: u8, at: (f64, f64)) -> Result<()> {
+        self.point(
+            held,
+            &[
+                go_to(at),
+                json!({"type": "pointerDown", "button": button}),
+                json!({"type": "pointerUp", "button": button}),
+            ],
+        )
+    }
+
+    /// Presses the main button of the mouse at a point of the page, carries it through others, in CSS pixels, and
+    /// releases it at the last; `held` are keys that are held down meanwhile.
+    ///
+    /// # Errors
+    /// When the driver does not answer.
+    pub fn drag(&self, held: &[char], from: (f64, f64), through: &[(f64, f64)]) -> Result<()> {
+        let mut actions = vec![go_to(from), json!({"type": "pointerDown", "button": 0})];
+        actions.extend(through.iter().copied().map(go_to));
+        actions.push(json!({"type": "pointerUp", "button": 0}));
+        self.point(held, &actions)
+    }
+
+    fn point(&self, held: &[char], pointer: &[Value]) -> Result<()> {
+        let key = |kind: &str, key: char| json!({"type": kind, "value": key.to_string()});
+        let pause = || json!({"type": "pause"});
+        let mut keys: Vec<Value> = held.iter().map(|&held| key("keyDown", held)).collect();
+        let mut mouse: Vec<Value> = held.iter().map(|_| pause()).collect();
+        keys.extend(pointer.iter().map(|_| pause()));
+        mouse.extend_from_slice(pointer);
+        keys.extend(held.iter().map(|&held| key("keyUp", held)));
+        mouse.extend(held.iter().map(|_| pause()));
+        self.post(
+            "actions",
+            &json!({"actions": [
+                {"type": "key", "id": "keys", "actions": keys},
+                {"type": "pointer", "id": "mouse", "parameters": {"pointerType": "mouse"}, "actions": mouse},
+            ]}),
+        )
+        .map(drop)
+    }
+
     /// Empties a text field.
     ///
     /// # Errors
@@ -240,6 +287,10 @@ impl Drop for WebDriver {
         // The driver's end closes the app as well.
         let _ = self.agent.delete(&self.session).call();
     }
+}
+
+fn go_to((x, y): (f64, f64)) -> Value {
+    json!({"type": "pointerMove", "duration": 40, "origin": "viewport", "x": x.round(), "y": y.round()})
 }
 
 fn send(answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<Value> {

@@ -25,6 +25,20 @@ fn id_commands() -> Vec<(&'static str, Value)> {
             json!({"path": "/workspace/a", "content": "", "encoding": "utf-8"}),
         ),
         (
+            "create_entry",
+            json!({"into": "/workspace", "name": "a", "kind": "file"}),
+        ),
+        (
+            "move_entry",
+            json!({"from": "/workspace/a", "to": "/workspace/b"}),
+        ),
+        (
+            "copy_entry",
+            json!({"from": "/workspace/a", "to": "/workspace/b"}),
+        ),
+        ("delete_entries", json!({"paths": ["/workspace/a"]})),
+        ("restore_entries", json!({"trash": "0123456789abcdef"})),
+        (
             "open_terminal",
             json!({"cols": 80, "rows": 24, "on_output": "__CHANNEL__:1"}),
         ),

@@ -2,7 +2,7 @@ import { describe, expect, it, vi } from "vitest";
 
 import type { FileEntry } from "../bindings/FileEntry";
 import { CommandError, report } from "../lib/ipc/error";
-import { FileTree, type ReadDirectory } from "./tree.svelte";
+import { FileTree, type ReadDirectory, type Row } from "./tree.svelte";
 
 function entry(name: string, kind: FileEntry["kind"] = "file", more: Partial<FileEntry> = {}): FileEntry {
   return { name, path: `opaque:${name}`, kind, target_kind: null, size: 1, modified_ms: 0, mode: 0o644, ...more };
@@ -31,7 +31,12 @@ async function loaded() {
 }
 
 const shown = (tree: FileTree) =>
-  tree.rows.map((row) => "  ".repeat(row.depth - 1) + (row.kind === "entry" ? row.entry.name : `(${row.text})`));
+  tree.rows.map((row) => "  ".repeat(row.depth - 1) + words(row));
+
+function words(row: Row): string {
+  if (row.kind === "entry") return row.entry.name;
+  return row.kind === "draft" ? `[${row.draft.entry?.name ?? row.draft.kind}]` : `(${row.text})`;
+}
 
 async function press(tree: FileTree, ...keys: string[]) {
   for (const key of keys) {

@@ -682,3 +682,5 @@ fn a_deep_path_is_reached() {
         Ok(b"deep".to_vec())
     );
 }
+
+mod entries;

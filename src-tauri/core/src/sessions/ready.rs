@@ -9,7 +9,7 @@ use super::Sessions;
 use super::entry::{Activity, Entry, OpenSession, Reach};
 use super::idle::{Finding, Idle};
 use crate::error::Error;
-use crate::files::{self, DirContent, Encoding, FileContent};
+use crate::files::{self, DirContent, Encoding, FileContent, NewKind, NewPlace};
 use crate::processes::{self, ProcessesEnded, Work};
 use crate::session::{SessionId, SessionState};
 use crate::terminal::{Sink, Size, Terminal};
@@ -69,6 +69,72 @@ impl Sessions {
         let open = self.ready(id).await?;
         let write = files::write_file(&open.connection, path, content, encoding, revision);
         open.unless_paused(write).await
+    }
+
+    /// See [`files::create_entry`].
+    ///
+    /// # Errors
+    /// Those, and [`Error::SessionNotReady`].
+    pub async fn create_entry(
+        &self,
+        id: SessionId,
+        place: NewPlace,
+        kind: NewKind,
+    ) -> Result<String, Error> {
+        let open = self.ready(id).await?;
+        let create = files::create_entry(&open.connection, place, kind);
+        open.unless_paused(create).await
+    }
+
+    /// See [`files::move_entry`].
+    ///
+    /// # Errors
+    /// Those, and [`Error::SessionNotReady`].
+    pub async fn move_entry(
+        &self,
+        id: SessionId,
+        from: &str,
+        to: NewPlace,
+    ) -> Result<String, Error> {
+        let open = self.ready(id).await?;
+        open.unless_paused(files::move_entry(&open.connection, from, to))
+            .await
+    }
+
+    /// See [`files::copy_entry`].
+    ///
+    /// # Errors
+    /// Those, and [`Error::SessionNotReady`].
+    pub async fn copy_entry(
+        &self,
+        id: SessionId,
+        from: &str,
+        to: NewPlace,
+        or_like_it: bool,
+    ) -> Result<String, Error> {
+        let open = self.ready(id).await?;
+        let copy = files::copy_entry(&open.connection, from, to, or_like_it);
+        open.unless_paused(copy).await
+    }
+
+    /// See [`files::delete_entries`].
+    ///
+    /// # Errors
+    /// Those, and [`Error::SessionNotReady`].
+    pub async fn delete_entries(&self, id: SessionId, paths: Vec<String>) -> Result<String, Error> {
+        let open = self.ready(id).await?;
+        open.unless_paused(files::delete_entries(&open.connection, paths))
+            .await
+    }
+
+    /// See [`files::restore_entries`].
+    ///
+    /// # Errors
+    /// Those, and [`Error::SessionNotReady`].
+    pub async fn restore_entries(&self, id: SessionId, trash: String) -> Result<(), Error> {
+        let open = self.ready(id).await?;
+        open.unless_paused(files::restore_entries(&open.connection, trash))
+            .await
     }
 
     /// Opens a terminal and returns its id.

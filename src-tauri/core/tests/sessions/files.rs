@@ -1,7 +1,7 @@
 //! Files of a session through the registry: the gate, the paths, and what a name may be.
 
 use cove_core::error::{Error, ErrorCode};
-use cove_core::files::{Encoding, FileKind};
+use cove_core::files::{Encoding, FileKind, NewKind, NewPlace};
 use cove_core::session::SessionId;
 use cove_testbed::TestImage;
 
@@ -39,6 +39,26 @@ async fn files_are_refused_unless_the_session_is_ready() {
             matches!(written, Err(Error::SessionNotReady(found)) if found == state),
             "{written:?}"
         );
+        let a = || NewPlace::At("/workspace/a".to_owned());
+        let sessions = &app.sessions;
+        for refused in [
+            sessions.create_entry(id, a(), NewKind::File).await.err(),
+            sessions.move_entry(id, "/workspace/b", a()).await.err(),
+            sessions
+                .copy_entry(id, "/workspace/b", a(), false)
+                .await
+                .err(),
+            sessions
+                .delete_entries(id, vec!["/workspace/a".to_owned()])
+                .await
+                .err(),
+            sessions.restore_entries(id, "0".repeat(16)).await.err(),
+        ] {
+            assert!(
+                matches!(refused, Some(Error::SessionNotReady(found)) if found == state),
+                "{refused:?}"
+            );
+        }
     };
     let id = app.create(None);
     check(id, "provisioning").await;
@@ -219,4 +239,132 @@ async fn a_folder_that_may_be_read_and_not_entered_shows_its_names() {
     assert_eq!(rows, [("folder", FileKind::Dir), ("file", FileKind::File)]);
     let read = app.sessions.read_file(id, "/workspace/locked/file").await;
     assert_eq!(read.unwrap_err().code(), ErrorCode::FileNotUsable);
+}
+
+fn named(directory: &str, name: &str) -> NewPlace {
+    let (directory, name) = (directory.to_owned(), name.to_owned());
+    NewPlace::Named { directory, name }
+}
+
+/// The names in a folder of a session, in the order of their bytes, as its own shell sees them.
+fn really_in(app: &App, id: SessionId, folder: &str) -> Vec<String> {
+    let names = app.sh(id, &format!("ls -A1 {folder}"));
+    names.lines().map(str::to_owned).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn entries_are_made_moved_copied_deleted_and_put_back() {
+    let Some(app) = App::shared() else { return };
+    let id = app.ready(None).await;
+    let sessions = &app.sessions;
+    let folder = sessions.create_entry(id, named("/workspace", "src"), NewKind::Dir);
+    assert_eq!(folder.await.unwrap(), "/workspace/src");
+    let file = sessions.create_entry(id, named("/workspace", "a file.txt"), NewKind::File);
+    let file = file.await.unwrap();
+    write(&app, id, &file, "content", None).await.unwrap();
+
+    let again = sessions.create_entry(id, named("/workspace", "src"), NewKind::File);
+    let error = again.await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::Conflict);
+    assert_eq!(
+        error.to_string(),
+        "there is something at `/workspace/src` already"
+    );
+    for name in ["", ".", "..", "a/b", "a\0b", &"x".repeat(256)] {
+        let refused = sessions.create_entry(id, named("/workspace", name), NewKind::File);
+        let code = refused.await.unwrap_err().code();
+        assert_eq!(code, ErrorCode::ValidationError, "{name:?}");
+    }
+
+    let moved = sessions.move_entry(id, &file, NewPlace::In("/workspace/src".to_owned()));
+    let moved = moved.await.unwrap();
+    assert_eq!(moved, "/workspace/src/a file.txt");
+    let itself = sessions.copy_entry(id, &moved, NewPlace::In("/workspace/src".to_owned()), true);
+    assert_eq!(itself.await.unwrap(), "/workspace/src/a file copy.txt");
+    let taken = sessions.move_entry(id, &moved, named("/workspace/src", "a file copy.txt"));
+    assert_eq!(taken.await.unwrap_err().code(), ErrorCode::Conflict);
+    let copy = sessions.copy_entry(id, "/workspace/src", named("/workspace", "lib"), false);
+    assert_eq!(copy.await.unwrap(), "/workspace/lib");
+    assert_eq!(app.sh(id, "cat '/workspace/lib/a file.txt'"), "content");
+    for to in ["/workspace/src", "/workspace/src/inner"] {
+        let place = named(to, "src");
+        let into_itself = sessions.move_entry(id, "/workspace/src", place).await;
+        assert_eq!(into_itself.unwrap_err().code(), ErrorCode::ValidationError);
+    }
+
+    let owner = app.sh(id, "stat -c %u /workspace/lib /workspace/src /workspace");
+    let owners: Vec<&str> = owner.lines().collect();
+    assert!(owners.iter().all(|uid| *uid == owners[0]), "{owners:?}");
+
+    let paths = ["/workspace/src", "/workspace/lib/a file.txt"].map(str::to_owned);
+    let trash = sessions.delete_entries(id, paths.to_vec()).await.unwrap();
+    let listed = sessions.list_dir(id, "/workspace").await.unwrap();
+    assert_eq!(listed.entries.len(), 1, "{listed:?}");
+    assert_eq!(really_in(&app, id, "/workspace"), [".cove-trash", "lib"]);
+    app.sh(id, "mkdir /workspace/src");
+    let refused = sessions.restore_entries(id, trash.clone()).await;
+    let error = refused.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::Conflict);
+    assert_eq!(
+        error.to_string(),
+        "there is something at `/workspace/src` again"
+    );
+    app.sh(id, "rmdir /workspace/src");
+    sessions.restore_entries(id, trash.clone()).await.unwrap();
+    let back = [".cove-trash", "lib", "src"];
+    assert_eq!(really_in(&app, id, "/workspace"), back);
+    assert_eq!(app.sh(id, "cat '/workspace/src/a file.txt'"), "content");
+    let once = sessions.restore_entries(id, trash).await;
+    assert!(matches!(once, Err(Error::NotInTrash)), "{once:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_deleted_counts_for_the_session_and_goes_into_no_copy_of_it() {
+    let Some(app) = App::shared() else { return };
+    let id = app.ready(None).await;
+    app.sh(
+        id,
+        "cd /workspace && head -c 3000000 /dev/zero > big && echo kept > kept && \
+         chown $(stat -c %u .) big kept",
+    );
+    let before = app.sessions.usage(id).await.unwrap().size_bytes;
+    let deleted = app
+        .sessions
+        .delete_entries(id, vec!["/workspace/big".to_owned()])
+        .await;
+    deleted.unwrap();
+    let after = app.sessions.usage(id).await.unwrap().size_bytes;
+    assert!(
+        after >= before && before >= Some(3_000_000),
+        "{before:?} {after:?}"
+    );
+    let copy = app.sessions.duplicate(id, None).await.unwrap();
+    app.adopt(copy);
+    crate::support::check_ready(&app.heard.run(copy, 1).await);
+    assert_eq!(really_in(&app, copy, "/workspace"), ["kept"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_lies_on_a_volume_of_its_own_is_refused_and_stays() {
+    let Some(app) = App::shared() else { return };
+    let image = shared_registry().reference(TestImage::InnerVolume);
+    let id = app.ready(Some(&image)).await;
+    let sessions = &app.sessions;
+    let inner = "/workspace/node_modules";
+    let made = sessions.create_entry(id, named(inner, "mine"), NewKind::File);
+    let path = made.await.unwrap();
+    for paths in [vec![path.clone()], vec![inner.to_owned()]] {
+        let error = sessions.delete_entries(id, paths).await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::FileNotUsable);
+        assert!(error.to_string().contains("volume"), "{error}");
+    }
+    let moved = sessions.move_entry(id, &path, NewPlace::In("/workspace".to_owned()));
+    let error = moved.await.unwrap_err();
+    assert!(error.to_string().contains("different volumes"), "{error}");
+    // A copy goes from one to the other.
+    let copied = sessions.copy_entry(id, &path, NewPlace::In("/workspace".to_owned()), false);
+    assert_eq!(copied.await.unwrap(), "/workspace/mine");
+    let renamed = sessions.move_entry(id, &path, named(inner, "yours"));
+    renamed.await.unwrap();
+    assert!(really_in(&app, id, inner).contains(&"yours".to_owned()));
 }

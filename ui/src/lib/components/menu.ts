@@ -9,8 +9,8 @@ export interface MenuAction {
   icon: Component<LucideProps>;
   danger?: boolean;
   disabled?: boolean;
-  /** The key that does the same. */
-  key?: "F2" | "Delete";
+  /** The key that does the same; with `Mod` that is Control, or Command on macOS. */
+  key?: "F2" | "Delete" | "Mod+X" | "Mod+C" | "Mod+V";
   /** Whether a line separates it from the entry above. */
   apart?: boolean;
   run: () => void;

@@ -234,6 +234,39 @@ export async function writeFile(
   return (await callWithId<{ revision: string }>("write_file", id, args)).revision;
 }
 
+/** What a new entry is to be. */
+export type NewKind = "file" | "dir";
+
+/** Makes an empty file or folder in a folder, under the name that the user typed. Returns its path. */
+export async function createEntry(id: MaybeId, into: string, name: string, kind: NewKind): Promise<string> {
+  return (await callWithId<{ path: string }>("create_entry", id, { into, name, kind })).path;
+}
+
+/** Moves an entry into a folder, under the name that the user typed or with null under its own. Returns its path. */
+export async function moveEntry(id: MaybeId, from: string, into: string, name: string | null): Promise<string> {
+  const args = { from, into, ...(name === null ? {} : { name }) };
+  return (await callWithId<{ path: string }>("move_entry", id, args)).path;
+}
+
+/**
+ * Copies an entry into a folder, whole or not at all. With `orLikeIt` it gets another name where its own is taken.
+ * Returns the path of the copy.
+ */
+export async function copyEntry(id: MaybeId, from: string, into: string, orLikeIt: boolean): Promise<string> {
+  const args = { from, into, ...(orLikeIt ? { or_like_it: true } : {}) };
+  return (await callWithId<{ path: string }>("copy_entry", id, args)).path;
+}
+
+/** Moves entries into the trash, all or none. Returns what `restoreEntries` takes. */
+export async function deleteEntries(id: MaybeId, paths: string[]): Promise<string> {
+  return (await callWithId<{ trash: string }>("delete_entries", id, { paths })).trash;
+}
+
+/** Puts back what one delete has taken, all or nothing. */
+export async function restoreEntries(id: MaybeId, trash: string): Promise<void> {
+  await callWithId("restore_entries", id, { trash });
+}
+
 /**
  * Opens a new terminal, in the place of one that has ended if that is named, or attaches to the one named and
  * hears its recent output first.

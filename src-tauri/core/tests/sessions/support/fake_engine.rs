@@ -835,6 +835,11 @@ impl FakeAgent {
             Call::List { .. }
             | Call::Read { .. }
             | Call::Write { .. }
+            | Call::Create { .. }
+            | Call::Move { .. }
+            | Call::Copy { .. }
+            | Call::Delete { .. }
+            | Call::Restore { .. }
             | Call::Processes
             | Call::Work
             | Call::EndProcesses => Err(CallError {
