@@ -25,6 +25,12 @@ fn id_commands() -> Vec<(&'static str, Value)> {
             json!({"path": "/workspace/a", "content": "", "encoding": "utf-8"}),
         ),
         (
+            "keep_draft",
+            json!({"draft": {"path": "/workspace/a", "name": "a", "content": "", "charset": null, "revision": null}}),
+        ),
+        ("read_drafts", json!({})),
+        ("drop_draft", json!({"path": "/workspace/a"})),
+        (
             "open_terminal",
             json!({"cols": 80, "rows": 24, "on_output": "__CHANNEL__:1"}),
         ),
