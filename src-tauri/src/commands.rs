@@ -1,10 +1,11 @@
 //! The commands: one thin function each. Arguments are checked, the registry is called, the answer is
 //! wrapped; nothing is decided here.
 
+use cove_core::drafts::Draft;
 use cove_core::engine::{EngineId, EngineView, ImageView};
 use cove_core::error::Error;
 use cove_core::event::Phase;
-use cove_core::files::{DirContent, Encoding, FileContent, NewPlace};
+use cove_core::files::{DirContent, Encoding, FileContent, NewContent, NewPlace, WriteIf};
 use cove_core::processes::ProcessesEnded;
 use cove_core::session::{
     ChosenArchive, Listing, Seen, SessionId, SessionState, SessionStatus, Usage,
@@ -71,6 +72,9 @@ commands![
     copy_entry,
     delete_entries,
     restore_entries,
+    keep_draft,
+    read_drafts,
+    drop_draft,
     open_terminal,
     write_terminal,
     resize_terminal,
@@ -511,11 +515,16 @@ struct Written {
 async fn write_file(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<Written> {
     let arguments = Arguments::of(request.body());
     let (id, path) = (arguments.id()?, arguments.get::<String>("path")?);
-    let (content, encoding) = (arguments.get("content")?, arguments.get("encoding")?);
-    let revision = arguments.get("revision")?;
+    let content = NewContent {
+        content: arguments.get("content")?,
+        encoding: arguments.get("encoding")?,
+        charset: arguments.get("charset")?,
+    };
+    let missing = arguments.get::<Option<bool>>("missing")?;
+    let condition = WriteIf::of(arguments.get("revision")?, missing == Some(true))?;
     ok(Written {
         revision: sessions
-            .write_file(id, &path, content, encoding, revision)
+            .write_file_if(id, &path, content, condition)
             .await?,
     })
 }
@@ -588,6 +597,38 @@ fn place(arguments: &Arguments<'_>, whole: &str) -> Result<NewPlace, Error> {
         Some(name) => NewPlace::Named { directory, name },
         None => NewPlace::In(directory),
     })
+}
+
+#[tauri::command]
+async fn keep_draft(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<Done> {
+    let arguments = Arguments::of(request.body());
+    let session_id = arguments.id()?;
+    sessions
+        .keep_draft(session_id, arguments.get::<Draft>("draft")?)
+        .await?;
+    ok(Done { session_id })
+}
+
+#[derive(Serialize)]
+struct DraftList {
+    drafts: Vec<Draft>,
+}
+
+#[tauri::command]
+async fn read_drafts(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<DraftList> {
+    ok(DraftList {
+        drafts: sessions.drafts(Arguments::of(request.body()).id()?).await?,
+    })
+}
+
+#[tauri::command]
+async fn drop_draft(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<Done> {
+    let arguments = Arguments::of(request.body());
+    let session_id = arguments.id()?;
+    sessions
+        .drop_draft(session_id, arguments.get("path")?)
+        .await?;
+    ok(Done { session_id })
 }
 
 #[derive(Serialize)]

@@ -100,6 +100,7 @@ fn set_up(app: &App) {
         names: home.names(),
         keep: Box::new(keeper),
         journal: home.open_journal(),
+        drafts: home.drafts(),
         ..Start::fresh(
             Box::new(DockerPlaces::new()),
             embedded::assets(),

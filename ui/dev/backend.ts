@@ -4,6 +4,7 @@ import { emit } from "@tauri-apps/api/event";
 import { mockIPC, mockWindows } from "@tauri-apps/api/mocks";
 
 import type { ChosenArchive } from "../src/bindings/ChosenArchive";
+import type { Draft } from "../src/bindings/Draft";
 import type { EngineView } from "../src/bindings/EngineView";
 import type { ErrorReport } from "../src/bindings/ErrorReport";
 import type { ExportEvent } from "../src/bindings/ExportEvent";
@@ -32,6 +33,9 @@ export class Backend {
   usage: Usage | null = { size_bytes: 214 * MEGA, stored_bytes: null, at_least: false, modified_ms: Date.now() - 2 * 3_600_000, other_volumes: [] };
   archive: ChosenArchive | null = { token: "archive-1", name: "shop-2025-06-01.tar.gz", size_bytes: 48 * MEGA };
   live = false;
+  /** Texts that were not saved, by session. */
+  drafts = new Map<string, Draft[]>();
+  readonly #files = new Map<string, FileContent & { ok: true }>(Object.entries(CONTENT));
   readonly #log: Array<{ command: string; args: Args }> = [];
   #seq = 0;
   #made = 0;
@@ -118,6 +122,11 @@ export class Backend {
     const exporting = news.outcome === null ? { bytes: news.bytes, total_bytes: news.total_bytes } : null;
     this.#become(id, { export: exporting });
     await emit("session:export", { session_id: id, seq: this.#seen(id).seq, ...news });
+  }
+
+  /** Changes a file by other hands. */
+  changeFile(path: string, content: string): void {
+    this.#files.set(path, { ...text(content), revision: "other" });
   }
 
   /** Changes sessions by other hands, and says so. */
@@ -256,7 +265,17 @@ export class Backend {
       case "list_dir":
         return { ok: true, entries: FILES[String(args["path"])] ?? [], truncated: args["path"] === "/workspace/many" };
       case "read_file":
-        return CONTENT[String(args["path"])] ?? text("");
+        return this.#files.get(String(args["path"])) ?? text("");
+      case "write_file": {
+        const path = String(args["path"]);
+        const before = this.#files.get(path) ?? text("");
+        if (typeof args["revision"] === "string" && args["revision"] !== before.revision) throw CHANGED;
+        const after = { ...before, content: String(args["content"]), revision: String(Number(before.revision) + 1) };
+        this.#files.set(path, after);
+        return { ok: true, revision: after.revision };
+      }
+      case "read_drafts":
+        return { ok: true, drafts: this.drafts.get(id) ?? [] };
       case "open_terminal": {
         const channel = args["on_output"] as { onmessage: (message: unknown) => void };
         setTimeout(() => channel.onmessage(new TextEncoder().encode(TERMINAL).buffer), 30);
@@ -324,6 +343,14 @@ export const UNDONE: Undone[] = [
   { what: "removed volume `cove-3f0c7d1e-5b8a-4c7e-9a41-000000000001`", failure: null },
 ];
 
+const CHANGED: ErrorReport = {
+  ok: false,
+  error: "CONFLICT",
+  message: "`/workspace/src/app.py` changed since it was read",
+  hint: "Read the file again, then apply the change to what it holds now.",
+  details: {},
+};
+
 const TEMPLATES = [
   { id: "built-in", name: "Built-in", summary: "A small shell environment, always there, works offline", image_name: "cove-base:1", built_in: true },
   { id: "python", name: "Python", summary: "Python 3.13 with pip, on Debian", image_name: "python:3.13", built_in: false },
@@ -355,7 +382,7 @@ const FILES: Record<string, FileEntry[]> = {
   "/workspace/many": Array.from({ length: 2_000 }, (_, n) => entry(`/workspace/many/file-${n}.txt`)),
 };
 
-const APP_PY = `from fastapi import FastAPI, HTTPException
+export const APP_PY = `from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel
 
 app = FastAPI(title="api-server")

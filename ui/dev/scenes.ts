@@ -3,7 +3,7 @@
 import type { EngineView } from "../src/bindings/EngineView";
 import type { ErrorReport } from "../src/bindings/ErrorReport";
 import type { TimingReport } from "../src/bindings/TimingReport";
-import { type Backend, engine, progress, pulling, UNDONE } from "./backend";
+import { APP_PY, type Backend, engine, progress, pulling, UNDONE } from "./backend";
 import { AS_USUAL, FIRST_RUN, SLOW_PULL, STALLED_PULL } from "./timings";
 
 interface Scene {
@@ -201,6 +201,38 @@ export const SCENES: Record<string, Scene> = {
       await wait(900);
     },
   },
+  unsaved: {
+    stage: (backend) => void backend.add("api-server", "shop", "ready"),
+    play: async () => {
+      await edit();
+      document.querySelector<HTMLElement>("[data-testid=close-tab]")?.click();
+      await wait(600);
+    },
+  },
+  changed: { stage: (backend) => void backend.add("api-server", "shop", "ready"), play: conflict },
+  compare: {
+    stage: (backend) => void backend.add("api-server", "shop", "ready"),
+    play: async (backend) => {
+      await conflict(backend);
+      document.querySelector<HTMLElement>("[data-choice=compare]")?.click();
+      await wait(900);
+    },
+  },
+  replace: {
+    stage: (backend) => void backend.add("api-server", "shop", "ready"),
+    play: async () => {
+      await edit();
+      pressKey("h");
+      await wait(900);
+    },
+  },
+  resumed: {
+    stage: (backend) => {
+      const id = backend.add("api-server", "shop", "ready");
+      backend.drafts.set(id, [{ path: "/workspace/src/app.py", name: "app.py", content: `# Unsaved\n${APP_PY}`, charset: null, revision: "0" }]);
+    },
+    play: () => wait(1_800),
+  },
   binary: {
     stage: (backend) => void backend.add("api-server", "shop", "ready"),
     play: async () => {
@@ -361,6 +393,28 @@ export const SCENES: Record<string, Scene> = {
     },
   },
 };
+
+async function edit(): Promise<void> {
+  await wait(900);
+  await pressRow("src");
+  await pressRow("app.py");
+  await wait(900);
+  const content = document.querySelector<HTMLElement>(".cm-content");
+  content?.focus();
+  document.execCommand("insertText", false, "# Edited here\n");
+  await wait(300);
+}
+
+async function conflict(backend: Backend): Promise<void> {
+  await edit();
+  backend.changeFile("/workspace/src/app.py", APP_PY.replace("9.5", "12.0").replace("no item", "there is no item"));
+  pressKey("s");
+  await wait(900);
+}
+
+function pressKey(key: string): void {
+  document.querySelector(".cm-content")?.dispatchEvent(new KeyboardEvent("keydown", { key, ctrlKey: true, bubbles: true, cancelable: true }));
+}
 
 async function stall(backend: Backend, layer: string | null): Promise<void> {
   const eta = { kind: "stalled" as const, idle_ms: 12_200, layer };

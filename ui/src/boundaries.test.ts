@@ -75,7 +75,7 @@ it.each([
   ["./engine/EnginesDialog.svelte", "The list of engines"],
   ["./files/FileTree.svelte", "The file tree"],
   ["./terminal/Terminals.svelte", "The terminals"],
-  ["./editor/Editor.svelte", "The viewer"],
+  ["./editor/Editor.svelte", "The editor"],
   ["./terminal/Terminal.svelte", "This terminal"],
   ["./Workbench.svelte", "This session"],
 ])("%s fails: that is one notice, the rest goes on, and it can be shown again", async (name, what) => {

@@ -7,6 +7,7 @@ class NoResizeObserver implements ResizeObserver {
   disconnect(): void {}
 }
 globalThis.ResizeObserver ??= NoResizeObserver;
+Range.prototype.getClientRects ??= () => document.createElement("div").getClientRects();
 Element.prototype.scrollIntoView ??= () => {};
 window.matchMedia ??= (query) => ({
   matches: false,

@@ -79,6 +79,8 @@ pub enum ErrorCode {
     FilesIncomplete,
     /// The settings hold until the app ends, and could not be written down.
     SettingsNotSaved,
+    /// Unsaved text could not be kept in the app's own folder.
+    DraftNotKept,
     /// No command has this name.
     UnknownCommand,
     /// The run was cancelled by the user.
@@ -423,6 +425,14 @@ pub enum Error {
     /// See [`ErrorCode::SettingsNotSaved`].
     #[error("failed to save the settings, which hold until Cove ends: {0}")]
     SettingsNotSaved(String),
+    /// See [`ErrorCode::DraftNotKept`].
+    #[error("failed to keep the unsaved text of `{path}`: {message}")]
+    DraftNotKept {
+        /// The path of the file, as it was given.
+        path: String,
+        /// What this machine said.
+        message: String,
+    },
     /// See [`ErrorCode::UnknownCommand`].
     #[error("there is no command `{0}`")]
     UnknownCommand(String),
@@ -499,6 +509,7 @@ impl Error {
             Self::Export { .. } => ErrorCode::ExportFailed,
             Self::FilesIncomplete(_) => ErrorCode::FilesIncomplete,
             Self::SettingsNotSaved(_) => ErrorCode::SettingsNotSaved,
+            Self::DraftNotKept { .. } => ErrorCode::DraftNotKept,
             Self::UnknownCommand(_) => ErrorCode::UnknownCommand,
             Self::Cancelled => ErrorCode::Cancelled,
             Self::Internal(_) => ErrorCode::Internal,
@@ -601,6 +612,9 @@ impl Error {
             Self::SettingsNotSaved(_) => {
                 "Make room on the disk, and let Cove write in its own folder, then save again."
             }
+            Self::DraftNotKept { .. } => {
+                "Save the file: until then its text is in this window alone."
+            }
             Self::UnknownCommand(_) => "Update Cove: its window and its backend do not match.",
             Self::Cancelled => "Retry when you are ready.",
             Self::Internal(_) => "This is a defect in Cove: copy the details and report it.",
@@ -659,6 +673,7 @@ impl Error {
             | Self::Export { .. }
             | Self::FilesIncomplete(_)
             | Self::SettingsNotSaved(_)
+            | Self::DraftNotKept { .. }
             | Self::UnknownCommand(_)
             | Self::Cancelled
             | Self::Internal(_) => json!({}),

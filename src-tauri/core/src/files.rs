@@ -10,7 +10,7 @@ mod picture;
 mod text;
 
 pub use self::picture::Picture;
-pub use self::text::Charset;
+pub use self::text::{Charset, WrittenCharset};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -81,8 +81,7 @@ pub enum Encoding {
     /// The content is binary.
     #[serde(rename = "base64")]
     Base64,
-    /// The content is a text that the file has in another encoding. It is for reading alone: writing it
-    /// back would change every other byte of the file.
+    /// The content is a text that the file has in another encoding, its charset.
     #[serde(rename = "decoded")]
     Decoded,
 }
@@ -91,17 +90,14 @@ impl Encoding {
     /// Returns the bytes that `content`, the argument of this name, is written for.
     ///
     /// # Errors
-    /// [`Error::Validation`] when it is not what it says, or for reading alone.
+    /// [`Error::Validation`] when it is not what it says, or would need a charset.
     pub fn bytes_of(self, name: &str, content: String) -> Result<Vec<u8>, Error> {
         match self {
             Self::Utf8 => Ok(content.into_bytes()),
             Self::Base64 => BASE64
                 .decode(content)
                 .map_err(|_| Error::field(name, "must be base64, as `encoding` says")),
-            Self::Decoded => Err(Error::field(
-                "encoding",
-                "must be `utf-8` or `base64`: a text in another encoding is for reading alone",
-            )),
+            Self::Decoded => Err(Error::field("encoding", "must be `utf-8` or `base64` here")),
         }
     }
 }
@@ -283,28 +279,85 @@ pub async fn read_file(
     }
 }
 
-/// Makes `content` the whole content of a file, atomically. With a `revision`, only if the file is
-/// still that. Returns the new revision.
+/// What a file is to hold.
+#[derive(Debug, Clone)]
+pub struct NewContent {
+    /// The content, or how it is written.
+    pub content: String,
+    /// How the content is written.
+    pub encoding: Encoding,
+    /// The charset of a content that is [`Encoding::Decoded`], and of no other.
+    pub charset: Option<WrittenCharset>,
+}
+
+impl NewContent {
+    /// Returns the bytes that are meant.
+    fn bytes(self, path: &str) -> Result<Vec<u8>, Error> {
+        let (Encoding::Decoded, Some(WrittenCharset { name, marked })) =
+            (self.encoding, self.charset)
+        else {
+            return self.encoding.bytes_of("content", self.content);
+        };
+        let encoding = text::charset(&name)
+            .ok_or_else(|| Error::field("charset", "is not the name of an encoding"))?;
+        text::encode(&self.content, encoding, marked).map_err(|character| Error::FileNotUsable {
+            path: path.to_owned(),
+            message: format!("the encoding {name} has no `{character}`"),
+        })
+    }
+}
+
+/// What a file must be for it to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WriteIf {
+    /// Anything, or not there.
+    Anything,
+    /// Not there.
+    Missing,
+    /// As it was at this revision.
+    Still(String),
+}
+
+impl WriteIf {
+    /// Returns what a revision and the word that there is no file mean, of which at most one may be given.
+    ///
+    /// # Errors
+    /// [`Error::Validation`] when both are.
+    pub fn of(revision: Option<String>, missing: bool) -> Result<Self, Error> {
+        match (revision, missing) {
+            (None, false) => Ok(Self::Anything),
+            (None, true) => Ok(Self::Missing),
+            (Some(revision), false) => Ok(Self::Still(revision)),
+            (Some(_), true) => Err(Error::field(
+                "missing",
+                "must not be true for a file that has a revision",
+            )),
+        }
+    }
+}
+
+/// Makes this the whole content of a file, atomically, if the file is what it must be. Returns the new revision.
 ///
 /// # Errors
-/// [`Error::Conflict`] when the revision no longer holds; [`Error::Validation`] when the content is
-/// not what `encoding` says or is over 16 MiB; [`Error::DiskFull`]; and those of [`read_file`].
+/// [`Error::Conflict`] when the file is something else; [`Error::Validation`] when the content is not what it says or
+/// is over 16 MiB; [`Error::FileNotUsable`] also when its charset does not have a character; [`Error::DiskFull`]; and
+/// those of [`read_file`].
 pub async fn write_file(
     agent: &Connection,
     path: &str,
-    content: String,
-    encoding: Encoding,
-    revision: Option<String>,
+    content: NewContent,
+    condition: WriteIf,
 ) -> Result<String, Error> {
-    let body = encoding.bytes_of("content", content)?;
+    let body = content.bytes(path)?;
     if body.len() > MAX_BODY {
         return Err(Error::field("content", "must be at most 16 MiB"));
     }
-    let condition = match revision {
-        Some(revision) => WriteCondition::Unchanged {
+    let condition = match condition {
+        WriteIf::Still(revision) => WriteCondition::Unchanged {
             revision: Revision(revision),
         },
-        None => WriteCondition::Anything,
+        WriteIf::Missing => WriteCondition::Missing,
+        WriteIf::Anything => WriteCondition::Anything,
     };
     let call = Call::Write {
         path: path.to_owned(),

@@ -1,5 +1,5 @@
 //! The app's own folder: the names that users gave to sessions, the history of runs, the engines that were chosen or
-//! have sessions, those sessions, and the journal. Each file is read without failing and replaced as a whole, so that a full disk or a power cut leaves the
+//! have sessions, those sessions, the journal, and text that was not saved. Each file is read without failing and replaced as a whole, so that a full disk or a power cut leaves the
 //! last one that was complete.
 //!
 //! Settings are not here: the shell keeps them by its own means.
@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use crate::drafts::Drafts;
 use crate::engine_id::RememberedEngines;
 use crate::estimate::History;
 use crate::journal::{Journal, Record};
@@ -39,6 +40,7 @@ const SESSIONS: KeptFile = KeptFile {
     key: "sessions",
 };
 const JOURNAL: &str = "journal";
+const DRAFTS: &str = "drafts";
 
 /// The folder. All calls block on the disk.
 #[derive(Debug, Clone)]
@@ -123,6 +125,12 @@ impl Home {
             Some(folder) => Journal::open(&folder.join(JOURNAL)),
             None => (Journal::none(), Vec::new()),
         }
+    }
+
+    /// Returns the texts that were not saved.
+    #[must_use]
+    pub fn drafts(&self) -> Drafts {
+        Drafts::new(self.folder.as_ref().map(|folder| folder.join(DRAFTS)))
     }
 
     fn read<T: DeserializeOwned>(&self, file: &KeptFile) -> Option<T> {

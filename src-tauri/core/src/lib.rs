@@ -7,6 +7,7 @@ mod archive;
 pub mod assets;
 mod connection;
 mod crossing;
+pub mod drafts;
 pub mod engine;
 mod engine_id;
 mod engines;

@@ -5,6 +5,7 @@
 //! How a session comes to be is `provision.rs`.
 
 mod away;
+mod drafting;
 mod entry;
 mod exporting;
 mod following;
@@ -29,6 +30,7 @@ use self::entry::{Activity, Entry};
 use self::registry::Registry;
 pub use self::runs::UnderWay;
 use crate::assets::Assets;
+use crate::drafts::Drafts;
 use crate::engine::{EngineId, EngineView, ImageView, Places, RememberedEngines};
 use crate::engines::Engines;
 use crate::error::Error;
@@ -96,6 +98,8 @@ pub struct Start {
     pub keep: Box<dyn Persistence>,
     /// Where runs write down what they do, and what the last process has left in it.
     pub journal: (Journal, Vec<Record>),
+    /// Texts of files that were not saved.
+    pub drafts: Drafts,
 }
 
 impl Start {
@@ -113,6 +117,7 @@ impl Start {
             names: Names::default(),
             keep: Box::new(()),
             journal: (Journal::none(), Vec::new()),
+            drafts: Drafts::default(),
         }
     }
 }
@@ -129,6 +134,7 @@ struct Shared {
     reporter: Box<dyn Reporter>,
     keep: Arc<dyn Persistence>,
     journal: Arc<Journal>,
+    drafts: Arc<Drafts>,
     tracker: TaskTracker,
     /// Cancelled when the app shuts down.
     closing: CancellationToken,
@@ -172,6 +178,7 @@ impl Sessions {
                 reporter: start.reporter,
                 keep,
                 journal: Arc::new(journal),
+                drafts: Arc::new(start.drafts),
                 tracker: TaskTracker::new(),
                 closing: CancellationToken::new(),
                 following: AtomicBool::new(false),

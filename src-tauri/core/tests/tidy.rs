@@ -140,7 +140,7 @@ fn no_comment_is_a_riddle() {
 
 /// The modules of the core from the ground up: each depends only on those above it in this list. A new module
 /// takes its place here.
-const FROM_THE_GROUND_UP: [&str; 29] = [
+const FROM_THE_GROUND_UP: [&str; 30] = [
     "progress",
     "timing",
     "words",
@@ -166,6 +166,7 @@ const FROM_THE_GROUND_UP: [&str; 29] = [
     "terminal",
     "crossing",
     "journal",
+    "drafts",
     "home",
     "provision",
     "sessions",

@@ -34,6 +34,8 @@ pub(crate) struct App {
     pub(crate) window: Window,
     pub(crate) engine: Engine,
     pub(crate) registry: Registry,
+    /// Whether its sessions go with it.
+    removes_sessions: bool,
 }
 
 /// What `record.js` has noted.
@@ -128,12 +130,18 @@ impl App {
             window,
             engine,
             registry,
+            removes_sessions: true,
         };
         app.window
             .wait_for("[data-testid=new-session]", SOON)
             .unwrap();
         app.record();
         Some(app)
+    }
+
+    /// Ends this window, and leaves its sessions to the next one.
+    pub(crate) fn leave(mut self) {
+        self.removes_sessions = false;
     }
 
     /// Starts noting what the page hears, asks and shows; a reload ends it.
@@ -391,7 +399,9 @@ impl Drop for App {
                 .replace("::", "-");
             self.picture(&format!("failed-{test}"));
         }
-        remove_sessions(&self.engine);
+        if self.removes_sessions {
+            remove_sessions(&self.engine);
+        }
     }
 }
 

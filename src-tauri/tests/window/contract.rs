@@ -39,6 +39,12 @@ fn id_commands() -> Vec<(&'static str, Value)> {
         ("delete_entries", json!({"paths": ["/workspace/a"]})),
         ("restore_entries", json!({"trash": "0123456789abcdef"})),
         (
+            "keep_draft",
+            json!({"draft": {"path": "/workspace/a", "name": "a", "content": "", "charset": null, "revision": null}}),
+        ),
+        ("read_drafts", json!({})),
+        ("drop_draft", json!({"path": "/workspace/a"})),
+        (
             "open_terminal",
             json!({"cols": 80, "rows": 24, "on_output": "__CHANNEL__:1"}),
         ),

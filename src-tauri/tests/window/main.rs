@@ -18,6 +18,7 @@ mod attention;
 mod cancel;
 mod contract;
 mod create;
+mod editor;
 mod failure;
 mod false_agent;
 mod files;

@@ -11,4 +11,12 @@ name: string,
 /**
  * Whether some bytes make no sense in it, and show as U+FFFD.
  */
-lossy: boolean, };
+lossy: boolean, 
+/**
+ * Whether the file begins with a byte order mark, which is not part of the content.
+ */
+marked: boolean, 
+/**
+ * Whether the content, written in it again, is byte for byte the file. Only then may it be edited.
+ */
+exact: boolean, };

@@ -37,6 +37,15 @@ const theme = EditorView.theme({
   ".cm-panels.cm-panels-top": { borderBottom: "var(--hair) solid var(--line)" },
   ".cm-panel.cm-search": { padding: "var(--space-2)", fontFamily: "var(--font)" },
   ".cm-panel.cm-search label": { fontSize: "var(--size-note)" },
+  "&.cm-merge-a .cm-changedLine": { backgroundColor: "var(--bad-soft)" },
+  "&.cm-merge-b .cm-changedLine": { backgroundColor: "var(--good-soft)" },
+  "&.cm-merge-a .cm-changedText": { background: "linear-gradient(var(--bad), var(--bad)) bottom/100% var(--ring) no-repeat" },
+  "&.cm-merge-b .cm-changedText": { background: "linear-gradient(var(--good), var(--good)) bottom/100% var(--ring) no-repeat" },
+  "&.cm-merge-a .cm-changedLineGutter": { background: "var(--bad)" },
+  "&.cm-merge-b .cm-changedLineGutter": { background: "var(--good)" },
+  ".cm-collapsedLines": { color: "var(--text-muted)", background: "var(--surface-1)", fontFamily: "var(--font)" },
+  // Signs that the fonts do not have.
+  ".cm-collapsedLines:before, .cm-collapsedLines:after": { content: "none" },
   ".cm-textfield": {
     border: "var(--hair) solid var(--line-strong)",
     borderRadius: "var(--radius)",

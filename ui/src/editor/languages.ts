@@ -2,8 +2,6 @@
 
 import { LanguageSupport, StreamLanguage, type StreamParser } from "@codemirror/language";
 
-import { extensionOf } from "./open-files.svelte";
-
 type Load = () => Promise<LanguageSupport>;
 
 const javascript = (options: { jsx?: boolean; typescript?: boolean }) => async () =>
@@ -97,6 +95,11 @@ const BY_NAME = new Map<string, Load>(Object.entries({
 /** Returns how to load the language of a file, or null for plain text. */
 export function languageOf(name: string): Load | null {
   return BY_NAME.get(name.toLowerCase()) ?? BY_EXTENSION.get(extensionOf(name)) ?? null;
+}
+
+function extensionOf(name: string): string {
+  const dot = name.lastIndexOf(".");
+  return dot < 0 ? "" : name.slice(dot + 1).toLowerCase();
 }
 
 function stream(load: () => Promise<StreamParser<unknown>>): Load {

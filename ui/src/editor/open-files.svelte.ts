@@ -1,11 +1,28 @@
-// The files that are open in the viewer of one session.
+// The files that are open in the editor of one session: what is on the disk, what of it was edited, and how the two come
+// together again. Text that is not saved is kept as a draft, so that it outlives the window and the app.
 
 import type { Charset } from "../bindings/Charset";
+import type { Draft } from "../bindings/Draft";
 import type { ErrorReport } from "../bindings/ErrorReport";
 import type { FileContent } from "../bindings/FileContent";
 import type { FileEntry } from "../bindings/FileEntry";
 import type { Picture } from "../bindings/Picture";
+import type { WrittenCharset } from "../bindings/WrittenCharset";
+import type { WriteCondition, WrittenText } from "../lib/ipc/commands";
 import { reportOf } from "../lib/ipc/error";
+import { DraftKeeper } from "./draft-keeper.svelte";
+import { EditedText } from "./edited-text.svelte";
+import { drawable } from "./tame";
+
+/** What the editor asks of the session. */
+export interface Disk {
+  read: (path: string, charset: string | null) => Promise<FileContent>;
+  /** Returns the revision of what was written. */
+  write: (path: string, text: WrittenText, condition: WriteCondition) => Promise<string>;
+  drafts: () => Promise<Draft[]>;
+  keepDraft: (draft: Draft) => Promise<void>;
+  dropDraft: (path: string) => Promise<void>;
+}
 
 export type Content =
   | { kind: "loading" }
@@ -17,60 +34,130 @@ export type Content =
   | { kind: "binary"; size: number }
   | { kind: "failed"; failure: ErrorReport };
 
+type TextContent = Extract<Content, { kind: "text" }>;
+
+/** What happened to a file on the disk while it was open here. */
+export type Trouble = { kind: "changed"; disk: FileContent } | { kind: "deleted" };
+
+/** What is to become of unsaved text when its tab is closed. */
+export type ClosingChoice = "save" | "discard" | "cancel";
+
 export class OpenFile {
   readonly path: string;
   readonly name: string;
   content = $state.raw<Content>({ kind: "loading" });
+  /** The text as it is edited; null for what is no text. */
+  edited = $state.raw<EditedText | null>(null);
   /** The encoding that the user chose for it; null for what it looks like. */
   charset = $state<string | null>(null);
-  /** How often it was read; only the answer to the last time counts. */
-  reads = 0;
+  trouble = $state.raw<Trouble | null>(null);
+  /** Why the last save failed. */
+  failure = $state.raw<ErrorReport | null>(null);
+  /** Whether the text is shown beside that on the disk. */
+  comparing = $state(false);
+  saving = $state.raw<Promise<void> | null>(null);
+  /** What was on the disk when the text was read or saved last; null for nothing. */
+  revision: string | null = null;
+  /** Counts what asks or changes the disk; only the answer to the last question holds. */
+  turn = 0;
+  readonly draft: DraftKeeper;
 
-  constructor(path: string, name: string) {
+  constructor(path: string, name: string, draft: DraftKeeper) {
     this.path = path;
     this.name = name;
+    this.draft = draft;
+  }
+
+  get unsaved(): boolean {
+    return this.edited?.unsaved ?? false;
   }
 }
 
 export class OpenFiles {
   files = $state.raw<OpenFile[]>([]);
   activePath = $state<string | null>(null);
+  /** The file whose tab is to be closed with unsaved text. */
+  closing = $state.raw<OpenFile | null>(null);
 
-  readonly #read: (path: string, charset: string | null) => Promise<FileContent>;
+  readonly #disk: Disk;
 
-  constructor(read: (path: string, charset: string | null) => Promise<FileContent>) {
-    this.#read = read;
+  constructor(disk: Disk) {
+    this.#disk = disk;
   }
 
   readonly active = $derived.by(() => this.files.find((file) => file.path === this.activePath) ?? null);
+  readonly unsaved = $derived.by(() => this.files.filter((file) => file.unsaved).length);
 
-  /** Opens a file, or shows the one that is open and reads it again. */
+  /** Opens a file, or shows the one that is open and looks at it again. */
   async open(entry: Pick<FileEntry, "path" | "name">): Promise<void> {
-    let file = this.files.find((open) => open.path === entry.path);
-    if (!file) {
-      file = new OpenFile(entry.path, entry.name);
-      this.files = [...this.files, file];
-    }
+    const file = this.#tab(entry);
     this.activePath = file.path;
-    await this.#load(file);
+    await this.look(file);
   }
 
   /** Shows a file as a text in this encoding; with null as what it looks like. */
   async choose(file: OpenFile, charset: string | null): Promise<void> {
+    if (file.unsaved) return;
     file.charset = charset;
-    await this.#load(file);
+    file.revision = null;
+    await this.look(file);
   }
 
-  async #load(file: OpenFile): Promise<void> {
-    const read = ++file.reads;
-    let content: Content;
+  /** Looks at what is on the disk: takes it where nothing was edited, and says so where something was. */
+  async look(file: OpenFile): Promise<void> {
+    // What a save finds out is newer.
+    if (file.saving) return;
+    const turn = ++file.turn;
+    let disk: FileContent;
     try {
-      content = contentOf(await this.#read(file.path, file.charset));
+      disk = await this.#disk.read(file.path, file.charset);
     } catch (thrown) {
-      content = { kind: "failed", failure: reportOf(thrown) };
+      if (file.turn === turn) this.#miss(file, reportOf(thrown));
+      return;
     }
-    // It may have been read again meanwhile, or in another encoding.
-    if (file.reads === read) file.content = content;
+    if (file.turn === turn) this.#meet(file, disk);
+  }
+
+  /** Writes the text if it is unsaved or its file has gone. */
+  async save(file: OpenFile): Promise<void> {
+    await file.saving;
+    const { edited } = file;
+    if (!edited || edited.readOnly || (!edited.unsaved && file.trouble === null)) return;
+    await this.#write(file, edited, file.trouble?.kind === "deleted" ? null : file.revision);
+  }
+
+  /** Writes the text over what was last seen on the disk. */
+  async overwrite(file: OpenFile): Promise<void> {
+    const { edited, trouble } = file;
+    if (edited && trouble?.kind === "changed") await this.#write(file, edited, trouble.disk.revision);
+  }
+
+  /** Takes what is on the disk in place of what was edited. */
+  takeTheirs(file: OpenFile): void {
+    const { trouble } = file;
+    if (trouble?.kind !== "changed") return;
+    this.#accept(file, trouble.disk, true);
+  }
+
+  /** Closes a tab, or asks what is to become of its text first. */
+  close(path: string): void {
+    const file = this.files.find((open) => open.path === path);
+    if (!file) return;
+    if (file.unsaved) {
+      this.activePath = path;
+      this.closing = file;
+    } else this.#remove(file);
+  }
+
+  async answerClosing(choice: ClosingChoice): Promise<void> {
+    const file = this.closing;
+    this.closing = null;
+    if (!file || choice === "cancel") return;
+    if (choice === "save") {
+      await this.save(file);
+      if (file.unsaved) return;
+    }
+    this.#remove(file);
   }
 
   /** Returns what is open, as text that `restore` takes. */
@@ -80,20 +167,201 @@ export class OpenFiles {
     return JSON.stringify({ files, active: this.activePath });
   }
 
-  /** Opens again what was open before a reload. What cannot be understood is forgotten. */
+  /** Opens again what was open before a reload, and what was not saved at any time. What cannot be understood is forgotten. */
   async restore(text: string | null): Promise<void> {
     const { files, active } = parse(text);
-    await Promise.all(files.map((file) => this.open(file)));
-    if (this.files.some((file) => file.path === active)) this.activePath = active;
+    const drafts = await this.#drafts();
+    const shown = this.activePath;
+    const opening = files.filter(({ path }) => !drafts.some((draft) => draft.path === path));
+    for (const entry of files) this.#tab(entry);
+    for (const draft of drafts) this.#tab(draft);
+    const wanted = shown ?? active ?? drafts[0]?.path ?? null;
+    this.activePath = this.files.some((file) => file.path === wanted) ? wanted : (this.files[0]?.path ?? null);
+    await Promise.all([
+      ...opening.map((entry) => this.look(this.#tab(entry))),
+      ...drafts.map((draft) => this.#resume(this.#tab(draft), draft)),
+    ]);
   }
 
-  close(path: string): void {
-    const index = this.files.findIndex((file) => file.path === path);
-    this.files = this.files.filter((file) => file.path !== path);
-    if (this.activePath === path) {
+  /** Keeps at once what was not kept yet: nobody may be there in a moment. */
+  flush(): void {
+    for (const file of this.files) file.draft.flush();
+  }
+
+  #tab({ path, name }: Pick<FileEntry, "path" | "name">): OpenFile {
+    const known = this.files.find((open) => open.path === path);
+    if (known) return known;
+    const keeper: DraftKeeper = new DraftKeeper(
+      () => this.#draftOf(file),
+      (draft) => this.#disk.keepDraft(draft),
+      () => this.#disk.dropDraft(path),
+    );
+    const file: OpenFile = new OpenFile(path, name, keeper);
+    this.files = [...this.files, file];
+    return file;
+  }
+
+  #remove(file: OpenFile): void {
+    const index = this.files.indexOf(file);
+    this.files = this.files.filter((open) => open !== file);
+    if (this.activePath === file.path) {
       this.activePath = (this.files[index] ?? this.files[index - 1])?.path ?? null;
     }
+    file.turn += 1;
+    file.edited = null;
+    file.draft.changed();
+    file.draft.flush();
   }
+
+  /** The file could not be read. */
+  #miss(file: OpenFile, failure: ErrorReport): void {
+    // Text that is open stays: it may be all that is left.
+    if (file.edited === null) file.content = { kind: "failed", failure };
+    else if (failure.error === "FILE_NOT_FOUND" && !file.edited.readOnly) this.#differ(file, { kind: "deleted" });
+  }
+
+  /** The file was read. */
+  #meet(file: OpenFile, disk: FileContent): void {
+    const { edited } = file;
+    if (edited !== null && file.revision === disk.revision) return this.#agree(file, disk.revision);
+    if (edited === null || !edited.unsaved) return this.#accept(file, disk, false);
+    if (fits(file, disk)) {
+      // The answer to a save may have been lost, or somebody else has made the same change.
+      const now = edited.snapshot();
+      if (now.content === disk.content) {
+        edited.markSaved(now);
+        return this.#agree(file, disk.revision);
+      }
+      // It was written anew with the text that was edited here.
+      if (edited.wasSavedAs(disk.content)) return this.#agree(file, disk.revision);
+    }
+    this.#differ(file, { kind: "changed", disk });
+  }
+
+  #agree(file: OpenFile, revision: string): void {
+    file.revision = revision;
+    file.trouble = null;
+    file.comparing = false;
+    file.draft.changed();
+  }
+
+  #differ(file: OpenFile, trouble: Trouble): void {
+    const before = file.trouble;
+    const known = trouble.kind === "changed" && before?.kind === "changed" && before.disk.revision === trouble.disk.revision;
+    // What is shown beside the text is not made anew for nothing.
+    if (!known) file.trouble = trouble;
+    if (trouble.kind === "deleted") file.comparing = false;
+  }
+
+  /** Takes what is on the disk, whatever was here. */
+  #accept(file: OpenFile, disk: FileContent, undoable: boolean): void {
+    const content = contentOf(disk);
+    const { edited } = file;
+    if (content.kind === "text" && edited && !edited.readOnly && fits(file, disk)) edited.reload(content.text, undoable);
+    else file.edited = content.kind === "text" ? this.#edit(file, content.text, reasonToOnlyRead(content) !== null) : null;
+    file.content = content;
+    file.failure = null;
+    this.#agree(file, disk.revision);
+  }
+
+  #edit(file: OpenFile, content: string, readOnly: boolean): EditedText {
+    return new EditedText({ name: file.name, content, readOnly, onchange: () => file.draft.changed() });
+  }
+
+  /** Writes the text if the file is still this; with null if there is none. */
+  async #write(file: OpenFile, edited: EditedText, revision: string | null): Promise<void> {
+    if (file.saving || file.content.kind !== "text") return;
+    const { charset } = file.content;
+    const now = edited.snapshot();
+    const condition: WriteCondition = revision === null ? { missing: true } : { revision };
+    const writing = (async () => {
+      try {
+        const written = await this.#disk.write(file.path, { content: now.content, charset: charset && plainly(charset) }, condition);
+        edited.markSaved(now);
+        file.failure = null;
+        this.#agree(file, written);
+        return null;
+      } catch (thrown) {
+        return reportOf(thrown);
+      } finally {
+        // What was read meanwhile may be from before.
+        file.turn += 1;
+        file.saving = null;
+      }
+    })();
+    file.saving = writing.then(() => {});
+    const failure = await writing;
+    if (failure === null) return;
+    if (failure.error === "CONFLICT") await this.look(file);
+    else file.failure = failure;
+  }
+
+  async #drafts(): Promise<Draft[]> {
+    try {
+      return await this.#disk.drafts();
+    } catch {
+      // Those that cannot be read now are still there the next time.
+      return [];
+    }
+  }
+
+  /** Goes on with text that was not saved, beside what is on the disk by now. */
+  async #resume(file: OpenFile, draft: Draft): Promise<void> {
+    file.draft.found();
+    file.charset = draft.charset?.name ?? null;
+    const turn = ++file.turn;
+    let disk: FileContent | null = null;
+    let failure: ErrorReport | null = null;
+    try {
+      disk = await this.#disk.read(file.path, file.charset);
+    } catch (thrown) {
+      failure = reportOf(thrown);
+    }
+    if (file.turn !== turn) return;
+    file.content = contentOfDraft(draft);
+    file.revision = draft.revision;
+    if (disk !== null && fits(file, disk)) {
+      // What was saved is one step back, where there is nothing in between.
+      file.edited = this.#edit(file, disk.content, false);
+      file.content = contentOf(disk);
+      file.edited.replace(draft.content);
+      if (disk.revision === draft.revision || !file.edited.unsaved) return this.#agree(file, disk.revision);
+    } else file.edited = this.#edit(file, draft.content, false);
+    file.edited.markSaved(null);
+    if (disk !== null) this.#differ(file, { kind: "changed", disk });
+    else if (failure?.error === "FILE_NOT_FOUND") this.#differ(file, { kind: "deleted" });
+  }
+
+  #draftOf(file: OpenFile): Draft | null {
+    const { path, name, content, edited, revision } = file;
+    if (!edited?.unsaved || content.kind !== "text") return null;
+    return { path, name, content: edited.content, charset: content.charset && plainly(content.charset), revision };
+  }
+}
+
+function plainly({ name, marked }: WrittenCharset): WrittenCharset {
+  return { name, marked };
+}
+
+/** Whether what is on the disk is a text of the kind that is edited here. */
+function fits(file: OpenFile, disk: FileContent): boolean {
+  const content = contentOf(disk);
+  if (content.kind !== "text" || file.content.kind !== "text" || reasonToOnlyRead(content) !== null) return false;
+  return content.charset?.name === file.content.charset?.name && content.charset?.marked === file.content.charset?.marked;
+}
+
+/** Returns why a text cannot be edited, or null when it can. */
+export function reasonToOnlyRead({ text, truncated, charset }: TextContent): string | null {
+  if (truncated) return "only its beginning was read";
+  if (charset?.lossy) return `some of its bytes make no sense in ${charset.name} and show as \ufffd`;
+  if (charset?.exact === false) return `some of its bytes would be others when it is written in ${charset.name}`;
+  if (drawable(text) !== text) return "it has more marks on one character than can be shown";
+  return null;
+}
+
+function contentOfDraft({ content, charset }: Draft): TextContent {
+  const whole = charset === null ? null : { ...charset, lossy: false, exact: true };
+  return { kind: "text", text: content, size: content.length, truncated: false, charset: whole };
 }
 
 type Remembered = { files: Array<Pick<FileEntry, "path" | "name">>; active: string | null };
@@ -129,9 +397,4 @@ export function contentOf(read: FileContent): Content {
     default:
       return read.encoding satisfies never;
   }
-}
-
-export function extensionOf(name: string): string {
-  const dot = name.lastIndexOf(".");
-  return dot < 0 ? "" : name.slice(dot + 1).toLowerCase();
 }

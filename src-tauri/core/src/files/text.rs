@@ -2,8 +2,8 @@
 //! what is none. A wrong byte or two does not make a text into something else.
 
 use chardetng::{EncodingDetector, Iso2022JpDetection, Utf8Detection};
-use encoding_rs::{Encoding, UTF_8, UTF_16BE, UTF_16LE};
-use serde::Serialize;
+use encoding_rs::{EncoderResult, Encoding, UTF_8, UTF_16BE, UTF_16LE};
+use serde::{Deserialize, Serialize};
 
 /// Of a text at most every so-manieth byte is a control character that texts do not have.
 const BYTES_PER_CONTROL: usize = 100;
@@ -16,6 +16,20 @@ pub struct Charset {
     pub name: String,
     /// Whether some bytes make no sense in it, and show as U+FFFD.
     pub lossy: bool,
+    /// Whether the file begins with a byte order mark, which is not part of the content.
+    pub marked: bool,
+    /// Whether the content, written in it again, is byte for byte the file. Only then may it be edited.
+    pub exact: bool,
+}
+
+/// The encoding that a text is written in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS), ts(export))]
+pub struct WrittenCharset {
+    /// Its name in the Encoding Standard.
+    pub name: String,
+    /// Whether a byte order mark comes first.
+    pub marked: bool,
 }
 
 /// What the bytes of a file are.
@@ -35,16 +49,63 @@ pub(super) fn charset(label: &str) -> Option<&'static Encoding> {
 }
 
 /// Returns the text that `body` is in a chosen encoding.
-pub(super) fn decode(body: &[u8], encoding: &'static Encoding, truncated: bool) -> Text {
-    let body = body.strip_prefix(bom(encoding)).unwrap_or(body);
+pub(super) fn decode(file: &[u8], encoding: &'static Encoding, truncated: bool) -> Text {
+    let mark = bom(encoding);
+    let marked = !mark.is_empty() && file.starts_with(mark);
+    let body = file.strip_prefix(mark).unwrap_or(file);
     let mut decoder = encoding.new_decoder_without_bom_handling();
     let mut text = String::new();
     let room = decoder.max_utf8_buffer_length(body.len());
     text.reserve(room.unwrap_or(body.len().saturating_mul(3)));
     // The end of a piece may be in the middle of a character.
     let (_, _, lossy) = decoder.decode_to_string(body, &mut text, !truncated);
-    let name = encoding.name().to_owned();
-    Text::Decoded(text, Charset { name, lossy })
+    let exact = !truncated
+        && !lossy
+        && encode(&text, encoding, marked).is_ok_and(|written| written == file);
+    let charset = Charset {
+        name: encoding.name().to_owned(),
+        lossy,
+        marked,
+        exact,
+    };
+    Text::Decoded(text, charset)
+}
+
+/// Returns the bytes of a text in an encoding.
+///
+/// # Errors
+/// The first character that the encoding does not have.
+pub(super) fn encode(
+    text: &str,
+    encoding: &'static Encoding,
+    marked: bool,
+) -> Result<Vec<u8>, char> {
+    let mut bytes = Vec::new();
+    if marked {
+        bytes.extend_from_slice(bom(encoding));
+    }
+    if encoding == UTF_8 {
+        bytes.extend_from_slice(text.as_bytes());
+    } else if encoding == UTF_16LE {
+        bytes.extend(text.encode_utf16().flat_map(u16::to_le_bytes));
+    } else if encoding == UTF_16BE {
+        bytes.extend(text.encode_utf16().flat_map(u16::to_be_bytes));
+    } else {
+        let mut encoder = encoding.new_encoder();
+        let mut rest = text;
+        loop {
+            let room = encoder.max_buffer_length_from_utf8_without_replacement(rest.len());
+            bytes.reserve(room.unwrap_or(rest.len().saturating_mul(4)));
+            let (result, read) =
+                encoder.encode_from_utf8_to_vec_without_replacement(rest, &mut bytes, true);
+            match result {
+                EncoderResult::InputEmpty => break,
+                EncoderResult::OutputFull => rest = rest.get(read..).unwrap_or_default(),
+                EncoderResult::Unmappable(character) => return Err(character),
+            }
+        }
+    }
+    Ok(bytes)
 }
 
 /// Returns what `body` is, by what it looks like. With `truncated` it is the beginning of a file, and
@@ -143,9 +204,12 @@ mod tests {
 
     #[track_caller]
     fn check(body: &[u8], name: &str, lossy: bool, text: &str) {
+        let marks: [&[u8]; 3] = [b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff"];
         let charset = Charset {
             name: name.to_owned(),
             lossy,
+            marked: marks.iter().any(|mark| body.starts_with(mark)),
+            exact: !lossy,
         };
         assert_eq!(
             recognise(body.to_vec(), false),
@@ -255,6 +319,75 @@ mod tests {
                 Text::Binary(bytes.to_vec())
             );
         }
+    }
+
+    /// Reads bytes in an encoding, puts a character in the middle of the text and returns what would be written.
+    #[track_caller]
+    fn edited(body: &[u8], label: &str, character: char) -> Result<Vec<u8>, char> {
+        let encoding = charset(label).unwrap();
+        let Text::Decoded(mut text, found) = decode(body, encoding, false) else {
+            panic!("no text");
+        };
+        assert!(found.exact, "{label}: {found:?}");
+        assert_eq!(encode(&text, encoding, found.marked).unwrap(), body);
+        let middle = text.chars().count() / 2;
+        let at = text.char_indices().nth(middle).map_or(0, |(at, _)| at);
+        text.insert(at, character);
+        encode(&text, encoding, found.marked)
+    }
+
+    #[test]
+    fn a_text_that_is_edited_differs_there_only_in_every_encoding() {
+        let text = "один два 1 2\r\nтри\n";
+        let marked = [b"\xff\xfe".to_vec(), utf_16(text, u16::to_le_bytes)].concat();
+        for (body, label, added) in [
+            (marked, "UTF-16LE", 2),
+            (utf_16(text, u16::to_le_bytes), "UTF-16LE", 2),
+            (utf_16(text, u16::to_be_bytes), "UTF-16BE", 2),
+            (format!("\u{feff}{text}").into_bytes(), "UTF-8", 1),
+            (
+                charset("KOI8-R").unwrap().encode(text).0.into_owned(),
+                "KOI8-R",
+                1,
+            ),
+            (
+                charset("gb18030").unwrap().encode(text).0.into_owned(),
+                "gb18030",
+                1,
+            ),
+            ((0..=255).collect(), "windows-1252", 1),
+        ] {
+            let written = edited(&body, label, 'x').unwrap();
+            assert_eq!(written.len(), body.len() + added, "{label}");
+            let same = body
+                .iter()
+                .zip(&written)
+                .take_while(|(a, b)| a == b)
+                .count();
+            let tail = body.len() - same;
+            assert_eq!(
+                body[same..],
+                written[written.len() - tail..],
+                "{label} after {same}"
+            );
+        }
+        assert_eq!(edited(b"plain", "windows-1252", '日'), Err('日'));
+    }
+
+    #[test]
+    fn what_would_be_written_in_another_way_is_not_exact() {
+        // Two ways to write one character, of which the encoder knows one.
+        for (body, label) in [(&b"\xfa\x54"[..], "Shift_JIS"), (b"\xff", "UTF-8")] {
+            let Text::Decoded(_, found) = decode(body, charset(label).unwrap(), false) else {
+                panic!("no text");
+            };
+            assert!(!found.exact, "{label}: {found:?}");
+        }
+        let cut = decode(b"a\0b", charset("UTF-16LE").unwrap(), true);
+        assert!(matches!(
+            cut,
+            Text::Decoded(_, Charset { exact: false, .. })
+        ));
     }
 
     #[test]

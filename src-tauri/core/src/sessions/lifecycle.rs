@@ -343,6 +343,7 @@ impl Sessions {
         self.shared.keep_sessions();
         if !is_kept {
             self.change_names(|names| names.remove(&id));
+            self.forget_drafts(id).await;
             let mut history = self.shared.history();
             if history.forget_report(&id.to_string()) {
                 self.shared.keep.history(&history);

@@ -9,7 +9,9 @@ use super::Sessions;
 use super::entry::{Activity, Entry, OpenSession, Reach};
 use super::idle::{Finding, Idle};
 use crate::error::Error;
-use crate::files::{self, DirContent, Encoding, FileContent, NewKind, NewPlace};
+use crate::files::{
+    self, DirContent, Encoding, FileContent, NewContent, NewKind, NewPlace, WriteIf,
+};
 use crate::processes::{self, ProcessesEnded, Work};
 use crate::session::{SessionId, SessionState};
 use crate::terminal::{Sink, Size, Terminal};
@@ -54,7 +56,7 @@ impl Sessions {
             .await
     }
 
-    /// See [`files::write_file`].
+    /// Writes a file as UTF-8 or bytes, over anything or over a revision; see [`files::write_file`].
     ///
     /// # Errors
     /// Those, and [`Error::SessionNotReady`].
@@ -66,8 +68,28 @@ impl Sessions {
         encoding: Encoding,
         revision: Option<String>,
     ) -> Result<String, Error> {
+        let content = NewContent {
+            content,
+            encoding,
+            charset: None,
+        };
+        let condition = WriteIf::of(revision, false)?;
+        self.write_file_if(id, path, content, condition).await
+    }
+
+    /// See [`files::write_file`].
+    ///
+    /// # Errors
+    /// Those, and [`Error::SessionNotReady`].
+    pub async fn write_file_if(
+        &self,
+        id: SessionId,
+        path: &str,
+        content: NewContent,
+        condition: WriteIf,
+    ) -> Result<String, Error> {
         let open = self.ready(id).await?;
-        let write = files::write_file(&open.connection, path, content, encoding, revision);
+        let write = files::write_file(&open.connection, path, content, condition);
         open.unless_paused(write).await
     }
 

@@ -251,6 +251,7 @@ impl App {
             names: start.names,
             keep: Box::new(Keeper(Arc::clone(&kept))),
             journal,
+            drafts: cove_core::drafts::Drafts::default(),
         });
         Self {
             sessions,

@@ -51,12 +51,15 @@ const WITH_ID: Record<string, (id: string | null | undefined) => Promise<unknown
   cancel_export: commands.cancelExport,
   list_dir: (id) => commands.listDir(id, "/workspace"),
   read_file: (id) => commands.readFile(id, "/workspace/a"),
-  write_file: (id) => commands.writeFile(id, "/workspace/a", "", "utf-8"),
   create_entry: (id) => commands.createEntry(id, "/workspace", "a", "file"),
   move_entry: (id) => commands.moveEntry(id, "/workspace/a", "/workspace/b", null),
   copy_entry: (id) => commands.copyEntry(id, "/workspace/a", "/workspace/b", true),
   delete_entries: (id) => commands.deleteEntries(id, ["/workspace/a"]),
   restore_entries: (id) => commands.restoreEntries(id, "0123456789abcdef"),
+  write_file: (id) => commands.writeFile(id, "/workspace/a", { content: "", charset: null }),
+  keep_draft: (id) => commands.keepDraft(id, { path: "/workspace/a", name: "a", content: "", charset: null, revision: null }),
+  read_drafts: commands.readDrafts,
+  drop_draft: (id) => commands.dropDraft(id, "/workspace/a"),
   open_terminal: (id) => commands.openTerminal(id, null, size, deaf),
   write_terminal: (id) => commands.writeTerminal(id, "t", ""),
   resize_terminal: (id) => commands.resizeTerminal(id, "t", 1, 1),
@@ -80,7 +83,8 @@ describe("what goes over the wire", () => {
     await commands.createSession({ workspace_id: "default", project_name: "api" });
     await commands.sessionStatus("s1");
     await commands.resizeTerminal("s1", "t1", 100, 30);
-    await commands.writeFile("s1", "/workspace/a", "x", "utf-8", "1");
+    await commands.writeFile("s1", "/workspace/a", { content: "x", charset: null }, { revision: "1" });
+    await commands.writeFile("s1", "/workspace/a", { content: "x", charset: { name: "UTF-16LE", marked: true } }, { missing: true });
     expect(sent).toEqual([
       { command: "create_session", args: { request: { workspace_id: "default", project_name: "api" } } },
       { command: "session_status", args: { id: "s1" } },
@@ -88,6 +92,10 @@ describe("what goes over the wire", () => {
       {
         command: "write_file",
         args: { id: "s1", path: "/workspace/a", content: "x", encoding: "utf-8", revision: "1" },
+      },
+      {
+        command: "write_file",
+        args: { id: "s1", path: "/workspace/a", content: "x", encoding: "decoded", charset: { name: "UTF-16LE", marked: true }, missing: true },
       },
     ]);
   });

@@ -3,6 +3,7 @@
 import { Channel, invoke } from "@tauri-apps/api/core";
 
 import type { ChosenArchive } from "../../bindings/ChosenArchive";
+import type { Draft } from "../../bindings/Draft";
 import type { Encoding } from "../../bindings/Encoding";
 import type { EngineBounds } from "../../bindings/EngineBounds";
 import type { EngineId } from "../../bindings/EngineId";
@@ -20,6 +21,7 @@ import type { SessionStatus } from "../../bindings/SessionStatus";
 import type { Settings } from "../../bindings/Settings";
 import type { TemplateCard } from "../../bindings/TemplateCard";
 import type { Usage } from "../../bindings/Usage";
+import type { WrittenCharset } from "../../bindings/WrittenCharset";
 import { CommandError, report, reportOf } from "./error";
 
 export interface CreateRequest {
@@ -77,6 +79,15 @@ export interface TerminalOutput {
   /** Heard once, after the last bytes. */
   onexit: (exit: TerminalExit) => void;
 }
+
+/** A text, and the encoding that it is written in; null for plain UTF-8. */
+export interface WrittenText {
+  content: string;
+  charset: WrittenCharset | null;
+}
+
+/** What a file must be for it to be written: as it was at a revision, not there, or anything. */
+export type WriteCondition = { revision: string } | { missing: true } | Record<string, never>;
 
 /** The directory that every session's files live in. */
 export const WORKSPACE = "/workspace";
@@ -223,14 +234,10 @@ export function readFile(id: MaybeId, path: string, charset: string | null = nul
   return callWithId("read_file", id, charset === null ? { path } : { path, charset });
 }
 
-export async function writeFile(
-  id: MaybeId,
-  path: string,
-  content: string,
-  encoding: Encoding,
-  revision?: string,
-): Promise<string> {
-  const args = { path, content, encoding, ...(revision === undefined ? {} : { revision }) };
+/** Writes a file if it is still what is said, and returns its new revision. */
+export async function writeFile(id: MaybeId, path: string, { content, charset }: WrittenText, condition: WriteCondition = {}): Promise<string> {
+  const encoding: Encoding = charset === null ? "utf-8" : "decoded";
+  const args = { path, content, encoding, ...(charset === null ? {} : { charset }), ...condition };
   return (await callWithId<{ revision: string }>("write_file", id, args)).revision;
 }
 
@@ -265,6 +272,20 @@ export async function deleteEntries(id: MaybeId, paths: string[]): Promise<strin
 /** Puts back what one delete has taken, all or nothing. */
 export async function restoreEntries(id: MaybeId, trash: string): Promise<void> {
   await callWithId("restore_entries", id, { trash });
+}
+
+/** Keeps the unsaved text of a file until it is dropped or the session is deleted. */
+export async function keepDraft(id: MaybeId, draft: Draft): Promise<void> {
+  await callWithId("keep_draft", id, { draft });
+}
+
+/** Returns the texts of a session that were not saved. */
+export async function readDrafts(id: MaybeId): Promise<Draft[]> {
+  return (await callWithId<{ drafts: Draft[] }>("read_drafts", id)).drafts;
+}
+
+export async function dropDraft(id: MaybeId, path: string): Promise<void> {
+  await callWithId("drop_draft", id, { path });
 }
 
 /**
