@@ -41,7 +41,7 @@ export function isRoot(content: string): boolean {
 /** Returns what the files say about a path, the nearest first; a nearer one is stronger, and a later section of one. */
 export function wishesOf(path: string, configs: readonly EditorConfig[]): Wishes {
   const properties = new Map<string, string>();
-  for (const { folder, content } of configs.toReversed()) {
+  for (const { folder, content } of [...configs].reverse()) {
     if (!path.startsWith(`${folder}/`)) continue;
     const below = path.slice(folder.length + 1);
     for (const section of parse(content).sections) {
