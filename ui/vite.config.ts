@@ -10,7 +10,7 @@ export default defineConfig({
     target: ["safari16", "chrome110"],
     // The content security policy lets fonts and images come from files only.
     assetsInlineLimit: 0,
-    chunkSizeWarningLimit: 950,
+    chunkSizeWarningLimit: 1_000,
     reportCompressedSize: false,
   },
   resolve: process.env["VITEST"] ? { conditions: ["browser"] } : {},

@@ -6,7 +6,6 @@ import { bracketMatching, codeFolding, foldGutter, indentOnInput, indentUnit } f
 import { diff, MergeView } from "@codemirror/merge";
 import { highlightSelectionMatches, search } from "@codemirror/search";
 import {
-  type ChangeSpec,
   Compartment,
   EditorState,
   type Extension,
@@ -173,9 +172,9 @@ export class EditedText {
     return this.#saved?.content === content;
   }
 
-  /** Changes the text before it is written, by one step that can be undone. */
-  prepare(changes: ChangeSpec): void {
-    this.#apply({ changes, userEvent: "input.prepare" });
+  /** Puts something behind the text, by one step that can be undone. */
+  append(text: string): void {
+    this.#apply({ changes: { from: this.doc.length, insert: text }, userEvent: "input.append" });
   }
 
   indent(indentation: Indentation): void {

@@ -12,6 +12,7 @@ import type { WriteCondition, WrittenText } from "../lib/ipc/commands";
 import { reportOf } from "../lib/ipc/error";
 import { DraftKeeper } from "./draft-keeper.svelte";
 import { EditedText } from "./edited-text.svelte";
+import { configsOf, wishesOf } from "./editorconfig";
 import { drawable } from "./tame";
 
 /** What the editor asks of the session. */
@@ -58,6 +59,8 @@ export class OpenFile {
   saving = $state.raw<Promise<void> | null>(null);
   /** What was on the disk when the text was read or saved last; null for nothing. */
   revision: string | null = null;
+  /** Whether the project wants the last line to end like the others. */
+  finalNewline = false;
   /** Counts what asks or changes the disk; only the answer to the last question holds. */
   turn = 0;
   readonly draft: DraftKeeper;
@@ -123,6 +126,8 @@ export class OpenFiles {
     await file.saving;
     const { edited } = file;
     if (!edited || edited.readOnly || (!edited.unsaved && file.trouble === null)) return;
+    const { doc } = edited;
+    if (file.finalNewline && doc.line(doc.lines).length > 0) edited.append("\n");
     await this.#write(file, edited, file.trouble?.kind === "deleted" ? null : file.revision);
   }
 
@@ -265,7 +270,25 @@ export class OpenFiles {
   }
 
   #edit(file: OpenFile, content: string, readOnly: boolean): EditedText {
-    return new EditedText({ name: file.name, content, readOnly, onchange: () => file.draft.changed() });
+    const edited = new EditedText({ name: file.name, content, readOnly, onchange: () => file.draft.changed() });
+    if (!readOnly) void this.#obey(file, edited);
+    return edited;
+  }
+
+  /** Does as the project's `.editorconfig` says. */
+  async #obey(file: OpenFile, edited: EditedText): Promise<void> {
+    const configs = await configsOf(file.path, async (path) => {
+      try {
+        const { content, encoding } = await this.#disk.read(path, null);
+        return encoding === "utf-8" ? content : null;
+      } catch {
+        // None is as usual as one.
+        return null;
+      }
+    });
+    const { indentation, finalNewline } = wishesOf(file.path, configs);
+    file.finalNewline = finalNewline;
+    if (indentation) edited.indent(indentation);
   }
 
   /** Writes the text if the file is still this; with null if there is none. */

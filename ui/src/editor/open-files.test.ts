@@ -1,4 +1,5 @@
 import { undo } from "@codemirror/commands";
+import { indentUnit } from "@codemirror/language";
 import { EditorView } from "@codemirror/view";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 
@@ -230,6 +231,21 @@ describe("a save", () => {
     await open.save(file);
     expect([file.failure, file.unsaved, files.texts.get("a")?.content]).toEqual([null, true, "texts"]);
   });
+});
+
+it("a project's wishes about indentation and the last line are obeyed", async () => {
+  const files = new Files()
+    .put("/workspace/.editorconfig", "root = true\n[*.py]\nindent_style = tab\ninsert_final_newline = true")
+    .put("/workspace/src/a.py", "if x:\r\n    y")
+    .put("/workspace/src/a.js", "x");
+  const open = await opened(files, "/workspace/src/a.py", "/workspace/src/a.js");
+  await vi.runAllTimersAsync();
+  for (const file of open.files) {
+    type(file, 0, "z");
+    await open.save(file);
+  }
+  expect(files.written.map(({ text }) => text.content)).toEqual(["zif x:\r\n    y\r\n", "zx"]);
+  expect(open.files.map((file) => inView(file, (view) => view.state.facet(indentUnit)))).toEqual(["\t", "    "]);
 });
 
 describe("a file that changed underneath", () => {
