@@ -440,15 +440,25 @@ fn files_are_made_renamed_moved_and_deleted_by_keyboard() {
         &[&copies[..], &[".env", "b.txt"]].concat(),
     );
 
-    // The menu, from the keyboard alone.
+    check_menu_by_keyboard(&app, strange);
+    assert_eq!(
+        shell.run("ls -A1 | sort"),
+        ".cove-trash\n.env\nb.txt\nlib\nnew folder\n"
+    );
+}
+
+/// Makes a folder by the menu, from the keyboard alone, and hides what is hidden.
+fn check_menu_by_keyboard(app: &App, strange: &str) {
+    let driver = app.window.driver();
+    let keys = |keys: &str| driver.press(&[], keys).unwrap();
     keys(&END.to_string());
-    expect_selected(&app, &["b.txt"]);
+    expect_selected(app, &["b.txt"]);
     driver.press(&[SHIFT], &F10.to_string()).unwrap();
     app.window.wait_for("[role=menu]", SOON).unwrap();
     app.settle();
     app.picture("files-menu");
     keys(&format!("{DOWN}{ENTER}"));
-    type_name(&app, &format!("new folder{ENTER}"));
+    type_name(app, &format!("new folder{ENTER}"));
     let mut all = vec![
         "lib",
         strange,
@@ -457,17 +467,13 @@ fn files_are_made_renamed_moved_and_deleted_by_keyboard() {
         "first.txt",
     ];
     all.extend(["new folder", ".env", "b.txt"]);
-    expect(&app, "the new folder", &all);
-    expect_selected(&app, &["new folder"]);
+    expect(app, "the new folder", &all);
+    expect_selected(app, &["new folder"]);
     let focused = "return document.activeElement?.getAttribute('role')";
     assert_eq!(app.window.execute(focused, &[]).unwrap(), "tree");
 
     app.window.click("[data-testid=toggle-hidden]").unwrap();
     all.retain(|name| *name != ".env");
-    expect(&app, "no hidden file", &all);
+    expect(app, "no hidden file", &all);
     app.picture("files-by-keyboard");
-    assert_eq!(
-        shell.run("ls -A1 | sort"),
-        ".cove-trash\n.env\nb.txt\nlib\nnew folder\n"
-    );
 }
