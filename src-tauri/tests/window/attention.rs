@@ -74,7 +74,7 @@ fn a_program_that_waits_is_marked_until_it_is_looked_at_and_told_on_the_desktop(
     app.type_line("printf '\\033]0;build\\a'");
     let titled = "[role=tablist][aria-label=Terminals] [role=tab][title='Terminal 1 · build']";
     app.window.wait_for(titled, SOON).unwrap();
-    let shown = format!("return document.querySelector(\"{titled}\").textContent");
+    let shown = format!("return document.querySelector(\"{titled}\").textContent.trim()");
     assert_eq!(app.window.execute(&shown, &[]).unwrap(), "build");
 
     // A program with words, while the user is in another window.
