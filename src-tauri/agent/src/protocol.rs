@@ -188,7 +188,7 @@ pub enum Reply {
     Move,
     /// The copy is whole and in place.
     Copy {
-        /// Where.
+        /// Where the copy is: its path.
         path: String,
     },
     /// The entries are in the trash.
