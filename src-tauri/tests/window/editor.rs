@@ -82,12 +82,14 @@ fn bytes(shell: &Shell<'_>, name: &str) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digits = bytes.iter().map(|byte| format!("{byte:02x}"));
+    digits.collect::<Vec<_>>().concat()
 }
 
 /// Writes bytes into a file of the container.
 fn put(shell: &Shell<'_>, name: &str, bytes: &[u8]) {
-    let escaped: String = bytes.iter().map(|byte| format!("\\{byte:03o}")).collect();
+    let escaped = bytes.iter().map(|byte| format!("\\{byte:03o}"));
+    let escaped = escaped.collect::<Vec<_>>().concat();
     shell.run(&format!("printf '{escaped}' > ./{name}"));
 }
 
@@ -172,7 +174,8 @@ fn a_file_that_changes_underneath_is_taken_quietly_or_asked_about() {
     };
     let id = app.ready_session("underneath");
     let shell = Shell::open(&app, &id);
-    let lines: String = (1..40).map(|line| format!("line {line}\\n")).collect();
+    let lines = (1..40).map(|line| format!("line {line}\\n"));
+    let lines = lines.collect::<Vec<_>>().concat();
     shell.run(&format!("printf '{lines}' > a.txt"));
     open(&app, "a.txt");
     expect_text(&app, "line 7");
