@@ -612,9 +612,7 @@ impl Error {
             Self::SettingsNotSaved(_) => {
                 "Make room on the disk, and let Cove write in its own folder, then save again."
             }
-            Self::DraftNotKept { .. } => {
-                "Save the file: until then its text is in this window alone."
-            }
+            Self::DraftNotKept { .. } => "Save the file: its text is in this window alone.",
             Self::UnknownCommand(_) => "Update Cove: its window and its backend do not match.",
             Self::Cancelled => "Retry when you are ready.",
             Self::Internal(_) => "This is a defect in Cove: copy the details and report it.",

@@ -1,9 +1,11 @@
 // The question before a session is deleted: what would be lost, and whether its files stay.
 
+import type { Draft } from "../bindings/Draft";
 import type { ErrorReport } from "../bindings/ErrorReport";
 import type { Usage } from "../bindings/Usage";
-import { ago, bytes } from "../lib/format";
+import { ago, bytes, count } from "../lib/format";
 import { reportOf } from "../lib/ipc/error";
+import { visibleName } from "../lib/names";
 import type { Session } from "./session.svelte";
 
 const NOT_KNOWN: Usage = { size_bytes: null, stored_bytes: null, at_least: false, modified_ms: null, other_volumes: [] };
@@ -14,13 +16,21 @@ export class Removal {
   keepFiles = $state(false);
   /** Null while it is measured. */
   usage = $state.raw<Usage | null>(null);
+  /** The names of its files that have unsaved changes. */
+  unsaved = $state.raw<string[]>([]);
   failure = $state.raw<ErrorReport | null>(null);
 
   readonly #measure: (id: string) => Promise<Usage>;
+  readonly #drafts: (id: string) => Promise<Array<Pick<Draft, "name">>>;
   readonly #remove: (id: string, keepFiles: boolean) => Promise<unknown>;
 
-  constructor(measure: (id: string) => Promise<Usage>, remove: (id: string, keepFiles: boolean) => Promise<unknown>) {
+  constructor(
+    measure: (id: string) => Promise<Usage>,
+    drafts: (id: string) => Promise<Array<Pick<Draft, "name">>>,
+    remove: (id: string, keepFiles: boolean) => Promise<unknown>,
+  ) {
     this.#measure = measure;
+    this.#drafts = drafts;
     this.#remove = remove;
   }
 
@@ -35,7 +45,15 @@ export class Removal {
     this.session = session;
     this.keepFiles = false;
     this.usage = null;
+    this.unsaved = [];
     this.failure = null;
+    void this.#drafts(session.id).then(
+      (drafts) => {
+        if (this.session === session) this.unsaved = drafts.map((draft) => draft.name);
+      },
+      // What cannot be read cannot be named.
+      () => {},
+    );
     let usage = NOT_KNOWN;
     try {
       usage = await this.#measure(session.id);
@@ -73,6 +91,15 @@ export function usageWords(usage: Usage | null, now: number): string {
   const hasHoles = stored_bytes !== null && stored_bytes < size_bytes / 2;
   const stored = hasHoles ? ` (${bytes(stored_bytes)} on the disk)` : "";
   return `${at_least ? "At least " : ""}${bytes(size_bytes)}${stored} in \`/workspace\`${changed}`;
+}
+
+/** Says which files lose changes that were not saved; null when there are none. */
+export function unsavedWords(names: readonly string[]): string | null {
+  const [first] = names;
+  if (first === undefined) return null;
+  const others = names.length - 1;
+  const what = `\`${visibleName(first)}\`${others === 0 ? "" : ` and ${count(others, "other file")}`}`;
+  return `${what} ${others === 0 ? "has" : "have"} changes that were not saved: they are lost with the session.`;
 }
 
 /** Says which folders outside `/workspace` are lost, with or without its files; null when there are none. */

@@ -3,10 +3,11 @@ import { describe, expect, it, vi } from "vitest";
 import { failure, listed } from "../../test/sessions";
 import type { Usage } from "../bindings/Usage";
 import { CommandError } from "../lib/ipc/error";
-import { otherVolumesWords, Removal, usageWords } from "./removal.svelte";
+import { otherVolumesWords, Removal, unsavedWords, usageWords } from "./removal.svelte";
 
 const USAGE: Usage = { size_bytes: 214_000_000, stored_bytes: null, at_least: false, modified_ms: 1_000, other_volumes: [] };
 const HOUR = 3_600_000;
+const none = () => Promise.resolve([]);
 
 const stopped = (id: string, has_container = true) => listed(id, { state: "stopped", has_container });
 
@@ -27,9 +28,23 @@ describe("what would be lost", () => {
     [["/a", "/b", "/c"], "What is in `/a`, `/b` and `/c` is lost too: the image keeps it in volumes that go with the container."],
   ])("names what else goes: %o", (folders, words) => expect(otherVolumesWords({ ...USAGE, other_volumes: folders })).toBe(words));
 
+  it("names files whose changes were not saved, those of the session that is asked about", async () => {
+    expect(unsavedWords([])).toBeNull();
+    expect(unsavedWords(["a.txt"])).toBe("`a.txt` has changes that were not saved: they are lost with the session.");
+    expect(unsavedWords(["a", "b", "c"])).toBe("`a` and 2 other files have changes that were not saved: they are lost with the session.");
+    const answers = new Map<string, (drafts: Array<{ name: string }>) => void>();
+    const drafts = (id: string) => new Promise<Array<{ name: string }>>((resolve) => answers.set(id, resolve));
+    const removal = new Removal(() => Promise.resolve(USAGE), drafts, () => Promise.resolve());
+    await removal.show(stopped("a"));
+    await removal.show(stopped("b"));
+    answers.get("a")?.([{ name: "other.txt" }]);
+    answers.get("b")?.([{ name: "own.txt" }]);
+    await vi.waitFor(() => expect(removal.unsaved).toEqual(["own.txt"]));
+  });
+
   it("is measured when it is shown, and an answer about another session is not taken", async () => {
     const answers = new Map<string, (usage: Usage) => void>();
-    const removal = new Removal((id) => new Promise((resolve) => answers.set(id, resolve)), () => Promise.resolve());
+    const removal = new Removal((id) => new Promise((resolve) => answers.set(id, resolve)), none, () => Promise.resolve());
     const shown = [removal.show(stopped("a")), removal.show(stopped("b"))];
     expect(removal.usage).toBeNull();
     answers.get("a")?.({ size_bytes: 1, stored_bytes: null, at_least: false, modified_ms: null, other_volumes: [] });
@@ -42,7 +57,7 @@ describe("what would be lost", () => {
 
   it("that cannot be measured is not known, and can be deleted all the same", async () => {
     const remove = vi.fn(() => Promise.resolve());
-    const removal = new Removal(() => Promise.reject(new CommandError(failure("ENGINE_REFUSED"))), remove);
+    const removal = new Removal(() => Promise.reject(new CommandError(failure("ENGINE_REFUSED"))), none, remove);
     await removal.show(stopped("a"));
     expect(removal.usage).toEqual({ size_bytes: null, stored_bytes: null, at_least: false, modified_ms: null, other_volumes: [] });
     await removal.submit();
@@ -53,7 +68,7 @@ describe("what would be lost", () => {
 describe("the files", () => {
   it("stay when that is wanted, and the button says so", async () => {
     const remove = vi.fn(() => Promise.resolve());
-    const removal = new Removal(() => Promise.resolve(USAGE), remove);
+    const removal = new Removal(() => Promise.resolve(USAGE), none, remove);
     await removal.show(stopped("a"));
     expect([removal.mayKeep, removal.action]).toEqual([true, "Delete session and files"]);
     removal.keepFiles = true;
@@ -65,14 +80,14 @@ describe("the files", () => {
   });
 
   it("that were kept are all there is", async () => {
-    const removal = new Removal(() => Promise.resolve(USAGE), () => Promise.resolve());
+    const removal = new Removal(() => Promise.resolve(USAGE), none, () => Promise.resolve());
     await removal.show(stopped("a", false));
     expect([removal.mayKeep, removal.action]).toEqual([false, "Delete files"]);
   });
 });
 
 it("that fails says so and stays", async () => {
-  const removal = new Removal(() => Promise.resolve(USAGE), () => Promise.reject(new CommandError(failure("ENGINE_REFUSED"))));
+  const removal = new Removal(() => Promise.resolve(USAGE), none, () => Promise.reject(new CommandError(failure("ENGINE_REFUSED"))));
   await removal.show(stopped("a"));
   await removal.submit();
   expect([removal.session?.id, removal.failure?.error]).toEqual(["a", "ENGINE_REFUSED"]);
