@@ -22,6 +22,7 @@ export class DraftKeeper {
   /** Whether there is, or may be, a draft. */
   #kept = false;
   #busy = false;
+  #work: Promise<unknown> = Promise.resolve();
 
   constructor(current: () => Draft | null, keep: (draft: Draft) => Promise<void>, drop: () => Promise<void>) {
     this.#current = current;
@@ -42,6 +43,15 @@ export class DraftKeeper {
     this.#kept = true;
   }
 
+  /** Keeps now what has changed, and waits until that is done. */
+  async settled(): Promise<void> {
+    this.flush();
+    for (let work: Promise<unknown> | null = null; work !== this.#work; ) {
+      work = this.#work;
+      await work;
+    }
+  }
+
   /** Keeps now what has changed. */
   flush(): void {
     if (this.#timer !== null) clearTimeout(this.#timer);
@@ -52,7 +62,7 @@ export class DraftKeeper {
     if (draft === null && !this.#kept) return;
     this.#busy = true;
     this.#kept = true;
-    void (draft === null ? this.#drop() : this.#keep(draft))
+    this.#work = (draft === null ? this.#drop() : this.#keep(draft))
       .then(
         () => {
           this.failure = null;

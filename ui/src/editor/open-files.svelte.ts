@@ -44,8 +44,9 @@ export type Trouble = { kind: "changed"; disk: FileContent } | { kind: "deleted"
 export type ClosingChoice = "save" | "discard" | "cancel";
 
 export class OpenFile {
-  readonly path: string;
-  readonly name: string;
+  /** Where it is; it is followed when it is moved in the tree. */
+  path = $state("");
+  name = $state("");
   content = $state.raw<Content>({ kind: "loading" });
   /** The text as it is edited; null for what is no text. */
   edited = $state.raw<EditedText | null>(null);
@@ -144,6 +145,33 @@ export class OpenFiles {
     this.#accept(file, trouble.disk, true);
   }
 
+  /**
+   * Goes with an entry that has moved: with a file, or with those that are open in a folder. Its name is null where that
+   * stays. What was edited stays unsaved.
+   */
+  async follow(from: string, to: string, name: string | null): Promise<void> {
+    const inside = `${from}/`;
+    const moved = this.files.filter(({ path }) => path === from || path.startsWith(inside));
+    await Promise.all(
+      moved.map(async (file) => {
+        const { path } = file;
+        // A draft that is just being kept is kept under the old path.
+        await file.draft.settled();
+        if (this.activePath === path) this.activePath = to + path.slice(from.length);
+        file.path = to + path.slice(from.length);
+        if (path === from && name !== null) file.name = name;
+        // What was read meanwhile was not there any more.
+        file.turn += 1;
+        if (file.trouble?.kind === "deleted") file.trouble = null;
+        if (file.unsaved) {
+          file.draft.changed();
+          await file.draft.settled();
+          await this.#disk.dropDraft(path).catch(() => {});
+        }
+      }),
+    );
+  }
+
   /** Closes a tab, or asks what is to become of its text first. */
   close(path: string): void {
     const file = this.files.find((open) => open.path === path);
@@ -199,7 +227,7 @@ export class OpenFiles {
     const keeper: DraftKeeper = new DraftKeeper(
       () => this.#draftOf(file),
       (draft) => this.#disk.keepDraft(draft),
-      () => this.#disk.dropDraft(path),
+      () => this.#disk.dropDraft(file.path),
     );
     const file: OpenFile = new OpenFile(path, name, keeper);
     this.files = [...this.files, file];

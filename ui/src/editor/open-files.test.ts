@@ -475,3 +475,35 @@ it("a slow first read does not overwrite a later one, nor what was saved meanwhi
   await third;
   expect([file.revision, file.unsaved, file.edited?.content]).toEqual(["3", false, "new!"]);
 });
+
+describe("what is moved in the tree", () => {
+  it("is followed with its unsaved text, which is saved where the file is now", async () => {
+    const files = new Files().put("/workspace/a", "one");
+    const open = await opened(files, "/workspace/a");
+    const file = only(open);
+    type(file, 0, "mine ");
+    await file.draft.settled();
+    expect([...files.kept.keys()]).toEqual(["/workspace/a"]);
+    files.texts.set("/workspace/b", files.texts.get("/workspace/a")!);
+    files.texts.delete("/workspace/a");
+    await open.follow("/workspace/a", "/workspace/b", "b");
+    expect([file.path, file.name, file.unsaved, open.activePath]).toEqual(["/workspace/b", "b", true, "/workspace/b"]);
+    expect([...files.kept]).toEqual([["/workspace/b", expect.objectContaining({ path: "/workspace/b", content: "mine one" })]]);
+    await open.save(file);
+    expect(files.texts.get("/workspace/b")?.content).toBe("mine one");
+    expect(files.texts.has("/workspace/a")).toBe(false);
+    await file.draft.settled();
+    expect([...files.kept]).toEqual([]);
+  });
+
+  it("takes along what is open in a folder, and nothing whose name only begins like it", async () => {
+    const files = new Files().put("/workspace/a/x", "1").put("/workspace/ab", "2");
+    const open = await opened(files, "/workspace/a/x", "/workspace/ab");
+    await open.follow("/workspace/a", "/workspace/c/a", null);
+    expect(open.files.map(({ path, name }) => [path, name])).toEqual([
+      ["/workspace/c/a/x", "/workspace/a/x"],
+      ["/workspace/ab", "/workspace/ab"],
+    ]);
+    expect(open.activePath).toBe("/workspace/ab");
+  });
+});
