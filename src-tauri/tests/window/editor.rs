@@ -7,6 +7,7 @@ use cove_testbed::WindowOptions;
 use serde_json::json;
 
 use crate::app::{App, CONTROL, ENTER, SOON, Shell};
+use crate::files::{choose, expect, type_name};
 
 const CONTENT: &str = "[data-testid=viewer] .cm-content";
 
@@ -294,6 +295,40 @@ fn undo_and_cursor_stay_with_a_tab_and_closing_it_unsaved_asks() {
     assert_eq!(shell.run("cat b.txt"), "second\n");
     open(&app, "b.txt");
     expect_unsaved(&app, 0);
+}
+
+#[test]
+fn a_file_that_is_renamed_in_the_tree_keeps_its_tab_and_its_unsaved_text() {
+    let Some(app) = App::open_or_skip() else {
+        return;
+    };
+    let id = app.ready_session("renamed");
+    let shell = Shell::open(&app, &id);
+    shell.run("printf 'text\\n' > a.txt");
+    open(&app, "a.txt");
+    type_first(&app, "mine ");
+    expect_unsaved(&app, 1);
+    choose(&app, "a.txt", "rename");
+    // Its ending is not selected.
+    type_name(&app, &format!("b{ENTER}"));
+    expect(&app, "the new name", &["b.txt"]);
+    app.window
+        .wait("the tab's new name", SOON, |window| {
+            let tab = "return document.querySelector('[data-testid=editor] [role=tab]').textContent.trim()";
+            let shown = window.execute(tab, &[])?;
+            Ok(shown.as_str().is_some_and(|shown| shown.starts_with("b.txt")).then_some(()))
+        })
+        .unwrap();
+    expect_text(&app, "mine text");
+    expect_unsaved(&app, 1);
+    expect_strip(&app, "deleted-on-disk", false);
+    expect_strip(&app, "changed-on-disk", false);
+    type_first(&app, "all ");
+    save(&app);
+    expect_unsaved(&app, 0);
+    assert_eq!(shell.run("ls"), "b.txt");
+    assert_eq!(bytes(&shell, "b.txt"), hex(b"all mine text\n"));
+    expect_drafts(&app, &id, 0);
 }
 
 #[test]

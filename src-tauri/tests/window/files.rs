@@ -198,14 +198,14 @@ fn click(app: &App, held: &[char], name: &str) {
 }
 
 /// Opens the menu of a row and chooses from it.
-fn choose(app: &App, name: &str, action: &str) {
+pub(crate) fn choose(app: &App, name: &str, action: &str) {
     let driver = app.window.driver();
     driver.press_at(&[], 2, place(app, name)).unwrap();
     app.press(&format!("[data-action={action}]"));
 }
 
 /// Types into the field for a name, in place of what is selected there.
-fn type_name(app: &App, name: &str) {
+pub(crate) fn type_name(app: &App, name: &str) {
     let field = "[data-testid=entry-name]";
     app.window.wait_for(field, SOON).unwrap();
     app.window
@@ -218,7 +218,7 @@ fn type_name(app: &App, name: &str) {
 }
 
 #[track_caller]
-fn expect(app: &App, what: &str, expected: &[&str]) {
+pub(crate) fn expect(app: &App, what: &str, expected: &[&str]) {
     let mut shown = Vec::new();
     let outcome = app.window.wait(what, SOON, |_| {
         shown = names(app);
