@@ -147,6 +147,15 @@ fn whatever_bytes_a_name_holds_the_file_is_shown_and_opened() {
     contents.sort();
     assert_eq!(contents, ["latin", "other"]);
     app.picture("names-opened");
+    // Many tabs scroll in their strip, and nothing around them does.
+    let scrolled = "
+        const around = [];
+        for (let at = document.querySelector('[data-testid=editor] [role=tablist]').parentElement; at; at = at.parentElement) {
+          if (at.scrollLeft !== 0 || at.scrollTop !== 0) around.push(`${at.tagName}.${at.className} ${at.scrollLeft} ${at.scrollTop} ${at.scrollWidth} ${at.clientWidth}`);
+        }
+        return around;
+    ";
+    assert_eq!(app.window.execute(scrolled, &[]).unwrap(), json!([]));
 }
 
 #[test]

@@ -320,7 +320,7 @@ export class OpenFiles {
   }
 
   /** Writes the text if the file is still this; with null if there is none. */
-  async #write(file: OpenFile, edited: EditedText, revision: string | null): Promise<void> {
+  async #write(file: OpenFile, edited: EditedText, revision: string | null, again = false): Promise<void> {
     if (file.saving || file.content.kind !== "text") return;
     const { charset } = file.content;
     const now = edited.snapshot();
@@ -343,8 +343,13 @@ export class OpenFiles {
     file.saving = writing.then(() => {});
     const failure = await writing;
     if (failure === null) return;
-    if (failure.error === "CONFLICT") await this.look(file);
-    else file.failure = failure;
+    if (failure.error !== "CONFLICT") file.failure = failure;
+    else {
+      await this.look(file);
+      // Its time is another, and its text the one that was edited here: nothing of others is lost.
+      const isAsBefore = !again && file.trouble === null && edited.unsaved && file.edited === edited;
+      if (isAsBefore && file.revision !== null) await this.#write(file, edited, file.revision, true);
+    }
   }
 
   async #drafts(): Promise<Draft[]> {

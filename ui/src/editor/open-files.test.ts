@@ -476,6 +476,17 @@ it("a slow first read does not overwrite a later one, nor what was saved meanwhi
   expect([file.revision, file.unsaved, file.edited?.content]).toEqual(["3", false, "new!"]);
 });
 
+it("a file whose time alone has changed is saved at once", async () => {
+  const files = new Files().put("/workspace/a", "one");
+  const open = await opened(files, "/workspace/a");
+  const file = only(open);
+  type(file, 0, "mine ");
+  files.put("/workspace/a", "one");
+  await open.save(file);
+  expect([file.unsaved, file.trouble, files.texts.get("/workspace/a")?.content]).toEqual([false, null, "mine one"]);
+  expect(files.written).toHaveLength(2);
+});
+
 describe("what is moved in the tree", () => {
   it("is followed with its unsaved text, which is saved where the file is now", async () => {
     const files = new Files().put("/workspace/a", "one");
