@@ -11,13 +11,14 @@ mod text;
 
 pub use self::picture::Picture;
 pub use self::text::{Charset, WrittenCharset};
+pub use cove_agent::protocol::NewEntry;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use cove_agent::path::{PathError, ROOT, WorkspacePath};
 use cove_agent::protocol::{
-    Call, CallError, Entry, EntryKind, Failure, LIST_LIMIT, MAX_BODY, MOST_PATHS, NewEntry, Reply,
-    Revision, WriteCondition,
+    Call, CallError, Entry, EntryKind, Failure, LIST_LIMIT, MAX_BODY, MOST_PATHS, Reply, Revision,
+    WriteCondition,
 };
 use cove_agent::tree::TRASH;
 use serde::{Deserialize, Serialize};
@@ -160,16 +161,6 @@ fn parsed(path: &str) -> Result<WorkspacePath, Error> {
         PathError::Outside(path) => Error::PathOutsideWorkspace(path),
         PathError::Invalid(path) => Error::FileNotFound(path),
     })
-}
-
-/// What a new entry is to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum NewKind {
-    /// An empty file.
-    File,
-    /// An empty directory.
-    Dir,
 }
 
 /// A directory.
@@ -376,15 +367,12 @@ pub async fn write_file(
 pub async fn create_entry(
     agent: &Connection,
     place: NewPlace,
-    kind: NewKind,
+    entry: NewEntry,
 ) -> Result<String, Error> {
     let path = place.path(None)?;
     let call = Call::Create {
         path: path.clone(),
-        entry: match kind {
-            NewKind::File => NewEntry::File,
-            NewKind::Dir => NewEntry::Dir,
-        },
+        entry,
     };
     match ask(agent, &path, call, &[]).await? {
         (Reply::Create, _) => Ok(path),
@@ -466,18 +454,14 @@ pub async fn restore_entries(agent: &Connection, trash: String) -> Result<(), Er
     if !is_trash(&trash) {
         return Err(Error::field("trash", "is not what a delete answered"));
     }
-    let answer = agent.call(Call::Restore { trash }, &[]).await;
-    match answer {
-        Ok((Reply::Restore, _)) => Ok(()),
-        Ok(_) => Err(nonsense()),
-        Err(CallFailure::Refused(error)) => Err(match error.failure {
-            Failure::Exists => Error::NotRestored(words::tamed(&error.message)),
-            Failure::NotFound => Error::NotInTrash,
-            _ => refused(&format!("{ROOT}/{TRASH}"), error),
-        }),
-        Err(failure @ (CallFailure::Broken | CallFailure::NoAnswer(_))) => {
-            Err(failure.into_error())
-        }
+    let refused = |error: CallError| match error.failure {
+        Failure::Exists => Error::NotRestored(words::tamed(&error.message)),
+        Failure::NotFound => Error::NotInTrash,
+        _ => refused(&format!("{ROOT}/{TRASH}"), error),
+    };
+    match ask_or(agent, Call::Restore { trash }, &[], refused).await? {
+        (Reply::Restore, _) => Ok(()),
+        _ => Err(nonsense()),
     }
 }
 
@@ -513,16 +497,12 @@ fn is_trash(trash: &str) -> bool {
 
 /// Asks for something that is about two places.
 async fn ask_about(agent: &Connection, from: &str, to: &str, call: Call) -> Result<Reply, Error> {
-    match agent.call(call, &[]).await {
-        Ok((reply, _)) => Ok(reply),
-        Err(CallFailure::Refused(error)) => Err(match error.failure {
-            Failure::Exists => refused(to, error),
-            _ => refused(from, error),
-        }),
-        Err(failure @ (CallFailure::Broken | CallFailure::NoAnswer(_))) => {
-            Err(failure.into_error())
-        }
-    }
+    let refused = |error: CallError| match error.failure {
+        Failure::Exists => refused(to, error),
+        _ => refused(from, error),
+    };
+    let (reply, _) = ask_or(agent, call, &[], refused).await?;
+    Ok(reply)
 }
 
 async fn ask(
@@ -531,13 +511,21 @@ async fn ask(
     call: Call,
     body: &[u8],
 ) -> Result<(Reply, Vec<u8>), Error> {
-    agent
-        .call(call, body)
-        .await
-        .map_err(|failure| match failure {
-            CallFailure::Refused(error) => refused(path, error),
-            failure @ (CallFailure::Broken | CallFailure::NoAnswer(_)) => failure.into_error(),
-        })
+    ask_or(agent, call, body, |error| refused(path, error)).await
+}
+
+/// Asks, and has a refusal made into an error.
+async fn ask_or(
+    agent: &Connection,
+    call: Call,
+    body: &[u8],
+    refused: impl FnOnce(CallError) -> Error,
+) -> Result<(Reply, Vec<u8>), Error> {
+    let answer = agent.call(call, body).await;
+    answer.map_err(|failure| match failure {
+        CallFailure::Refused(error) => refused(error),
+        failure @ (CallFailure::Broken | CallFailure::NoAnswer(_)) => failure.into_error(),
+    })
 }
 
 fn refused(path: &str, error: CallError) -> Error {

@@ -10,7 +10,7 @@ use super::entry::{Activity, Entry, OpenSession, Reach};
 use super::idle::{Finding, Idle};
 use crate::error::Error;
 use crate::files::{
-    self, DirContent, Encoding, FileContent, NewContent, NewKind, NewPlace, WriteIf,
+    self, DirContent, Encoding, FileContent, NewContent, NewEntry, NewPlace, WriteIf,
 };
 use crate::processes::{self, ProcessesEnded, Work};
 use crate::session::{SessionId, SessionState};
@@ -101,7 +101,7 @@ impl Sessions {
         &self,
         id: SessionId,
         place: NewPlace,
-        kind: NewKind,
+        kind: NewEntry,
     ) -> Result<String, Error> {
         let open = self.ready(id).await?;
         let create = files::create_entry(&open.connection, place, kind);

@@ -1,7 +1,7 @@
 //! Files of a session through the registry: the gate, the paths, and what a name may be.
 
 use cove_core::error::{Error, ErrorCode};
-use cove_core::files::{Encoding, FileKind, NewKind, NewPlace};
+use cove_core::files::{Encoding, FileKind, NewEntry, NewPlace};
 use cove_core::session::SessionId;
 use cove_testbed::TestImage;
 
@@ -42,7 +42,7 @@ async fn files_are_refused_unless_the_session_is_ready() {
         let a = || NewPlace::At("/workspace/a".to_owned());
         let sessions = &app.sessions;
         for refused in [
-            sessions.create_entry(id, a(), NewKind::File).await.err(),
+            sessions.create_entry(id, a(), NewEntry::File).await.err(),
             sessions.move_entry(id, "/workspace/b", a()).await.err(),
             sessions
                 .copy_entry(id, "/workspace/b", a(), false)
@@ -257,13 +257,13 @@ async fn entries_are_made_moved_copied_deleted_and_put_back() {
     let Some(app) = App::shared() else { return };
     let id = app.ready(None).await;
     let sessions = &app.sessions;
-    let folder = sessions.create_entry(id, named("/workspace", "src"), NewKind::Dir);
+    let folder = sessions.create_entry(id, named("/workspace", "src"), NewEntry::Dir);
     assert_eq!(folder.await.unwrap(), "/workspace/src");
-    let file = sessions.create_entry(id, named("/workspace", "a file.txt"), NewKind::File);
+    let file = sessions.create_entry(id, named("/workspace", "a file.txt"), NewEntry::File);
     let file = file.await.unwrap();
     write(&app, id, &file, "content", None).await.unwrap();
 
-    let again = sessions.create_entry(id, named("/workspace", "src"), NewKind::File);
+    let again = sessions.create_entry(id, named("/workspace", "src"), NewEntry::File);
     let error = again.await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::Conflict);
     assert_eq!(
@@ -271,7 +271,7 @@ async fn entries_are_made_moved_copied_deleted_and_put_back() {
         "there is something at `/workspace/src` already"
     );
     for name in ["", ".", "..", "a/b", "a\0b", &"x".repeat(256)] {
-        let refused = sessions.create_entry(id, named("/workspace", name), NewKind::File);
+        let refused = sessions.create_entry(id, named("/workspace", name), NewEntry::File);
         let code = refused.await.unwrap_err().code();
         assert_eq!(code, ErrorCode::ValidationError, "{name:?}");
     }
@@ -351,7 +351,7 @@ async fn what_lies_on_a_volume_of_its_own_is_refused_and_stays() {
     let id = app.ready(Some(&image)).await;
     let sessions = &app.sessions;
     let inner = "/workspace/node_modules";
-    let made = sessions.create_entry(id, named(inner, "mine"), NewKind::File);
+    let made = sessions.create_entry(id, named(inner, "mine"), NewEntry::File);
     let path = made.await.unwrap();
     let error = sessions.delete_entries(id, vec![path.clone()]).await;
     let error = error.unwrap_err();
