@@ -144,6 +144,14 @@ impl App {
         self.removes_sessions = false;
     }
 
+    /// Kills the app, and returns a copy of its home folder: the folder itself goes with the window.
+    pub(crate) fn kill(&self) -> tempfile::TempDir {
+        self.window.kill_app().unwrap();
+        let copy = tempfile::tempdir().unwrap();
+        copy_folder(self.window.home(), copy.path());
+        copy
+    }
+
     /// Starts noting what the page hears, asks and shows; a reload ends it.
     pub(crate) fn record(&self) {
         let failure = self
@@ -224,6 +232,26 @@ impl App {
             .unwrap();
         let kilobytes = line.split_whitespace().nth(1).unwrap();
         kilobytes.parse::<u64>().unwrap() << 10
+    }
+
+    /// Presses the row of a file in the tree; returns whether it is there.
+    pub(crate) fn press_file(&self, name: &str) -> bool {
+        let script = "
+            const rows = [...document.querySelectorAll('[data-testid=file-tree] [role=treeitem]')];
+            const row = rows.find((row) => row.querySelector('.name').textContent === arguments[0]);
+            row?.click();
+            return row !== undefined;
+        ";
+        self.window.execute(script, &[json!(name)]).unwrap() == true
+    }
+
+    /// Presses the row of a file in the tree, once it is there.
+    pub(crate) fn wait_and_press_file(&self, name: &str) {
+        self.window
+            .wait(&format!("{name:?} in the tree"), SOON, |_| {
+                Ok(self.press_file(name).then_some(()))
+            })
+            .unwrap();
     }
 
     /// Clicks what has come to rest.
@@ -531,4 +559,17 @@ pub(crate) fn timed<T>(action: impl FnOnce() -> T) -> (T, Duration) {
 )]
 pub(crate) fn figure(what: &str, value: impl std::fmt::Display) {
     eprintln!("figure: {what}: {value}");
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let (kind, target) = (entry.file_type().unwrap(), to.join(entry.file_name()));
+        if kind.is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else if kind.is_file() {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
 }

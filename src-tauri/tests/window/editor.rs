@@ -1,8 +1,6 @@
 //! The editor: what is typed is saved as the file writes its text, what changed underneath is asked about, and what was
 //! not saved is there again.
 
-use std::path::Path;
-
 use cove_testbed::WindowOptions;
 use serde_json::json;
 
@@ -14,18 +12,7 @@ const CONTENT: &str = "[data-testid=viewer] .cm-content";
 /// Opens a file from the tree, once it is there.
 fn open(app: &App, name: &str) {
     app.window.click("[data-testid=refresh-files]").unwrap();
-    let script = "
-        const rows = [...document.querySelectorAll('[data-testid=file-tree] [role=treeitem]')];
-        const row = rows.find((row) => row.querySelector('.name').textContent === arguments[0]);
-        row?.click();
-        return row !== undefined;
-    ";
-    app.window
-        .wait(&format!("{name} in the tree"), SOON, |window| {
-            let pressed = window.execute(script, &[json!(name)])?;
-            Ok((pressed == true).then_some(()))
-        })
-        .unwrap();
+    app.wait_and_press_file(name);
     let tab = "
         const tab = document.querySelector('[data-testid=editor] [role=tab][aria-selected=true]');
         return tab?.textContent.trim().startsWith(arguments[0]) === true;
@@ -363,9 +350,7 @@ fn search_replaces_and_keeps_the_keyboard_in_the_editor() {
 
 /// Kills the app and opens the next one, on a copy of its home folder.
 fn kill(app: App) -> Option<(App, tempfile::TempDir)> {
-    app.window.kill_app().unwrap();
-    let copy = tempfile::tempdir().unwrap();
-    copy_folder(app.window.home(), copy.path());
+    let copy = app.kill();
     // Its sessions are the next one's.
     app.leave();
     let next = App::open_keeping_sessions_or_skip(|_| WindowOptions {
@@ -376,19 +361,6 @@ fn kill(app: App) -> Option<(App, tempfile::TempDir)> {
     next.press("[data-testid=way-on]");
     next.wait_for_terminal();
     Some((next, copy))
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let (kind, target) = (entry.file_type().unwrap(), to.join(entry.file_name()));
-        if kind.is_dir() {
-            copy_folder(&entry.path(), &target);
-        } else if kind.is_file() {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }
 
 /// Waits until so many texts are kept on this machine.

@@ -38,17 +38,7 @@ fn refresh(app: &App, what: &str, fits: impl Fn(&[String]) -> bool) -> Vec<Strin
 
 /// Presses the row of this name as a user does.
 fn press(app: &App, name: &str) {
-    let script = "
-        const rows = [...document.querySelectorAll('[data-testid=file-tree] [role=treeitem]')];
-        const row = rows.find((row) => row.querySelector('.name').textContent === arguments[0]);
-        row?.click();
-        return row !== undefined;
-    ";
-    assert_eq!(
-        app.window.execute(script, &[json!(name)]).unwrap(),
-        true,
-        "{name:?} is not in the tree"
-    );
+    assert!(app.press_file(name), "{name:?} is not in the tree");
 }
 
 #[test]

@@ -27,10 +27,8 @@ fn kill(name: &str, line: &mut Option<Proxy>) -> Option<Killed> {
                 .map(Heard::percent))
         })
         .unwrap();
-    app.window.kill_app().unwrap();
-    // The first home goes with its window; what is on its disk now is what the next one gets.
-    let copy = tempfile::tempdir().unwrap();
-    copy_folder(app.window.home(), copy.path());
+    // What is on its disk now is what the next one gets.
+    let copy = app.kill();
     drop(app);
     let next = App::open_keeping_sessions_or_skip(|_| WindowOptions {
         home: Some(copy.path().to_owned()),
@@ -46,19 +44,6 @@ fn kill(name: &str, line: &mut Option<Proxy>) -> Option<Killed> {
         id,
         _home: copy,
     })
-}
-
-fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let (kind, target) = (entry.file_type().unwrap(), to.join(entry.file_name()));
-        if kind.is_dir() {
-            copy_folder(&entry.path(), &target);
-        } else if kind.is_file() {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }
 
 #[test]

@@ -170,20 +170,6 @@ fn a_flood_on_a_terminals_standard_error_does_not_fill_the_app() {
     wait_for_file(&app, &id, "alive");
 }
 
-fn press(app: &App, name: &str) {
-    let script = "
-        const rows = [...document.querySelectorAll('[data-testid=file-tree] [role=treeitem]')];
-        const row = rows.find((row) => row.querySelector('.name').textContent === arguments[0]);
-        row?.click();
-        return row !== undefined;
-    ";
-    app.window
-        .wait(&format!("{name:?} in the tree"), SOON, |window| {
-            Ok((window.execute(script, &[json!(name)])? == true).then_some(()))
-        })
-        .unwrap();
-}
-
 #[test]
 fn a_file_made_in_the_terminal_is_in_the_tree_without_a_refresh() {
     let Some(app) = App::open_or_skip() else {
@@ -191,14 +177,14 @@ fn a_file_made_in_the_terminal_is_in_the_tree_without_a_refresh() {
     };
     app.ready_session("tree");
     app.type_line("echo hello > made-here.txt");
-    press(&app, "made-here.txt");
+    app.wait_and_press_file("made-here.txt");
     app.window
         .wait_text("[data-testid=viewer] .cm-content", SOON, |text| {
             text == "hello\n" || text == "hello"
         })
         .unwrap();
     app.type_line("sleep 2; mv made-here.txt moved.txt");
-    press(&app, "moved.txt");
+    app.wait_and_press_file("moved.txt");
     // The driver takes a text that is cut short for none.
     let script = "return document.querySelector('[data-testid=files-as-of]').textContent";
     let said = app.window.execute(script, &[]).unwrap();
@@ -308,7 +294,7 @@ fn a_file_shows_as_what_it_is_however_it_is_called_or_encoded() {
     let mut too_long = Vec::new();
     for (name, shown, _, selector, expected) in &files {
         let watch = Watch::begin(&app);
-        press(&app, shown);
+        app.wait_and_press_file(shown);
         app.window
             .wait_text(selector, SOON, |said| said.contains(expected))
             .unwrap_or_else(|error| panic!("{name}: {error:#}"));
@@ -323,7 +309,7 @@ fn a_file_shows_as_what_it_is_however_it_is_called_or_encoded() {
             too_long.push((*name, took));
         }
     }
-    press(&app, "latin.txt");
+    app.wait_and_press_file("latin.txt");
     let said = app.window.text("[data-testid=charset]").unwrap();
     assert!(said.contains("windows-1252 (recognised)"), "{said}");
     assert!(!app.window.has("[data-testid=part-failed]").unwrap());
