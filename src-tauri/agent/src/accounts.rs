@@ -10,6 +10,8 @@ use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 
 use rustix::fs::OFlags;
+use rustix::process::{Gid, Uid};
+use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
 
 use crate::protocol::{CallError, Failure};
 
@@ -19,6 +21,12 @@ const MAX_FILE: u64 = 1 << 20;
 /// The highest number of a user or a group that engines take.
 const HIGHEST_ID: u32 = i32::MAX.cast_unsigned();
 
+/// Who owns nothing, in every image.
+const NOBODY: u32 = 65_534;
+
+/// The most groups of a user that count: the kernel takes as many.
+const MOST_GROUPS: usize = 65_536;
+
 /// A line of `/etc/passwd`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Account {
@@ -27,6 +35,75 @@ pub(crate) struct Account {
     pub(crate) gid: u32,
     pub(crate) home: String,
     pub(crate) shell: String,
+}
+
+/// As whom an image's programs run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Owner {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    /// The groups that the user is in, where the image names no group itself.
+    pub(crate) groups: Vec<u32>,
+    account: Option<Account>,
+}
+
+impl Owner {
+    /// Returns the image's user, as the engine writes it, or nobody where the image does not have that: its container never
+    /// gets ready, and somebody has to say why.
+    pub(crate) fn of(user: &str) -> Self {
+        let (passwd, group) = (passwd(), group());
+        match resolve_owner(user, &passwd, &group) {
+            Ok((uid, gid)) => Self {
+                uid,
+                gid,
+                groups: groups_of(user, uid, &passwd, &group),
+                account: account_of(uid, &passwd),
+            },
+            Err(_) => Self {
+                uid: NOBODY,
+                gid: NOBODY,
+                groups: Vec::new(),
+                account: None,
+            },
+        }
+    }
+
+    /// Returns the user's home, as engines set it.
+    pub(crate) fn home(&self) -> &str {
+        let home = self.account.as_ref().map(|account| account.home.as_str());
+        home.filter(|home| !home.is_empty()).unwrap_or("/")
+    }
+
+    /// Makes this process, which has one thread, run as this user, for good.
+    ///
+    /// # Errors
+    /// It stays as it is, or is half of each: it must not go on.
+    pub(crate) fn become_it(&self) -> rustix::io::Result<()> {
+        let groups: Vec<Gid> = self.groups.iter().copied().map(Gid::from_raw).collect();
+        set_thread_groups(&groups)?;
+        set_thread_gid(Gid::from_raw(self.gid))?;
+        set_thread_uid(Uid::from_raw(self.uid))
+    }
+}
+
+/// Returns the groups that a user of an image is in, as engines see it: those that name its account, unless the image names
+/// a group itself.
+fn groups_of(user: &str, uid: u32, passwd: &str, group: &str) -> Vec<u32> {
+    let (name, named_group) = user.split_once(':').unwrap_or((user, ""));
+    let by_name = accounts(passwd).find(|account| account.name == name);
+    let Some(account) = by_name.or_else(|| account_of(uid, passwd)) else {
+        return Vec::new();
+    };
+    if !named_group.is_empty() {
+        return Vec::new();
+    }
+    let has_it = |line: &str| {
+        let mut fields = line.split(':');
+        let gid = fields.nth(2)?.parse().ok()?;
+        let mut members = fields.next()?.split(',');
+        members.any(|member| member == account.name).then_some(gid)
+    };
+    group.lines().filter_map(has_it).take(MOST_GROUPS).collect()
 }
 
 /// Returns the content of `/etc/passwd`, or nothing.
@@ -183,6 +260,20 @@ mod tests {
         check("node:wheel", no_group("wheel"));
         check("4242:wheel", no_group("wheel"));
         check("node:2147483648", no_group("2147483648"));
+    }
+
+    #[test]
+    fn a_user_is_in_the_groups_that_name_it_unless_the_image_names_one() {
+        let group =
+            "root:x:0:\nstaff:x:50:node\ndocker:x:999:a,node\nother:x:7:nodes\nbad:x:y:node\n";
+        let check = |user: &str, uid: u32, expected: &[u32]| {
+            assert_eq!(groups_of(user, uid, PASSWD, group), expected, "{user:?}");
+        };
+        check("node", 1000, &[50, 999]);
+        check("1000", 1000, &[50, 999]);
+        check("node:staff", 1000, &[]);
+        check("root", 0, &[]);
+        check("4242", 4242, &[]);
     }
 
     #[test]

@@ -1,15 +1,17 @@
 //! `agent init`: process 1 of a session's container.
 //!
 //! It gives the workspace to the session's user, says how far it is with that, and then does what process 1
-//! must: it takes in orphans and ends everything when the container is stopped. It stays root, so it listens
-//! to nobody but the kernel: no sockets, no files that a session's user can write.
+//! must: it takes in orphans, keeps the session's daemon running, and ends everything when the container is stopped. It
+//! stays root, so it listens to nobody but the kernel: no sockets, no files that a session's user can write.
 
 use std::collections::BTreeSet;
-use std::ffi::c_int;
-use std::io::{self, Write};
+use std::env;
+use std::ffi::{OsStr, c_int};
+use std::io::{self, PipeWriter, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{
@@ -19,6 +21,7 @@ use rustix::process::{
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
 use signal_hook::iterator::Signals;
 
+use crate::accounts::Owner;
 use crate::hand_over::{self, Give, HandOver};
 use crate::processes::Role;
 use crate::protocol::CallError;
@@ -38,6 +41,9 @@ const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(5), Duration::fr
 /// How often a hand-over says how far it is.
 const TELL_AGAIN: Duration = Duration::from_millis(100);
 
+/// How long a daemon must have lived for another to take its place at once.
+const AGAIN: Duration = Duration::from_millis(200);
+
 const SIGPWR: c_int = 30;
 
 /// `SIGRTMIN+3`, with which images of systemd ask to be stopped.
@@ -51,7 +57,7 @@ const STOP: [c_int; 9] = [
 /// Is process 1 until the container is stopped.
 ///
 /// `owner` is the image's user as the engine writes it; the files are given once for each token. A setup that
-/// fails is announced like one that succeeds: only `agent serve` can tell the app.
+/// fails is announced like one that succeeds: only the daemon can tell the app.
 #[must_use]
 pub fn run(owner: &str, give: (Give, &str), directory: &Path, workspace: &Path) -> ExitCode {
     if getpid() != Pid::INIT {
@@ -66,23 +72,157 @@ pub fn run(owner: &str, give: (Give, &str), directory: &Path, workspace: &Path) 
             return ExitCode::FAILURE;
         }
     };
-    match set_up(owner, give, (directory, workspace), &mut signals) {
+    let mut children = Children {
+        owner: owner.to_owned(),
+        daemon: None,
+    };
+    match set_up(
+        owner,
+        give,
+        (directory, workspace),
+        &mut signals,
+        &mut children,
+    ) {
         Ok(HandOver::Finished) => {}
         Ok(HandOver::Stopped) => {
-            end_all();
+            children.end_all();
             return ExitCode::SUCCESS;
         }
         Err(error) => complain(&error.message),
     }
     for signal in signals.forever() {
         if signal == SIGCHLD {
-            reap();
+            children.reap();
         } else {
-            end_all();
+            children.end_all();
             break;
         }
     }
     ExitCode::SUCCESS
+}
+
+/// The processes below process 1.
+struct Children {
+    /// The image's user as the engine writes it.
+    owner: String,
+    daemon: Option<Daemon>,
+}
+
+/// The session's daemon.
+struct Daemon {
+    pid: Pid,
+    began: Instant,
+    /// Its stdin: that it ends says that the container is being stopped.
+    _until_stopped: PipeWriter,
+}
+
+impl Children {
+    /// Starts a daemon, if none runs.
+    fn ensure_daemon(&mut self) {
+        if self.daemon.is_none() {
+            match Daemon::start(&self.owner) {
+                Ok(daemon) => self.daemon = Some(daemon),
+                Err(error) => complain(&format!("failed to start the session's daemon: {error}")),
+            }
+        }
+    }
+
+    /// Takes in every process that has ended, ours or an orphan, and puts another daemon in the place of one.
+    fn reap(&mut self) {
+        if self.take_in() {
+            if let Some(daemon) = self.daemon.take() {
+                // One that cannot live is not tried without end at once.
+                thread::sleep(AGAIN.saturating_sub(daemon.began.elapsed()));
+            }
+            self.ensure_daemon();
+        }
+    }
+
+    /// Takes in every process that has ended; returns whether the daemon was among them.
+    fn take_in(&self) -> bool {
+        let daemon = self.daemon.as_ref().map(|daemon| daemon.pid);
+        let mut is_daemon = false;
+        while let Ok(Some((pid, _))) = wait(WaitOptions::NOHANG) {
+            is_daemon |= Some(pid) == daemon;
+        }
+        is_daemon
+    }
+
+    /// Asks all others to end and waits for them. Who is left when process 1 exits is killed by the kernel.
+    ///
+    /// Everybody gets SIGTERM at once. Interactive shells ignore it, so once nothing else is left their terminals
+    /// hang up: they save their history and end. Not before, for a shell passes the hang-up on to what runs in it,
+    /// which may just be writing its last; and only when two looks have found them waiting, for processes come and go
+    /// during one.
+    fn end_all(mut self) {
+        // With the end of its stdin it hears why, before the signal comes.
+        let daemon = self.daemon.take().map(|daemon| daemon.pid);
+        let begin = Instant::now();
+        // `kill(-1)`: everything in the container except ourselves. None left is no failure.
+        let _ = kill_process_group(Pid::INIT, Signal::TERM);
+        // What is stopped would not see the signal.
+        let _ = kill_process_group(Pid::INIT, Signal::CONT);
+        let (mut hung_up, mut alone_since) = (BTreeSet::new(), None);
+        let mut were_waiting = false;
+        while begin.elapsed() < LAST {
+            let look = Instant::now();
+            self.take_in();
+            if test_kill_process_group(Pid::INIT).is_err() {
+                return;
+            }
+            let others = processes::others(daemon);
+            let is_left = |role| others.iter().any(|(_, other)| *other == role);
+            let are_waiting = !is_left(Role::Program);
+            if are_waiting && were_waiting {
+                if is_left(Role::Shell) {
+                    let shells = others.iter().filter(|(_, role)| *role == Role::Shell);
+                    for (shell, _) in shells {
+                        if hung_up.insert(shell.as_raw_nonzero()) {
+                            // Gone meanwhile is no failure.
+                            let _ = kill_process(*shell, Signal::HUP);
+                        }
+                    }
+                } else if alone_since.get_or_insert(look).elapsed() >= FAREWELL {
+                    return;
+                }
+            }
+            were_waiting = are_waiting;
+            // Processes that the engine has started are not our children: nothing tells when they end.
+            let pause = if begin.elapsed() < Duration::from_secs(1) {
+                LOOK_AGAIN.0
+            } else {
+                LOOK_AGAIN.1
+            };
+            // With thousands of processes a look takes long itself.
+            thread::sleep(pause.max(look.elapsed()));
+        }
+    }
+}
+
+impl Daemon {
+    fn start(owner: &str) -> io::Result<Self> {
+        let (stdin, until_stopped) = io::pipe()?;
+        let mut command = Command::new(env::current_exe()?);
+        command.args(["daemon", "--owner", owner]).stdin(stdin);
+        // The engine has set the home of root, which this process is; an image that has set one itself means all users.
+        let owner = Owner::of(owner);
+        let is_roots = env::var_os("HOME").is_none_or(|home| is_home_of_root(&home));
+        if owner.uid != 0 && is_roots {
+            command.env("HOME", owner.home());
+        }
+        let child = command.spawn()?;
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        Ok(Self {
+            pid: pid.ok_or(io::ErrorKind::InvalidData)?,
+            began: Instant::now(),
+            _until_stopped: until_stopped,
+        })
+    }
+}
+
+fn is_home_of_root(home: &OsStr) -> bool {
+    let roots = accounts::account_of(0, &accounts::passwd()).map(|root| root.home);
+    home == "/" || home == roots.as_deref().unwrap_or("/root")
 }
 
 fn set_up(
@@ -90,6 +230,7 @@ fn set_up(
     (give, token): (Give, &str),
     (directory, workspace): (&Path, &Path),
     signals: &mut Signals,
+    children: &mut Children,
 ) -> Result<HandOver, CallError> {
     let own = |error| {
         readiness::not_ready(format!(
@@ -101,11 +242,13 @@ fn set_up(
         .ok_or_else(|| readiness::not_ready("/proc is not mounted in this container".to_owned()))?
         .start_time;
     readiness::prepare(directory).map_err(own)?;
+    // It says how far the setup is.
+    children.ensure_daemon();
     let mut told = Instant::now();
     let tell = |seen| {
         for signal in signals.pending() {
             if signal == SIGCHLD {
-                reap();
+                children.reap();
             } else {
                 return ControlFlow::Break(());
             }
@@ -131,59 +274,6 @@ fn set_up(
     };
     readiness::announce(directory, start_time, &setup).map_err(own)?;
     outcome
-}
-
-/// Takes in every process that has ended, ours or an orphan.
-fn reap() {
-    while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
-}
-
-/// Asks all others to end and waits for them. Who is left when process 1 exits is killed by the kernel.
-///
-/// Everybody gets SIGTERM at once. Interactive shells ignore it, so once nothing else is left their terminals
-/// hang up: they save their history and end. Not before, for a shell passes the hang-up on to what runs in it,
-/// which may just be writing its last; and only when two looks have found them waiting, for processes come and go
-/// during one.
-fn end_all() {
-    let begin = Instant::now();
-    // `kill(-1)`: everything in the container except ourselves. None left is no failure.
-    let _ = kill_process_group(Pid::INIT, Signal::TERM);
-    // What is stopped would not see the signal.
-    let _ = kill_process_group(Pid::INIT, Signal::CONT);
-    let (mut hung_up, mut alone_since) = (BTreeSet::new(), None);
-    let mut were_waiting = false;
-    while begin.elapsed() < LAST {
-        let look = Instant::now();
-        reap();
-        if test_kill_process_group(Pid::INIT).is_err() {
-            return;
-        }
-        let others = processes::others();
-        let is_left = |role| others.iter().any(|(_, other)| *other == role);
-        let are_waiting = !is_left(Role::Program);
-        if are_waiting && were_waiting {
-            if is_left(Role::Shell) {
-                let shells = others.iter().filter(|(_, role)| *role == Role::Shell);
-                for (shell, _) in shells {
-                    if hung_up.insert(shell.as_raw_nonzero()) {
-                        // Gone meanwhile is no failure.
-                        let _ = kill_process(*shell, Signal::HUP);
-                    }
-                }
-            } else if alone_since.get_or_insert(look).elapsed() >= FAREWELL {
-                return;
-            }
-        }
-        were_waiting = are_waiting;
-        // Processes that the engine has started are not our children: nothing tells when they end.
-        let pause = if begin.elapsed() < Duration::from_secs(1) {
-            LOOK_AGAIN.0
-        } else {
-            LOOK_AGAIN.1
-        };
-        // With thousands of processes a look takes long itself.
-        std::thread::sleep(pause.max(look.elapsed()));
-    }
 }
 
 fn complain(message: &str) {

@@ -1,16 +1,21 @@
 //! The Cove agent: process 1 of a session's container, and the protocol to talk to it.
 //!
-//! [`protocol`], [`path`], [`tree`] and the messages of [`terminal`] are pure and compile everywhere: the app uses
+//! [`streams`], [`protocol`], [`terminal`], [`path`] and [`tree`] are pure and compile everywhere: the app uses
 //! them on every system. The rest is what the agent itself does and exists on Linux only. Nothing here knows about container
 //! engines: how the agent gets into a container and how its streams reach the app is the app's part.
 
 pub mod path;
 pub mod protocol;
+pub mod streams;
 pub mod terminal;
 pub mod tree;
 
 #[cfg(target_os = "linux")]
 mod accounts;
+#[cfg(target_os = "linux")]
+pub mod connect;
+#[cfg(target_os = "linux")]
+pub mod daemon;
 #[cfg(target_os = "linux")]
 pub mod hand_over;
 #[cfg(target_os = "linux")]
@@ -23,8 +28,6 @@ mod processes;
 mod readiness;
 #[cfg(target_os = "linux")]
 mod resolve;
-#[cfg(target_os = "linux")]
-pub mod serve;
 #[cfg(target_os = "linux")]
 pub mod shell;
 #[cfg(target_os = "linux")]

@@ -9,7 +9,7 @@ fn main() -> ExitCode {
 
     use cove_agent::hand_over::Give;
     use cove_agent::{
-        AGENT_DIRECTORY, VERSION, WORKSPACE, init, pack, protocol, serve, shell, terminal, unpack,
+        AGENT_DIRECTORY, VERSION, WORKSPACE, connect, daemon, init, pack, protocol, shell, unpack,
     };
 
     // First of all: the session's user may look into its own processes, and this is none of them.
@@ -38,11 +38,8 @@ fn main() -> ExitCode {
         ["init", "--owner", owner] | ["init", "--owner", owner, "--everything"] => {
             init::run(owner, (Give::Former, "earlier"), directory, workspace)
         }
-        ["serve"] => serve::run(directory, workspace),
-        ["terminal", "--cols", cols, "--rows", rows] => {
-            // Absurd sizes become the usual one; the window says the real one soon.
-            terminal::run(cols.parse().unwrap_or(80), rows.parse().unwrap_or(24))
-        }
+        ["daemon", "--owner", owner] => daemon::run(owner, directory, workspace),
+        ["connect"] => connect::run(directory),
         ["shell"] => shell::run(),
         ["pack"] => pack::run(workspace, false),
         ["pack", "--measure"] => pack::run(workspace, true),
@@ -62,7 +59,7 @@ fn main() -> ExitCode {
             // Without a stderr there is nobody to tell.
             let _ = writeln!(
                 std::io::stderr(),
-                "usage: agent init --owner USER --give all|former --token TOKEN | serve | terminal --cols N --rows N | shell | pack [--measure] | unpack --owner USER|--keep-owners | version"
+                "usage: agent init --owner USER --give all|former --token TOKEN | daemon --owner USER | connect | shell | pack [--measure] | unpack --owner USER|--keep-owners | version"
             );
             ExitCode::from(2)
         }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{Pid, Signal, getpid, kill_process, kill_process_group};
 
 use crate::AGENT_PATH;
 use crate::protocol::Reply;
@@ -48,7 +48,7 @@ pub(crate) struct ProcessStat {
 /// What a process is when a container is being stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// One of the agent's own, begun by the engine: it ends when its work is over.
+    /// One of the agent's own, begun by the engine or the session's daemon: it ends when its work is over.
     Agent,
     /// An interactive shell that waits: it ignores SIGTERM, and ends when its terminal hangs up.
     Shell,
@@ -73,8 +73,8 @@ pub(crate) fn all() -> Vec<Pid> {
         .collect()
 }
 
-/// Returns the processes beside process 1 that have not ended, and what each is.
-pub(crate) fn others() -> Vec<(Pid, Role)> {
+/// Returns the processes beside process 1 that have not ended, and what each is, to whom this is the daemon.
+pub(crate) fn others(daemon: Option<Pid>) -> Vec<(Pid, Role)> {
     let others = all().into_iter().filter(|pid| *pid != Pid::INIT);
     let (ended, others): (Vec<_>, Vec<_>) = others
         .filter_map(|pid| Some((pid, stat_of(pid)?)))
@@ -85,7 +85,7 @@ pub(crate) fn others() -> Vec<(Pid, Role)> {
             |(_, child): &(Pid, ProcessStat)| child.parent == pid.as_raw_nonzero().get();
         !stat.sleeps || ended.iter().any(is_parent)
     };
-    let role = |(pid, stat): (Pid, ProcessStat)| match role_of(pid, &stat) {
+    let role = |(pid, stat): (Pid, ProcessStat)| match role_of(pid, &stat, daemon) {
         Role::Shell if goes_on(pid, &stat) => (pid, Role::Program),
         role => (pid, role),
     };
@@ -127,14 +127,14 @@ fn threads() -> u64 {
     threads.map(|count| count as u64).sum()
 }
 
-/// Says what programs have done so far.
+/// Says what programs have done so far; the daemon asks.
 pub(crate) fn work() -> Reply {
     let (mut ticks, mut written_bytes) = (0_u64, 0_u64);
     for pid in all() {
         let Some(stat) = stat_of(pid) else { continue };
         // What began in a terminal or was left to process 1 is a program's, also when it has ended.
         ticks = ticks.saturating_add(stat.children_ticks);
-        if pid != Pid::INIT && role_of(pid, &stat) != Role::Agent {
+        if pid != Pid::INIT && role_of(pid, &stat, Some(getpid())) != Role::Agent {
             ticks = ticks.saturating_add(stat.own_ticks);
             written_bytes = written_bytes.saturating_add(written_by(pid).unwrap_or_default());
         }
@@ -154,7 +154,8 @@ fn written_by(pid: Pid) -> Option<u64> {
     written?.trim().parse().ok()
 }
 
-/// Ends all processes but process 1 and the agent's own, and says how many. It needs no new process and no thread.
+/// Ends all processes but process 1 and the agent's own, and says how many. The daemon asks. It needs no new process and no
+/// thread.
 pub(crate) fn end() -> Reply {
     let mut ended = BTreeSet::new();
     let begin = Instant::now();
@@ -173,7 +174,7 @@ pub(crate) fn end() -> Reply {
         }
         rounds += u32::from(ended.len() > before);
         if rounds > ROUNDS {
-            // Everything at once, which nothing can outrun; it takes the agent's terminals along.
+            // Everything at once, which nothing can outrun; the daemon, who asks for it, is spared.
             let _ = kill_process_group(Pid::INIT, Signal::KILL);
         }
         std::thread::sleep(LOOK_AGAIN);
@@ -186,14 +187,17 @@ pub(crate) fn end() -> Reply {
 
 /// Returns the processes that are neither process 1 nor the agent's own.
 fn programs() -> Vec<Pid> {
-    let others = others().into_iter();
+    let others = others(Some(getpid())).into_iter();
     others
         .filter(|(_, role)| *role != Role::Agent)
         .map(|(pid, _)| pid)
         .collect()
 }
 
-fn role_of(pid: Pid, stat: &ProcessStat) -> Role {
+fn role_of(pid: Pid, stat: &ProcessStat, daemon: Option<Pid>) -> Role {
+    if Some(pid) == daemon {
+        return Role::Agent;
+    }
     let read = |what: &str| fs::read(format!("/proc/{}/{what}", pid.as_raw_nonzero()));
     // A program can take any name; that the engine has begun it, it cannot.
     if stat.parent == 0
@@ -238,8 +242,6 @@ fn parse_stat(stat: &[u8]) -> Option<ProcessStat> {
 
 #[cfg(test)]
 mod tests {
-    use rustix::process::getpid;
-
     use super::*;
 
     #[test]

@@ -1,10 +1,10 @@
-//! What the app and `agent serve` say to each other, as frames on the agent's stdin and stdout.
+//! What the app and the agent say to each other on a stream of their connection (see [`crate::streams`]).
 //!
 //! A frame is a `u32` (big endian) with the length of what follows, a `u32` with the length of the
 //! header, the header as JSON, and the body: the raw bytes of a file, so that content is never made
-//! into text. The app sends [`Request`]s, the agent answers each with one [`Response`] of the same id,
-//! in any order. A stream ends at the first frame that breaks these rules: there is no way to find the
-//! next one.
+//! into text. The app opens a stream for each [`Call`], and the agent answers with one [`Response`]. Both finish it then,
+//! but for a terminal, which goes on in the frames of [`crate::terminal`]. A stream ends at the first frame that breaks
+//! these rules: there is no way to find the next one.
 //!
 //! This module does no I/O: [`encode`] makes the bytes of a frame and a [`Decoder`] takes frames out of
 //! bytes, however they were cut on the way.
@@ -16,8 +16,9 @@ use std::time::Duration;
 use serde::de::{DeserializeOwned, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// The version of the protocol. Both sides must speak the same one; [`Call::Hello`] finds out.
-pub const VERSION: u32 = 1;
+/// The version of the protocol. Both sides must speak the same one: they find out before the first stream, and from
+/// [`Call::Hello`].
+pub const VERSION: u32 = crate::streams::VERSION as u32;
 
 /// The most bytes of a request's header: far more than the longest path, encoded and escaped.
 pub const MAX_REQUEST_HEADER: usize = 1 << 20;
@@ -37,21 +38,12 @@ pub const COPY_LIMIT: Duration = Duration::from_secs(60);
 /// The most paths of a [`Call::Delete`].
 pub const MOST_PATHS: usize = 1_000;
 
-/// A question of the app.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Request {
-    /// Chosen by the app; comes back in the [`Response`].
-    pub id: u64,
-    /// What is asked for.
-    #[serde(flatten)]
-    pub call: Call,
-}
+/// The most terminals of a container, those whose shell has ended among them.
+pub const MOST_TERMINALS: usize = 64;
 
-/// The agent's answer to one [`Request`].
+/// The agent's answer to a [`Call`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Response {
-    /// The id of the request.
-    pub id: u64,
     /// What became of it; a success answers with the [`Reply`] of the same name as the call.
     pub result: Result<Reply, CallError>,
 }
@@ -128,6 +120,29 @@ pub enum Call {
     Work,
     /// Ends all processes of the container, but for process 1 and the agent's own.
     EndProcesses,
+    /// Which terminals are there?
+    Terminals,
+    /// Begins a terminal with a new shell, and shows it on this stream.
+    OpenTerminal {
+        /// Its name, chosen by the app; [`Failure::Exists`] when there is one of that name.
+        id: String,
+        /// Columns.
+        cols: u16,
+        /// Rows.
+        rows: u16,
+    },
+    /// Shows a terminal on this stream, and no longer on the one where it was.
+    AttachTerminal {
+        /// Its name; [`Failure::NotFound`] when there is none.
+        id: String,
+        /// How much of its output the app has already, in bytes from its beginning.
+        from: u64,
+    },
+    /// Hangs up a terminal, and forgets it. There may be none.
+    CloseTerminal {
+        /// Its name.
+        id: String,
+    },
 }
 
 /// What a [`Call::Create`] makes.
@@ -220,6 +235,22 @@ pub enum Reply {
         /// So many are still there: those of another user, who may not be told to end.
         left: u64,
     },
+    /// The terminals that are there.
+    Terminals {
+        /// Their names, in the order in which they were opened.
+        terminals: Vec<String>,
+    },
+    /// The terminal has begun; its output follows.
+    OpenTerminal,
+    /// What is known of the terminal's output follows.
+    AttachTerminal {
+        /// Where it begins, in bytes from the beginning of all output: later than was asked for when that is not kept any more.
+        from: u64,
+        /// How many bytes have been typed into it.
+        typed: u64,
+    },
+    /// The terminal is gone.
+    CloseTerminal,
 }
 
 /// Who answers.
@@ -357,7 +388,7 @@ impl std::error::Error for CallError {}
 #[derive(Deserialize)]
 struct ReadReply {
     kind: ReplyKind,
-    entries: Option<ReadEntries>,
+    entries: Option<ReadList<Entry, { LIST_LIMIT as usize }>>,
     truncated: Option<bool>,
     size: Option<u64>,
     revision: Option<Revision>,
@@ -375,6 +406,9 @@ struct ReadReply {
     written_bytes: Option<u64>,
     ended: Option<u64>,
     left: Option<u64>,
+    terminals: Option<ReadList<String, MOST_TERMINALS>>,
+    from: Option<u64>,
+    typed: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -392,6 +426,10 @@ enum ReplyKind {
     Processes,
     Work,
     EndProcesses,
+    Terminals,
+    OpenTerminal,
+    AttachTerminal,
+    CloseTerminal,
 }
 
 impl TryFrom<ReadReply> for Reply {
@@ -404,7 +442,7 @@ impl TryFrom<ReadReply> for Reply {
                 ReplyKind::List => read
                     .entries
                     .zip(read.truncated)
-                    .map(|(ReadEntries(entries), truncated)| Self::List { entries, truncated }),
+                    .map(|(ReadList(entries), truncated)| Self::List { entries, truncated }),
                 ReplyKind::Read => read.size.zip(read.truncated).zip(read.revision).map(
                     |((size, truncated), revision)| Self::Read {
                         size,
@@ -432,6 +470,15 @@ impl TryFrom<ReadReply> for Reply {
                     .ended
                     .zip(read.left)
                     .map(|(ended, left)| Self::EndProcesses { ended, left }),
+                ReplyKind::Terminals => read
+                    .terminals
+                    .map(|ReadList(terminals)| Self::Terminals { terminals }),
+                ReplyKind::OpenTerminal => Some(Self::OpenTerminal),
+                ReplyKind::AttachTerminal => read
+                    .from
+                    .zip(read.typed)
+                    .map(|(from, typed)| Self::AttachTerminal { from, typed }),
+                ReplyKind::CloseTerminal => Some(Self::CloseTerminal),
             };
         reply.ok_or("a reply without all of its fields")
     }
@@ -450,32 +497,32 @@ impl ReadReply {
     }
 }
 
-/// Entries, of which no more are kept than it takes to see that there are too many.
-struct ReadEntries(Vec<Entry>);
+/// A list, of which no more is kept than it takes to see that there is more than there may be.
+struct ReadList<T, const MOST: usize>(Vec<T>);
 
-impl<'de> Deserialize<'de> for ReadEntries {
+impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for ReadList<T, MOST> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Kept;
-        impl<'de> Visitor<'de> for Kept {
-            type Value = ReadEntries;
+        struct Kept<T, const MOST: usize>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for Kept<T, MOST> {
+            type Value = ReadList<T, MOST>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list of entries")
+                f.write_str("a list")
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<ReadEntries, A::Error> {
-                let mut entries = Vec::new();
-                while entries.len() <= LIST_LIMIT as usize {
-                    let Some(entry) = list.next_element()? else {
-                        return Ok(ReadEntries(entries));
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut kept = Vec::new();
+                while kept.len() <= MOST {
+                    let Some(item) = list.next_element()? else {
+                        return Ok(ReadList(kept));
                     };
-                    entries.push(entry);
+                    kept.push(item);
                 }
                 while list.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(ReadEntries(entries))
+                Ok(ReadList(kept))
             }
         }
-        deserializer.deserialize_seq(Kept)
+        deserializer.deserialize_seq(Kept(PhantomData))
     }
 }
 
@@ -554,13 +601,13 @@ impl TryFrom<ReadCallError> for CallError {
     }
 }
 
-/// The header of a frame: a [`Request`] in one direction, a [`Response`] in the other.
+/// The header of a frame: a [`Call`] in one direction, a [`Response`] in the other.
 pub trait Header: Serialize + DeserializeOwned {
     /// The most bytes of it as JSON.
     const MAX: usize;
 }
 
-impl Header for Request {
+impl Header for Call {
     const MAX: usize = MAX_REQUEST_HEADER;
 }
 
@@ -571,7 +618,7 @@ impl Header for Response {
 /// A header and the bytes that come with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame<H> {
-    /// The request or response.
+    /// The call or response.
     pub header: H,
     /// The content of a file; empty for most frames.
     pub body: Vec<u8>,
@@ -586,7 +633,7 @@ pub enum ProtocolError {
     BodyTooLong(usize),
     /// The lengths of a frame contradict each other.
     Malformed,
-    /// The header is not the JSON of a request or response.
+    /// The header is not the JSON of what it should be.
     Header(serde_json::Error),
 }
 
@@ -644,6 +691,8 @@ pub struct Decoder<H> {
     buffer: Vec<u8>,
     /// How much of `buffer` has been taken.
     taken: usize,
+    /// The most bytes of a body.
+    max_body: usize,
     header: PhantomData<fn() -> H>,
 }
 
@@ -652,6 +701,7 @@ impl<H> Default for Decoder<H> {
         Self {
             buffer: Vec::new(),
             taken: 0,
+            max_body: MAX_BODY,
             header: PhantomData,
         }
     }
@@ -662,6 +712,20 @@ impl<H: Header> Decoder<H> {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Refuses frames with longer bodies than this.
+    #[must_use]
+    pub fn with_bodies_up_to(self, max_body: usize) -> Self {
+        Self { max_body, ..self }
+    }
+
+    /// Returns a decoder for what follows the frames of one kind, if another kind follows.
+    #[must_use]
+    pub fn followed_by<N: Header>(mut self) -> Decoder<N> {
+        let mut next = Decoder::new();
+        next.buffer = self.buffer.split_off(self.taken);
+        next
     }
 
     /// Adds bytes that came in. Take all frames before the next push: nothing is freed earlier.
@@ -680,7 +744,7 @@ impl<H: Header> Decoder<H> {
         let Some((total, rest)) = split_length(rest) else {
             return Ok(None);
         };
-        let too_long = FIRST_LENGTH + H::MAX + MAX_BODY;
+        let too_long = FIRST_LENGTH + H::MAX + self.max_body;
         if total < FIRST_LENGTH {
             return Err(ProtocolError::Malformed);
         }
@@ -696,13 +760,16 @@ impl<H: Header> Decoder<H> {
         if header_length > H::MAX {
             return Err(ProtocolError::HeaderTooLong(header_length));
         }
-        if body_length > MAX_BODY {
+        if body_length > self.max_body {
             return Err(ProtocolError::BodyTooLong(body_length));
         }
-        let Some((header, rest)) = rest.split_at_checked(header_length) else {
-            return Ok(None);
-        };
-        let Some(body) = rest.get(..body_length) else {
+        let frame = rest.split_at_checked(header_length);
+        let Some((header, body)) =
+            frame.and_then(|(header, rest)| Some((header, rest.get(..body_length)?)))
+        else {
+            // Growing in doubles would take up to twice as much of what is to come.
+            let missing = (FIRST_LENGTH + total).saturating_sub(self.buffer.len() - self.taken);
+            self.buffer.reserve_exact(missing);
             return Ok(None);
         };
         let header = serde_json::from_slice(header).map_err(ProtocolError::Header)?;
@@ -739,28 +806,22 @@ fn split_length(bytes: &[u8]) -> Option<(usize, &[u8])> {
 mod tests {
     use super::*;
 
-    fn list(id: u64) -> Request {
-        Request {
-            id,
-            call: Call::List {
-                path: "/workspace".into(),
-                limit: 5,
-            },
+    fn list(limit: u32) -> Call {
+        Call::List {
+            path: "/workspace".into(),
+            limit,
         }
     }
 
-    fn write(id: u64) -> Request {
+    fn write() -> Call {
         let revision = Revision("1-2-3".into());
-        Request {
-            id,
-            call: Call::Write {
-                path: "/workspace/a".into(),
-                condition: WriteCondition::Unchanged { revision },
-            },
+        Call::Write {
+            path: "/workspace/a".into(),
+            condition: WriteCondition::Unchanged { revision },
         }
     }
 
-    fn frames_of(pieces: &[&[u8]]) -> Vec<Frame<Request>> {
+    fn frames_of(pieces: &[&[u8]]) -> Vec<Frame<Call>> {
         let mut decoder = Decoder::new();
         let mut frames = Vec::new();
         for piece in pieces {
@@ -781,11 +842,11 @@ mod tests {
                 body: vec![],
             },
             Frame {
-                header: write(2),
+                header: write(),
                 body: vec![0, 255, 10, 13],
             },
             Frame {
-                header: list(u64::MAX),
+                header: list(u32::MAX),
                 body: vec![],
             },
         ];
@@ -808,7 +869,7 @@ mod tests {
     }
 
     fn check_refused(stream: &[u8]) {
-        let mut decoder = Decoder::<Request>::new();
+        let mut decoder = Decoder::<Call>::new();
         decoder.push(stream);
         assert!(decoder.next_frame().is_err(), "{stream:x?}");
         assert!(decoder.next_frame().is_err(), "still refused: {stream:x?}");
@@ -834,7 +895,7 @@ mod tests {
         check_refused(&lengths(8, 5));
         check_refused(&[lengths(6, 2), b"{}".to_vec()].concat());
         check_refused(&[lengths(6, 2), b"\xff\xff".to_vec()].concat());
-        check_refused(&[lengths(4 + 22, 22), br#"{"id":1,"kind":"burn"}"#.to_vec()].concat());
+        check_refused(&[lengths(4 + 15, 15), br#"{"kind":"burn"}"#.to_vec()].concat());
     }
 
     #[test]
@@ -843,7 +904,7 @@ mod tests {
         let mut entries = entry.repeat(2 * LIST_LIMIT as usize);
         entries.pop();
         let json = format!(
-            r#"{{"id":1,"result":{{"Ok":{{"junk":[[0]],"kind":"list","entries":[{entries}],"truncated":false}}}}}}"#
+            r#"{{"result":{{"Ok":{{"junk":[[0]],"kind":"list","entries":[{entries}],"truncated":false}}}}}}"#
         );
         let response: Response = serde_json::from_str(&json).unwrap();
         let Ok(Reply::List { entries, .. }) = response.result else {
@@ -858,12 +919,9 @@ mod tests {
             encode(&list(1), &vec![0; MAX_BODY + 1]),
             Err(ProtocolError::BodyTooLong(_))
         ));
-        let long = Request {
-            id: 1,
-            call: Call::List {
-                path: "a".repeat(MAX_REQUEST_HEADER),
-                limit: 1,
-            },
+        let long = Call::List {
+            path: "a".repeat(MAX_REQUEST_HEADER),
+            limit: 1,
         };
         assert!(matches!(
             encode(&long, &[]),
@@ -874,11 +932,11 @@ mod tests {
     #[test]
     fn a_body_of_the_greatest_size_passes() {
         let body = vec![7; MAX_BODY];
-        let stream = encode(&write(1), &body).unwrap();
+        let stream = encode(&write(), &body).unwrap();
         assert_eq!(
             frames_of(&[&stream]),
             vec![Frame {
-                header: write(1),
+                header: write(),
                 body
             }]
         );
@@ -891,120 +949,100 @@ mod tests {
 
     #[test]
     fn requests_are_written_as_documented() {
-        let request = |call| Request { id: 1, call };
         let path = || "/workspace/a".to_owned();
         check_json(
-            &request(Call::Hello { protocol: 1 }),
-            r#"{"id":1,"kind":"hello","protocol":1}"#,
+            &Call::Hello { protocol: 1 },
+            r#"{"kind":"hello","protocol":1}"#,
         );
+        check_json(&list(5), r#"{"kind":"list","path":"/workspace","limit":5}"#);
         check_json(
-            &list(1),
-            r#"{"id":1,"kind":"list","path":"/workspace","limit":5}"#,
-        );
-        check_json(
-            &request(Call::Read {
+            &Call::Read {
                 path: path(),
                 offset: 0,
                 limit: 9,
-            }),
-            r#"{"id":1,"kind":"read","path":"/workspace/a","offset":0,"limit":9}"#,
+            },
+            r#"{"kind":"read","path":"/workspace/a","offset":0,"limit":9}"#,
         );
         check_json(
-            &write(1),
-            r#"{"id":1,"kind":"write","path":"/workspace/a","condition":{"expect":"unchanged","revision":"1-2-3"}}"#,
+            &write(),
+            r#"{"kind":"write","path":"/workspace/a","condition":{"expect":"unchanged","revision":"1-2-3"}}"#,
         );
         check_json(
-            &request(Call::Write {
+            &Call::Write {
                 path: path(),
                 condition: WriteCondition::Anything,
-            }),
-            r#"{"id":1,"kind":"write","path":"/workspace/a","condition":{"expect":"anything"}}"#,
+            },
+            r#"{"kind":"write","path":"/workspace/a","condition":{"expect":"anything"}}"#,
         );
         check_json(
-            &request(Call::Write {
+            &Call::Write {
                 path: path(),
                 condition: WriteCondition::Missing,
-            }),
-            r#"{"id":1,"kind":"write","path":"/workspace/a","condition":{"expect":"missing"}}"#,
+            },
+            r#"{"kind":"write","path":"/workspace/a","condition":{"expect":"missing"}}"#,
         );
         check_json(
-            &request(Call::Create {
+            &Call::Create {
                 path: path(),
                 entry: NewEntry::Dir,
-            }),
-            r#"{"id":1,"kind":"create","path":"/workspace/a","entry":"dir"}"#,
+            },
+            r#"{"kind":"create","path":"/workspace/a","entry":"dir"}"#,
         );
         check_json(
-            &request(Call::Move {
+            &Call::Move {
                 from: path(),
                 to: "/workspace/b".into(),
-            }),
-            r#"{"id":1,"kind":"move","from":"/workspace/a","to":"/workspace/b"}"#,
+            },
+            r#"{"kind":"move","from":"/workspace/a","to":"/workspace/b"}"#,
         );
         check_json(
-            &request(Call::Copy {
+            &Call::Copy {
                 from: path(),
                 to: path(),
                 or_like_it: true,
-            }),
-            r#"{"id":1,"kind":"copy","from":"/workspace/a","to":"/workspace/a","or_like_it":true}"#,
+            },
+            r#"{"kind":"copy","from":"/workspace/a","to":"/workspace/a","or_like_it":true}"#,
         );
         check_json(
-            &request(Call::Delete {
+            &Call::Delete {
                 paths: vec![path()],
-            }),
-            r#"{"id":1,"kind":"delete","paths":["/workspace/a"]}"#,
+            },
+            r#"{"kind":"delete","paths":["/workspace/a"]}"#,
         );
         check_json(
-            &request(Call::Restore { trash: "0f".into() }),
-            r#"{"id":1,"kind":"restore","trash":"0f"}"#,
+            &Call::Restore { trash: "0f".into() },
+            r#"{"kind":"restore","trash":"0f"}"#,
         );
-        check_json(&request(Call::Processes), r#"{"id":1,"kind":"processes"}"#);
-        check_json(&request(Call::Work), r#"{"id":1,"kind":"work"}"#);
-        check_json(
-            &request(Call::EndProcesses),
-            r#"{"id":1,"kind":"end_processes"}"#,
-        );
+        check_json(&Call::Processes, r#"{"kind":"processes"}"#);
+        check_json(&Call::Work, r#"{"kind":"work"}"#);
+        check_json(&Call::EndProcesses, r#"{"kind":"end_processes"}"#);
     }
 
     #[test]
     fn responses_about_whole_entries_are_written_as_documented() {
-        let ok = |reply| Response {
-            id: 1,
-            result: Ok(reply),
-        };
-        check_json(
-            &ok(Reply::Create),
-            r#"{"id":1,"result":{"Ok":{"kind":"create"}}}"#,
-        );
-        check_json(
-            &ok(Reply::Move),
-            r#"{"id":1,"result":{"Ok":{"kind":"move"}}}"#,
-        );
+        let ok = |reply| Response { result: Ok(reply) };
+        check_json(&ok(Reply::Create), r#"{"result":{"Ok":{"kind":"create"}}}"#);
+        check_json(&ok(Reply::Move), r#"{"result":{"Ok":{"kind":"move"}}}"#);
         check_json(
             &ok(Reply::Copy {
                 path: "/workspace/a copy".into(),
             }),
-            r#"{"id":1,"result":{"Ok":{"kind":"copy","path":"/workspace/a copy"}}}"#,
+            r#"{"result":{"Ok":{"kind":"copy","path":"/workspace/a copy"}}}"#,
         );
         check_json(
             &ok(Reply::Delete { trash: "0f".into() }),
-            r#"{"id":1,"result":{"Ok":{"kind":"delete","trash":"0f"}}}"#,
+            r#"{"result":{"Ok":{"kind":"delete","trash":"0f"}}}"#,
         );
         check_json(
             &ok(Reply::Restore),
-            r#"{"id":1,"result":{"Ok":{"kind":"restore"}}}"#,
+            r#"{"result":{"Ok":{"kind":"restore"}}}"#,
         );
     }
 
     #[test]
     fn responses_are_written_as_documented() {
-        let ok = |reply| Response {
-            id: 1,
-            result: Ok(reply),
-        };
+        let ok = |reply| Response { result: Ok(reply) };
         let error = |failure| Response {
-            id: 1,
             result: Err(CallError {
                 failure,
                 message: "no".into(),
@@ -1030,7 +1068,7 @@ mod tests {
                 user: None,
                 workspace_writable: true,
             })),
-            r#"{"id":1,"result":{"Ok":{"kind":"hello","protocol":1,"agent_version":"0.1.0","uid":1000,"gid":1000,"user":null,"workspace_writable":true}}}"#,
+            r#"{"result":{"Ok":{"kind":"hello","protocol":1,"agent_version":"0.1.0","uid":1000,"gid":1000,"user":null,"workspace_writable":true}}}"#,
         );
         check_json(
             &ok(Reply::List {
@@ -1038,7 +1076,7 @@ mod tests {
                 truncated: false,
             }),
             &format!(
-                r#"{{"id":1,"result":{{"Ok":{{"kind":"list","entries":[{entry_json}],"truncated":false}}}}}}"#
+                r#"{{"result":{{"Ok":{{"kind":"list","entries":[{entry_json}],"truncated":false}}}}}}"#
             ),
         );
         check_json(
@@ -1047,49 +1085,63 @@ mod tests {
                 truncated: true,
                 revision: revision(),
             }),
-            r#"{"id":1,"result":{"Ok":{"kind":"read","size":3,"truncated":true,"revision":"r"}}}"#,
+            r#"{"result":{"Ok":{"kind":"read","size":3,"truncated":true,"revision":"r"}}}"#,
         );
         check_json(
             &ok(Reply::Write {
                 revision: revision(),
             }),
-            r#"{"id":1,"result":{"Ok":{"kind":"write","revision":"r"}}}"#,
+            r#"{"result":{"Ok":{"kind":"write","revision":"r"}}}"#,
         );
         check_json(
             &ok(Reply::Processes {
                 running: 64,
                 limit: None,
             }),
-            r#"{"id":1,"result":{"Ok":{"kind":"processes","running":64,"limit":null}}}"#,
+            r#"{"result":{"Ok":{"kind":"processes","running":64,"limit":null}}}"#,
         );
         check_json(
             &ok(Reply::Work {
                 processor_ms: 10,
                 written_bytes: 4096,
             }),
-            r#"{"id":1,"result":{"Ok":{"kind":"work","processor_ms":10,"written_bytes":4096}}}"#,
+            r#"{"result":{"Ok":{"kind":"work","processor_ms":10,"written_bytes":4096}}}"#,
         );
         check_json(
             &ok(Reply::EndProcesses { ended: 60, left: 1 }),
-            r#"{"id":1,"result":{"Ok":{"kind":"end_processes","ended":60,"left":1}}}"#,
+            r#"{"result":{"Ok":{"kind":"end_processes","ended":60,"left":1}}}"#,
+        );
+        check_json(
+            &ok(Reply::Terminals {
+                terminals: vec!["t".to_owned()],
+            }),
+            r#"{"result":{"Ok":{"kind":"terminals","terminals":["t"]}}}"#,
+        );
+        check_json(
+            &ok(Reply::OpenTerminal),
+            r#"{"result":{"Ok":{"kind":"open_terminal"}}}"#,
+        );
+        check_json(
+            &ok(Reply::AttachTerminal { from: 7, typed: 2 }),
+            r#"{"result":{"Ok":{"kind":"attach_terminal","from":7,"typed":2}}}"#,
         );
         check_json(
             &error(Failure::NotFound),
-            r#"{"id":1,"result":{"Err":{"code":"not_found","message":"no"}}}"#,
+            r#"{"result":{"Err":{"code":"not_found","message":"no"}}}"#,
         );
         check_json(
             &error(Failure::Conflict {
                 revision: Some(revision()),
             }),
-            r#"{"id":1,"result":{"Err":{"code":"conflict","revision":"r","message":"no"}}}"#,
+            r#"{"result":{"Err":{"code":"conflict","revision":"r","message":"no"}}}"#,
         );
         check_json(
             &error(Failure::Conflict { revision: None }),
-            r#"{"id":1,"result":{"Err":{"code":"conflict","revision":null,"message":"no"}}}"#,
+            r#"{"result":{"Err":{"code":"conflict","revision":null,"message":"no"}}}"#,
         );
         check_json(
             &error(Failure::UnsupportedProtocol { protocol: 1 }),
-            r#"{"id":1,"result":{"Err":{"code":"unsupported_protocol","protocol":1,"message":"no"}}}"#,
+            r#"{"result":{"Err":{"code":"unsupported_protocol","protocol":1,"message":"no"}}}"#,
         );
     }
 }

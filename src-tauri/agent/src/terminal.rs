@@ -1,20 +1,12 @@
-//! `agent terminal`: a shell on a TTY of its own. The TTY is made here, inside the container, so that
-//! output travels as plain bytes, the size changes in order with what is typed, and the shell is hung
-//! up when the app goes away, however that happens.
-//!
-//! Frames of [`Input`] come in on stdin (see [`crate::protocol`] for what a frame is). The screen's
-//! bytes go out on stdout as they are. When the shell has ended, one [`End`] is written to stderr as
-//! JSON, and nothing else ever is.
-
-#[cfg(target_os = "linux")]
-mod pty;
-
-#[cfg(target_os = "linux")]
-pub use self::pty::run;
+//! What goes over the stream of a terminal, once that is open or attached (see [`crate::protocol`] for what a frame is):
+//! the app sends frames of [`Input`], the agent frames of [`Output`].
 
 use serde::{Deserialize, Serialize};
 
 use crate::protocol::Header;
+
+/// The most bytes of a frame's body, in either direction.
+pub const PIECE: usize = 32 << 10;
 
 /// What the app sends to a terminal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,8 +23,22 @@ pub enum Input {
     },
 }
 
+/// What a terminal sends to the app.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Output {
+    /// The body was written to the screen.
+    Bytes,
+    /// The shell has ended; nothing follows.
+    End(End),
+}
+
 impl Header for Input {
     const MAX: usize = 1 << 10;
+}
+
+impl Header for Output {
+    const MAX: usize = 4 << 10;
 }
 
 /// How a terminal ended.

@@ -11,10 +11,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use cove_agent::protocol::{
-    self, Call, CallError, Decoder, Failure, Frame, Reply, Request, Response,
-};
-use cove_agent::terminal::{End, Input};
+use cove_agent::protocol::{self, Call, CallError, Decoder, Failure, Frame, Reply, Response};
+use cove_agent::streams::{Event, StreamId, Streams};
+use cove_agent::terminal::{End, Input, Output};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -82,6 +81,10 @@ impl Container {
             ])
             .arg(root)
             .args([owner, give])
+            // As an engine starts it, for an image that sets nothing.
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("HOME", "/root")
             .spawn()
             .unwrap();
         let children = format!("/proc/{0}/task/{0}/children", unshare.id());
@@ -93,14 +96,16 @@ impl Container {
         Self { unshare, init }
     }
 
-    /// Runs a command as an engine's exec does: its parent is outside of the container.
+    /// Runs a command as an engine's exec does, as `node`: its parent is outside of the container.
     fn exec(&self, command: &[&str]) -> Child {
+        self.exec_as(["1000", "1001"], command)
+    }
+
+    fn exec_as(&self, [uid, gid]: [&str; 2], command: &[&str]) -> Child {
         Command::new("nsenter")
-            .args([
-                "--mount", "--pid", "--root", "--wd", "--setuid", "1000", "--setgid", "1001",
-                "--target",
-            ])
-            .arg(self.init.to_string())
+            .args(["--mount", "--pid", "--root", "--wd"])
+            .args(["--setuid", uid, "--setgid", gid])
+            .args(["--target", &self.init.to_string()])
             .arg("--")
             .args(command)
             .env_clear()
@@ -113,23 +118,7 @@ impl Container {
     }
 
     fn call(&self, call: Call) -> Result<Reply, CallError> {
-        let mut serve = self.exec(&["/.cove/agent", "serve"]);
-        let request = protocol::encode(&Request { id: 7, call }, &[]).unwrap();
-        serve.stdin.take().unwrap().write_all(&request).unwrap();
-        let mut answer = Vec::new();
-        serve
-            .stdout
-            .take()
-            .unwrap()
-            .read_to_end(&mut answer)
-            .unwrap();
-        assert_eq!(serve.wait().unwrap().code(), Some(0));
-        let mut decoder = Decoder::<Response>::new();
-        decoder.push(&answer);
-        let Frame { header, .. } = decoder.next_frame().unwrap().unwrap();
-        assert!(decoder.is_between_frames());
-        assert_eq!(header.id, 7);
-        header.result
+        App::connect(self).call(call)
     }
 
     /// The processes in the container by their `/proc/PID/stat`.
@@ -154,6 +143,169 @@ impl Container {
                 .success()
         );
         (self.unshare.wait().unwrap().code(), begin.elapsed())
+    }
+}
+
+/// An app that is connected to the daemon. Dropping it cuts the connection.
+struct App {
+    pipe: Child,
+    streams: Streams,
+}
+
+impl App {
+    fn connect(container: &Container) -> Self {
+        let pipe = container.exec_as(["0", "0"], &["/.cove/agent", "connect"]);
+        Self {
+            pipe,
+            streams: Streams::app(),
+        }
+    }
+
+    fn send(&mut self) {
+        let mut bytes = Vec::new();
+        self.streams.fetch(&mut bytes, usize::MAX);
+        self.pipe.stdin.as_mut().unwrap().write_all(&bytes).unwrap();
+    }
+
+    /// Waits for what comes next; `None` at the end of the connection.
+    fn hear(&mut self) -> Option<Vec<Event>> {
+        self.send();
+        let mut bytes = [0; 4096];
+        let count = self.pipe.stdout.as_mut().unwrap().read(&mut bytes).unwrap();
+        let events = self.streams.receive(&bytes[..count]).unwrap();
+        (count > 0).then_some(events)
+    }
+
+    fn ask(&mut self, call: &Call) -> StreamId {
+        let stream = self.streams.open().unwrap();
+        let request = protocol::encode(call, &[]).unwrap();
+        assert_eq!(self.streams.send(stream, &request), request.len());
+        stream
+    }
+
+    fn call(&mut self, call: Call) -> Result<Reply, CallError> {
+        let stream = self.ask(&call);
+        self.streams.finish(stream);
+        let mut decoder = Decoder::<Response>::new();
+        loop {
+            let events = self.hear().expect("an answer");
+            for event in events {
+                match event {
+                    Event::Arrived(of, bytes) if of == stream => decoder.push(&bytes),
+                    Event::Finished(of) if of == stream => {
+                        let Frame { header, .. } = decoder.next_frame().unwrap().unwrap();
+                        assert!(decoder.is_between_frames());
+                        return header.result;
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn terminal(self, call: &Call) -> Shell {
+        let mut shell = Shell {
+            app: self,
+            stream: None,
+            decoder: Some(Decoder::new()),
+            output: Decoder::new(),
+            shown: String::new(),
+            end: None,
+        };
+        shell.stream = Some(shell.app.ask(call));
+        while shell.decoder.is_some() {
+            assert!(shell.go_on(), "the terminal does not begin");
+        }
+        shell
+    }
+
+    fn open_terminal(self, id: &str) -> Shell {
+        let id = id.to_owned();
+        self.terminal(&Call::OpenTerminal {
+            id,
+            cols: 80,
+            rows: 24,
+        })
+    }
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        // Ended already, if the container was stopped.
+        let _ = self.pipe.kill();
+        let _ = self.pipe.wait();
+    }
+}
+
+/// A terminal, and what it has shown that nobody has waited for.
+struct Shell {
+    app: App,
+    stream: Option<StreamId>,
+    decoder: Option<Decoder<Response>>,
+    output: Decoder<Output>,
+    shown: String,
+    end: Option<End>,
+}
+
+impl Shell {
+    fn send(&mut self, input: &Input, body: &[u8]) {
+        let frame = protocol::encode(input, body).unwrap();
+        let sent = self.app.streams.send(self.stream.unwrap(), &frame);
+        assert_eq!(sent, frame.len());
+        self.app.send();
+    }
+
+    fn type_in(&mut self, text: &str) {
+        self.send(&Input::Bytes, text.as_bytes());
+    }
+
+    /// Hears more; `false` when there is no more.
+    fn go_on(&mut self) -> bool {
+        let Some(events) = self.app.hear() else {
+            return false;
+        };
+        for event in events {
+            match event {
+                Event::Arrived(_, bytes) => {
+                    if let Some(decoder) = &mut self.decoder {
+                        decoder.push(&bytes);
+                        let Some(Frame { header, .. }) = decoder.next_frame().unwrap() else {
+                            continue;
+                        };
+                        header.result.unwrap();
+                        self.output = self.decoder.take().unwrap().followed_by();
+                    } else {
+                        self.output.push(&bytes);
+                    }
+                    self.app.streams.consume(self.stream.unwrap(), bytes.len());
+                    while let Some(Frame { header, body }) = self.output.next_frame().unwrap() {
+                        match header {
+                            Output::Bytes => self.shown += &String::from_utf8(body).unwrap(),
+                            Output::End(end) => self.end = Some(end),
+                        }
+                    }
+                }
+                Event::Finished(_) | Event::Reset(_) => return false,
+                Event::Opened(_) => panic!("the agent opens no streams"),
+            }
+        }
+        true
+    }
+
+    /// Waits until this has been shown, and takes it for seen.
+    fn await_output(&mut self, expected: &str) {
+        loop {
+            if let Some(at) = self.shown.find(expected) {
+                self.shown.drain(..at + expected.len());
+                return;
+            }
+            assert!(self.go_on(), "{:?} instead of {expected:?}", self.shown);
+        }
+    }
+
+    fn await_end(&mut self) -> End {
+        while self.go_on() {}
+        self.end.clone().expect("the shell's end")
     }
 }
 
@@ -268,9 +420,9 @@ fn orphans_are_taken_in() {
         "for _ in 1 2 3 4 5 6 7 8; do (sleep 0.1 &) ; done",
     ]);
     assert!(parent.wait().unwrap().success());
-    assert!(container.processes().len() > 1, "the orphans run on");
+    assert!(container.processes().len() > 2, "the orphans run on");
     eventually("the end of all orphans", || {
-        (container.processes().len() == 1).then_some(())
+        (container.processes().len() == 2).then_some(())
     });
 }
 
@@ -281,19 +433,16 @@ fn a_stop_is_quick_when_everything_goes() {
     let mut sleep = container.exec(&["sh", "-c", "echo up; exec sleep 60"]);
     await_line(&mut sleep, "up");
     // A prompt, a shell in a shell, and a server for files.
-    let mut terminal =
-        container.exec(&["/.cove/agent", "terminal", "--cols", "80", "--rows", "24"]);
-    let mut input = terminal.stdin.take().unwrap();
-    let nested = protocol::encode(&Input::Bytes, b"sh\necho $((1 + 1))up\n").unwrap();
-    input.write_all(&nested).unwrap();
-    await_output(&mut terminal, "2up\r\n");
-    let serve = container.exec(&["/.cove/agent", "serve"]);
+    let mut terminal = App::connect(&container).open_terminal("one");
+    terminal.type_in("sh\necho $((1 + 1))up\n");
+    terminal.await_output("2up\r\n");
+    // Another that nobody looks at.
+    drop(App::connect(&container).open_terminal("two"));
     let (code, took) = container.stop();
     assert_eq!(code, Some(0));
     assert!(took < Duration::from_millis(500), "{took:?}");
-    for mut child in [sleep, terminal, serve] {
-        child.wait().unwrap();
-    }
+    sleep.wait().unwrap();
+    terminal.await_end();
 }
 
 #[test]
@@ -321,111 +470,189 @@ fn a_program_that_needs_time_to_end_gets_it() {
 fn what_runs_in_a_terminal_has_its_time_to_end_too() {
     let Some(root) = root() else { return };
     let mut container = Container::start(root.path(), "node");
-    let mut terminal =
-        container.exec(&["/.cove/agent", "terminal", "--cols", "80", "--rows", "24"]);
-    let slow = b"stty -echo; sh -c 'trap \"sleep 1; echo clean; exit\" TERM; echo up; while :; do sleep 0.1; done'; echo after\n";
-    let mut input = terminal.stdin.take().unwrap();
-    input
-        .write_all(&protocol::encode(&Input::Bytes, slow).unwrap())
-        .unwrap();
-    await_output(&mut terminal, " up\r\n");
+    let mut terminal = App::connect(&container).open_terminal("one");
+    terminal.type_in("stty -echo; sh -c 'trap \"sleep 1; echo clean; exit\" TERM; echo up; while :; do sleep 0.1; done'; echo after\n");
+    terminal.await_output(" up\r\n");
     assert_eq!(container.stop().0, Some(0));
-    let mut said = String::new();
-    let stdout = terminal.stdout.as_mut().unwrap();
-    stdout.read_to_string(&mut said).unwrap();
+    terminal.await_end();
+    let said = &terminal.shown;
     assert!(
         said.contains("clean\r\n") && said.contains("after\r\n"),
         "{said:?}"
     );
-    terminal.wait().unwrap();
 }
 
 #[test]
 fn a_terminal_is_a_tty_that_follows_the_size_and_tells_how_the_shell_ended() {
     let Some(root) = root() else { return };
     let container = Container::start(root.path(), "node");
-    let mut terminal =
-        container.exec(&["/.cove/agent", "terminal", "--cols", "80", "--rows", "24"]);
-    let mut input = terminal.stdin.take().unwrap();
-    let mut send = |header: &Input, body: &[u8]| {
-        input
-            .write_all(&protocol::encode(header, body).unwrap())
-            .unwrap();
-    };
-    send(
-        &Input::Bytes,
-        b"stty -echo; PS1=; echo [$0 $TERM $HOME $USER $SHELL]; stty size\n",
-    );
-    await_output(
-        &mut terminal,
-        "[sh xterm-256color /home/node node /bin/sh]\r\n24 80\r\n",
-    );
-    send(
+    let mut terminal = App::connect(&container).open_terminal("one");
+    terminal.type_in("stty -echo; PS1=; echo [$0 $TERM $HOME $USER $SHELL]; stty size\n");
+    terminal.await_output("[sh xterm-256color /home/node node /bin/sh]\r\n24 80\r\n");
+    terminal.send(
         &Input::Resize {
             cols: 132,
             rows: 50,
         },
         &[],
     );
-    send(&Input::Bytes, b"stty size\n");
-    await_output(&mut terminal, "50 132\r\n");
-    send(&Input::Bytes, b"sleep 1000\n");
+    terminal.type_in("stty size\n");
+    terminal.await_output("50 132\r\n");
+    terminal.type_in("sleep 1000\n");
     // Only then is it in the foreground, where Ctrl-C goes.
-    eventually("the sleep", || {
-        let processes = container.processes();
-        processes
-            .iter()
-            .any(|stat| stat.contains("(sleep)"))
-            .then_some(())
-    });
-    send(&Input::Bytes, b"\x03");
-    send(&Input::Bytes, b"echo interrupted; (sleep 60 &); exit 7\n");
-    await_output(&mut terminal, "interrupted\r\n");
+    await_process(&container, "(sleep)");
+    terminal.type_in("\x03");
+    terminal.type_in("echo interrupted; (sleep 60 &); exit 7\n");
+    terminal.await_output("interrupted\r\n");
     let begin = Instant::now();
-    let ended = terminal.wait_with_output().unwrap();
+    let end = terminal.await_end();
     assert!(
         begin.elapsed() < PATIENCE,
         "what it left behind is not waited for"
     );
-    let end: End = serde_json::from_slice(&ended.stderr).unwrap();
     assert_eq!(end.code, Some(7), "{end:?}");
 }
 
 #[test]
-fn a_terminal_whose_app_is_gone_hangs_up_its_shell() {
+fn a_terminal_outlives_the_connection_and_is_as_it_was() {
     let Some(root) = root() else { return };
     let container = Container::start(root.path(), "node");
-    let mut terminal =
-        container.exec(&["/.cove/agent", "terminal", "--cols", "80", "--rows", "24"]);
-    let mut input = terminal.stdin.take().unwrap();
-    input
-        .write_all(&protocol::encode(&Input::Bytes, b"echo up; sleep 60\n").unwrap())
-        .unwrap();
-    await_output(&mut terminal, "up\r\n");
-    eventually("the sleep", || {
-        (container.processes().len() == 4).then_some(())
+    let mut terminal = App::connect(&container).open_terminal("one");
+    terminal.type_in("stty -echo; PS1=; x=kept; echo $((1 + 1))up\n");
+    terminal.await_output("2up\r\n");
+    terminal.type_in("sleep 0.3; echo late; sleep 1000\n");
+    drop(terminal);
+
+    let mut app = App::connect(&container);
+    let terminals = vec!["one".to_owned()];
+    assert_eq!(
+        app.call(Call::Terminals),
+        Ok(Reply::Terminals { terminals })
+    );
+    let attach = |from| Call::AttachTerminal {
+        id: "one".to_owned(),
+        from,
+    };
+    // What it wrote while nobody looked comes, and what was before as well.
+    let mut terminal = app.terminal(&attach(0));
+    terminal.await_output("2up\r\n");
+    terminal.await_output("late\r\n");
+    await_process(&container, "(sleep)");
+    terminal.type_in("\x03echo [$x]\n");
+    terminal.await_output("[kept]\r\n");
+
+    // Whoever looks next has it alone.
+    let mut other = App::connect(&container).terminal(&attach(u64::MAX));
+    while terminal.go_on() {}
+    assert_eq!(terminal.end, None);
+    other.type_in("echo again\n");
+    other.await_output("again\r\n");
+    assert!(!other.shown.contains("late"));
+
+    drop(terminal);
+    let close = Call::CloseTerminal {
+        id: "one".to_owned(),
+    };
+    assert_eq!(container.call(close.clone()), Ok(Reply::CloseTerminal));
+    assert_eq!(container.call(close), Ok(Reply::CloseTerminal));
+    while other.go_on() {}
+    drop(other);
+    eventually("the end of all but process 1 and the daemon", || {
+        (container.processes().len() == 2).then_some(())
     });
-    drop(input);
-    assert!(terminal.wait().unwrap().success());
-    eventually("the end of all of them", || {
-        (container.processes().len() == 1).then_some(())
-    });
+    let error = container.call(attach(0)).unwrap_err();
+    assert_eq!(error.failure, Failure::NotFound);
 }
 
-/// Reads until the output ends so; the stream goes on.
-fn await_output(child: &mut Child, expected: &str) {
-    let stdout = child.stdout.as_mut().unwrap();
-    let (mut output, mut byte) = (Vec::new(), [0]);
-    while !output.ends_with(expected.as_bytes()) {
-        let count = stdout.read(&mut byte).unwrap();
-        assert_eq!(
-            count,
-            1,
-            "{} instead of {expected}",
-            String::from_utf8_lossy(&output)
-        );
-        output.extend_from_slice(&byte);
+#[test]
+fn a_terminal_that_nobody_looks_at_writes_on_and_one_that_nobody_reads_waits() {
+    let Some(root) = root() else { return };
+    let container = Container::start(root.path(), "node");
+    let mut terminal = App::connect(&container).open_terminal("one");
+    // Nobody reads: the program waits.
+    terminal.type_in("seq 2000000; echo the-end > /workspace/end\n");
+    let mut app = App::connect(&container);
+    let read = |app: &mut App| {
+        let path = "/workspace/end".to_owned();
+        app.call(Call::Read {
+            path,
+            offset: 0,
+            limit: 9,
+        })
+    };
+    terminal.await_output("100\r\n");
+    for _ in 0..20 {
+        // Answered beside the flood.
+        assert_eq!(read(&mut app).unwrap_err().failure, Failure::NotFound);
+        std::thread::sleep(Duration::from_millis(10));
     }
+    // Nobody looks: it goes on, and the last of it is kept.
+    drop(terminal);
+    eventually("the end", || {
+        App::connect(&container)
+            .call(Call::Read {
+                path: "/workspace/end".to_owned(),
+                offset: 0,
+                limit: 9,
+            })
+            .ok()
+    });
+    let mut terminal = app.terminal(&Call::AttachTerminal {
+        id: "one".to_owned(),
+        from: 0,
+    });
+    terminal.await_output("1999999\r\n2000000\r\n");
+}
+
+#[test]
+fn whoever_ends_or_stops_the_daemon_is_made_up_for_and_only_root_speaks_to_it() {
+    let Some(root) = root() else { return };
+    let container = Container::start(root.path(), "node");
+    let daemon = || {
+        let processes = container.processes();
+        let mut daemon = processes.iter().filter_map(|stat| {
+            let fields: Vec<&str> = stat.split(' ').collect();
+            (fields[1] == "(agent)" && fields[3] == "1").then(|| fields[0].to_owned())
+        });
+        daemon.next()
+    };
+    assert!(container.call(hello()).is_ok());
+    let first = eventually("the daemon", daemon);
+    let by_user = |command: &[&str]| container.exec(command).wait_with_output().unwrap();
+    // Held up by a program of its user, it goes on when the app connects.
+    assert!(
+        by_user(&["sh", "-c", &format!("kill -STOP {first}")])
+            .status
+            .success()
+    );
+    assert!(container.call(hello()).is_ok());
+    assert_eq!(daemon(), Some(first.clone()));
+    // Its user can end it, and nothing else.
+    for file in ["fd/0", "mem", "environ"] {
+        let path = format!("/proc/{first}/{file}");
+        assert!(!by_user(&["head", "-c", "1", &path]).status.success());
+    }
+    let said = by_user(&["/.cove/agent", "connect"]);
+    assert!(!said.status.success() && said.stdout.is_empty());
+    let said = String::from_utf8(said.stderr).unwrap();
+    assert!(said.contains("Permission denied"), "{said}");
+    assert!(
+        by_user(&["sh", "-c", &format!("kill -KILL {first}")])
+            .status
+            .success()
+    );
+    assert!(container.call(hello()).is_ok());
+    assert_ne!(daemon(), Some(first));
+}
+
+fn await_process(container: &Container, name: &str) {
+    eventually(name, || {
+        let processes = container.processes();
+        processes
+            .iter()
+            .any(|stat| stat.contains(name))
+            .then_some(())
+    });
 }
 
 fn await_line(child: &mut Child, expected: &str) {
