@@ -123,8 +123,8 @@ pub struct Streams {
     turns: VecDeque<StreamId>,
     /// Streams whose reset has not been sent.
     resets: VecDeque<StreamId>,
-    asks: bool,
-    answers: bool,
+    /// A ping and a pong that have not been sent, at most one of each.
+    to_say: Vec<Kind>,
 }
 
 #[derive(Debug)]
@@ -205,8 +205,7 @@ impl Streams {
             has_greeted: false,
             turns: VecDeque::new(),
             resets: VecDeque::new(),
-            asks: false,
-            answers: false,
+            to_say: Vec::new(),
         }
     }
 
@@ -275,15 +274,14 @@ impl Streams {
 
     /// Asks the other side whether it is there. Whatever it sends answers that.
     pub fn ping(&mut self) {
-        self.asks = true;
+        self.say(Kind::Ping);
     }
 
     /// Returns whether there is something to fetch.
     #[must_use]
     pub fn has_something_to_send(&self) -> bool {
         !self.has_greeted
-            || self.asks
-            || self.answers
+            || !self.to_say.is_empty()
             || !self.resets.is_empty()
             || !self.turns.is_empty()
     }
@@ -293,11 +291,8 @@ impl Streams {
         if !std::mem::replace(&mut self.has_greeted, true) {
             out.extend_from_slice(&PREFACE);
         }
-        if std::mem::take(&mut self.asks) {
-            push_head(out, Kind::Ping, StreamId(0), 0);
-        }
-        if std::mem::take(&mut self.answers) {
-            push_head(out, Kind::Pong, StreamId(0), 0);
+        for word in self.to_say.drain(..) {
+            push_head(out, word, StreamId(0), 0);
         }
         while out.len() < enough
             && let Some(id) = self.resets.pop_front()
@@ -401,7 +396,7 @@ impl Streams {
     ) -> Result<Option<Event>, StreamError> {
         match kind {
             Kind::Ping => {
-                self.answers = true;
+                self.say(Kind::Pong);
                 return Ok(None);
             }
             Kind::Pong => return Ok(None),
@@ -441,7 +436,7 @@ impl Streams {
                 Ok(Some(Event::Reset(id)))
             }
             Kind::Credit => {
-                let bytes = content.try_into().map(u32::from_be_bytes).unwrap_or(0);
+                let bytes = content.try_into().map_or(0, u32::from_be_bytes);
                 let credit = state.credit.checked_add(bytes);
                 state.credit = credit.ok_or(StreamError::Credit(id.0))?;
                 self.take_turn(id);
@@ -462,6 +457,12 @@ impl Streams {
         self.last = id.0;
         self.open.insert(id, State::new(true));
         Ok(Event::Opened(id))
+    }
+
+    fn say(&mut self, word: Kind) {
+        if !self.to_say.contains(&word) {
+            self.to_say.push(word);
+        }
     }
 
     fn take_turn(&mut self, id: StreamId) {

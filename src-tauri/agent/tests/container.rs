@@ -117,7 +117,7 @@ impl Container {
             .unwrap()
     }
 
-    fn call(&self, call: Call) -> Result<Reply, CallError> {
+    fn call(&self, call: &Call) -> Result<Reply, CallError> {
         App::connect(self).call(call)
     }
 
@@ -172,7 +172,7 @@ impl App {
         self.send();
         let mut bytes = [0; 4096];
         let count = self.pipe.stdout.as_mut().unwrap().read(&mut bytes).unwrap();
-        let events = self.streams.receive(&bytes[..count]).unwrap();
+        let events = self.streams.receive(bytes.get(..count).unwrap()).unwrap();
         (count > 0).then_some(events)
     }
 
@@ -183,12 +183,12 @@ impl App {
         stream
     }
 
-    fn call(&mut self, call: Call) -> Result<Reply, CallError> {
-        let stream = self.ask(&call);
+    fn call(&mut self, call: &Call) -> Result<Reply, CallError> {
+        let stream = self.ask(call);
         self.streams.finish(stream);
         let mut decoder = Decoder::<Response>::new();
         loop {
-            let events = self.hear().expect("an answer");
+            let events = self.hear().unwrap();
             for event in events {
                 match event {
                     Event::Arrived(of, bytes) if of == stream => decoder.push(&bytes),
@@ -285,8 +285,7 @@ impl Shell {
                         }
                     }
                 }
-                Event::Finished(_) | Event::Reset(_) => return false,
-                Event::Opened(_) => panic!("the agent opens no streams"),
+                Event::Finished(_) | Event::Reset(_) | Event::Opened(_) => return false,
             }
         }
         true
@@ -305,7 +304,7 @@ impl Shell {
 
     fn await_end(&mut self) -> End {
         while self.go_on() {}
-        self.end.clone().expect("the shell's end")
+        self.end.clone().unwrap()
     }
 }
 
@@ -338,7 +337,7 @@ fn hello() -> Call {
 fn a_fresh_container_is_ready_and_its_workspace_belongs_to_the_user() {
     let Some(root) = root() else { return };
     let mut container = Container::start(root.path(), "node");
-    let Ok(Reply::Hello(hello)) = container.call(hello()) else {
+    let Ok(Reply::Hello(hello)) = container.call(&hello()) else {
         panic!("no hello")
     };
     assert_eq!(
@@ -366,7 +365,7 @@ fn a_workspace_is_given_once_whatever_it_holds() {
     fs::write(&file, "").unwrap();
     let owner = || fs::metadata(&file).unwrap().uid();
     let mut container = Container::start(root.path(), "1000:1000");
-    let Ok(Reply::Hello(hello)) = container.call(hello()) else {
+    let Ok(Reply::Hello(hello)) = container.call(&hello()) else {
         panic!("no hello")
     };
     assert!(hello.workspace_writable);
@@ -374,7 +373,7 @@ fn a_workspace_is_given_once_whatever_it_holds() {
     std::os::unix::fs::chown(&file, Some(0), None).unwrap();
     container.stop();
     let container = Container::start(root.path(), "1000:1000");
-    assert!(container.call(crate::hello()).is_ok());
+    assert!(container.call(&crate::hello()).is_ok());
     assert_eq!(owner(), 0, "what happened later stays");
 }
 
@@ -385,7 +384,7 @@ fn a_workspace_behind_a_link_is_given_as_any() {
     fs::create_dir(root.path().join("elsewhere")).unwrap();
     symlink("elsewhere", root.path().join("workspace")).unwrap();
     let container = Container::start(root.path(), "node");
-    let Ok(Reply::Hello(hello)) = container.call(hello()) else {
+    let Ok(Reply::Hello(hello)) = container.call(&hello()) else {
         panic!("no hello")
     };
     assert!(hello.workspace_writable);
@@ -395,7 +394,7 @@ fn a_workspace_behind_a_link_is_given_as_any() {
 fn a_failed_setup_is_told_and_the_next_start_is_judged_by_itself() {
     let Some(root) = root() else { return };
     let mut container = Container::start(root.path(), "ghost");
-    let error = container.call(hello()).unwrap_err();
+    let error = container.call(&hello()).unwrap_err();
     let message = "the image has no user `ghost`".to_owned();
     let user = "ghost".to_owned();
     assert_eq!(
@@ -407,7 +406,7 @@ fn a_failed_setup_is_told_and_the_next_start_is_judged_by_itself() {
     );
     assert_eq!(container.stop().0, Some(0));
     let container = Container::start(root.path(), "node");
-    assert!(container.call(hello()).is_ok());
+    assert!(container.call(&hello()).is_ok());
 }
 
 #[test]
@@ -526,7 +525,7 @@ fn a_terminal_outlives_the_connection_and_is_as_it_was() {
     let mut app = App::connect(&container);
     let terminals = vec!["one".to_owned()];
     assert_eq!(
-        app.call(Call::Terminals),
+        app.call(&Call::Terminals),
         Ok(Reply::Terminals { terminals })
     );
     let attach = |from| Call::AttachTerminal {
@@ -553,14 +552,14 @@ fn a_terminal_outlives_the_connection_and_is_as_it_was() {
     let close = Call::CloseTerminal {
         id: "one".to_owned(),
     };
-    assert_eq!(container.call(close.clone()), Ok(Reply::CloseTerminal));
-    assert_eq!(container.call(close), Ok(Reply::CloseTerminal));
+    assert_eq!(container.call(&close), Ok(Reply::CloseTerminal));
+    assert_eq!(container.call(&close), Ok(Reply::CloseTerminal));
     while other.go_on() {}
     drop(other);
     eventually("the end of all but process 1 and the daemon", || {
         (container.processes().len() == 2).then_some(())
     });
-    let error = container.call(attach(0)).unwrap_err();
+    let error = container.call(&attach(0)).unwrap_err();
     assert_eq!(error.failure, Failure::NotFound);
 }
 
@@ -574,7 +573,7 @@ fn a_terminal_that_nobody_looks_at_writes_on_and_one_that_nobody_reads_waits() {
     let mut app = App::connect(&container);
     let read = |app: &mut App| {
         let path = "/workspace/end".to_owned();
-        app.call(Call::Read {
+        app.call(&Call::Read {
             path,
             offset: 0,
             limit: 9,
@@ -590,7 +589,7 @@ fn a_terminal_that_nobody_looks_at_writes_on_and_one_that_nobody_reads_waits() {
     drop(terminal);
     eventually("the end", || {
         App::connect(&container)
-            .call(Call::Read {
+            .call(&Call::Read {
                 path: "/workspace/end".to_owned(),
                 offset: 0,
                 limit: 9,
@@ -616,7 +615,7 @@ fn whoever_ends_or_stops_the_daemon_is_made_up_for_and_only_root_speaks_to_it() 
         });
         daemon.next()
     };
-    assert!(container.call(hello()).is_ok());
+    assert!(container.call(&hello()).is_ok());
     let first = eventually("the daemon", daemon);
     let by_user = |command: &[&str]| container.exec(command).wait_with_output().unwrap();
     // Held up by a program of its user, it goes on when the app connects.
@@ -625,7 +624,7 @@ fn whoever_ends_or_stops_the_daemon_is_made_up_for_and_only_root_speaks_to_it() 
             .status
             .success()
     );
-    assert!(container.call(hello()).is_ok());
+    assert!(container.call(&hello()).is_ok());
     assert_eq!(daemon(), Some(first.clone()));
     // Its user can end it, and nothing else.
     for file in ["fd/0", "mem", "environ"] {
@@ -641,7 +640,7 @@ fn whoever_ends_or_stops_the_daemon_is_made_up_for_and_only_root_speaks_to_it() 
             .status
             .success()
     );
-    assert!(container.call(hello()).is_ok());
+    assert!(container.call(&hello()).is_ok());
     assert_ne!(daemon(), Some(first));
 }
 

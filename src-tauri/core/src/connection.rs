@@ -1,57 +1,43 @@
 //! The app's end of the connection to the agent in a container. It may break and heal while its session
 //! stays ready: a [`Connection`] holds one [`Link`] at a time, hears whether that is alive, and makes
-//! another when it is not, until it is closed. Requests go out and answers come in, matched by id.
+//! another when it is not, until it is closed. Calls, and terminals, are streams of it.
 //!
 //! It does not decide whether a session is over: that is the engine's to say, and `sessions` asks it. What
-//! is asked of the agent is `files.rs` and `provision.rs`; how it is written is `cove_agent`.
+//! is asked of the agent is `files.rs`, `terminal.rs` and `provision.rs`; how it is written is `cove_agent`.
 
-use std::collections::HashMap;
+mod link;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use cove_agent::protocol::{
-    COPY_LIMIT, Call, CallError, Decoder, Failure, Frame, Hello, Reply, Request, Response, VERSION,
-    encode,
-};
-use cove_agent::{AGENT_PATH, WORKSPACE};
-use futures_util::StreamExt;
-use parking_lot::Mutex;
-use tokio::io::AsyncWriteExt;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use cove_agent::AGENT_PATH;
+use cove_agent::protocol::{COPY_LIMIT, Call, CallError, Decoder, Failure, Header, Hello, Reply};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::engine::{ContainerState, Engine, Exec, ExecOutput, ExecSpec};
+pub(crate) use self::link::Stream;
+use self::link::{Link, LinkFailure};
+use crate::engine::{ContainerState, Engine, ExecSpec};
 use crate::error::Error;
 use crate::words;
 
-/// Requests that may wait to be written.
-const QUEUE: usize = 64;
 /// How long a call may take, with all that is tried again meanwhile.
 const CALL_LIMIT: Duration = Duration::from_secs(4);
 /// How much longer than it works on a copy the agent may take to answer: it takes half of one back.
 const TAKE_BACK: Duration = Duration::from_secs(30);
 /// Bytes of a request for which a call may take a second more.
 const BYTES_A_SECOND: usize = 4 << 20;
-/// How long an agent may be silent that was asked something, before it is asked whether it is there, and
-/// how long it may take to say so.
-const SILENCE: Duration = Duration::from_millis(1_200);
 /// How long an agent may be silent before it has answered once. It has 10 s for a setup that says nothing.
 const SETUP_SILENCE: Duration = Duration::from_secs(20);
-/// How long it is asked why an agent does not answer.
-const REASON_LIMIT: Duration = Duration::from_secs(5);
-/// The most bytes that are kept of what came instead of an answer.
-const LONGEST_WORDS: usize = 300;
-/// How often an agent that nobody asks anything is asked whether it is there.
-const HEARTBEAT: Duration = Duration::from_secs(10);
 /// How long a new link may take until the agent answers through it.
 const LINK_LIMIT: Duration = Duration::from_secs(5);
 /// How long to wait before a new link is tried again, at first and at most.
 const TRY_AGAIN: (Duration, Duration) = (Duration::from_millis(400), Duration::from_secs(2));
 
-/// A connection to an agent that has answered once. Dropping it ends it, and the agent's server with it.
+/// A connection to an agent that has answered once. Dropping it ends it; what the agent
+/// keeps running, runs on.
 #[derive(Debug)]
 pub struct Connection {
     /// The link that works; `None` while there is none.
@@ -85,39 +71,7 @@ impl CallFailure {
     }
 }
 
-/// Asks the agent in a container as root why nobody answers as the image's user: an engine runs nothing at all as a
-/// user whom the image does not have. Returns the reason, if that is one that the agent knows.
-pub(crate) async fn reason_not_to_answer(
-    engine: &Arc<dyn Engine>,
-    container: &str,
-    tracker: &TaskTracker,
-) -> Option<Error> {
-    let way = Way {
-        engine: Arc::clone(engine),
-        container: container.to_owned(),
-        user: "0:0".to_owned(),
-        tracker: tracker.clone(),
-    };
-    let asking = async {
-        loop {
-            match way.open(&|_| ()).await {
-                Err(
-                    reason @ (Error::ImageUserUnknown(_)
-                    | Error::ImageGroupUnknown(_)
-                    | Error::WorkspaceUnusable(_)),
-                ) => return Some(reason),
-                Ok(_) => return None,
-                // An engine that has just refused a command may refuse the next one as well.
-                Err(error) => log::info!("no answer as root in {container}: {error}"),
-            }
-            tokio::time::sleep(TRY_AGAIN.0).await;
-        }
-    };
-    timeout(REASON_LIMIT, asking).await.unwrap_or_default()
-}
-
-/// Connects to the agent in a container, as the image's user, and hears it say that the container is
-/// ready. From then on the connection makes itself anew when it breaks. While files are given to their
+/// Connects to the agent in a container, and hears it say that the container is ready. From then on the connection makes itself anew when it breaks. While files are given to their
 /// user, `preparing` hears how many have been looked at.
 ///
 /// # Errors
@@ -125,14 +79,12 @@ pub(crate) async fn reason_not_to_answer(
 pub(crate) async fn connect(
     engine: &Arc<dyn Engine>,
     container: &str,
-    user: &str,
     tracker: &TaskTracker,
     preparing: &(dyn Fn(u64) + Send + Sync),
 ) -> Result<(Connection, Hello), Error> {
     let way = Way {
         engine: Arc::clone(engine),
         container: container.to_owned(),
-        user: user.to_owned(),
         tracker: tracker.clone(),
     };
     let (first, hello) = way.open(preparing).await?;
@@ -186,23 +138,49 @@ impl Connection {
             | Call::List { .. }
             | Call::Read { .. }
             | Call::Processes
-            | Call::Work => true,
+            | Call::Work
+            | Call::Terminals
+            | Call::AttachTerminal { .. }
+            | Call::CloseTerminal { .. } => true,
             Call::Write { .. }
             | Call::Create { .. }
             | Call::Move { .. }
             | Call::Copy { .. }
             | Call::Delete { .. }
             | Call::Restore { .. }
+            | Call::OpenTerminal { .. }
             | Call::EndProcesses => false,
         };
         loop {
             let link = self.a_link().await?;
-            match link.call(call.clone(), body).await {
+            match link.call(&call, body).await {
                 Ok(answer) => return Ok(answer),
                 Err(LinkFailure::Refused(error)) => return Err(CallFailure::Refused(error)),
                 Err(LinkFailure::NotAsked) => {}
                 Err(LinkFailure::Broken) if may_repeat => may_repeat = false,
                 Err(LinkFailure::Broken) => return Err(CallFailure::Broken),
+            }
+        }
+    }
+
+    /// Begins what goes on after its answer, once: returns the answer, the stream, and what follows on it. Waits for a link
+    /// that works for as long as it takes.
+    ///
+    /// # Errors
+    /// [`CallFailure`]; that nobody answers in time, only after something was asked.
+    pub(crate) async fn converse<N: Header>(
+        &self,
+        call: &Call,
+    ) -> Result<(Reply, Stream, Decoder<N>), CallFailure> {
+        loop {
+            let link = self.a_link().await?;
+            let answer = timeout(CALL_LIMIT, link.converse(call)).await;
+            match answer {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(LinkFailure::Refused(error))) => return Err(CallFailure::Refused(error)),
+                Ok(Err(LinkFailure::NotAsked)) => {}
+                Ok(Err(LinkFailure::Broken)) => return Err(CallFailure::Broken),
+                Err(_elapsed) => return Err(CallFailure::NoAnswer(CALL_LIMIT)),
             }
         }
     }
@@ -244,10 +222,6 @@ impl Connection {
         self.closed.cancel();
     }
 
-    pub(crate) fn is_closed(&self) -> bool {
-        self.closed.is_cancelled()
-    }
-
     /// Waits until somebody has ended the connection; it never ends by itself.
     pub(crate) async fn closed(&self) {
         self.closed.cancelled().await;
@@ -264,17 +238,16 @@ impl Drop for Connection {
 struct Way {
     engine: Arc<dyn Engine>,
     container: String,
-    user: String,
     tracker: TaskTracker,
 }
 
 impl Way {
-    /// Runs a server of the agent, and hears it say that the container is ready.
+    /// Runs the agent's end of the pipe, as root, who alone gets to the session's daemon, and hears that say that the container is ready.
     async fn open(&self, preparing: &(dyn Fn(u64) + Send + Sync)) -> Result<(Link, Hello), Error> {
         let spec = ExecSpec {
-            command: vec![AGENT_PATH.to_owned(), "serve".to_owned()],
-            user: self.user.clone(),
-            directory: WORKSPACE.to_owned(),
+            command: vec![AGENT_PATH.to_owned(), "connect".to_owned()],
+            user: "0:0".to_owned(),
+            directory: "/".to_owned(),
             environment: Vec::new(),
         };
         let silent = |_elapsed| {
@@ -312,9 +285,12 @@ impl Way {
                     _ => message,
                 },
                 Err(LinkFailure::NotAsked | LinkFailure::Broken) => {
-                    let instead = words::tamed(&String::from_utf8_lossy(&link.instead.lock()));
+                    let instead = words::tamed(&String::from_utf8_lossy(&link.instead()));
                     if instead.is_empty() {
                         "it ended before it answered".to_owned()
+                    } else if instead.starts_with("usage: agent") {
+                        "it is that of an earlier Cove; rebuild the session, which keeps its files"
+                            .to_owned()
                     } else {
                         format!("instead of its answer came `{}`", instead.trim())
                     }
@@ -333,7 +309,7 @@ impl Way {
     ) {
         loop {
             let pause = tokio::select! {
-                () = link.closed.cancelled() => {
+                () = link.closed() => {
                     log::info!("the connection to {} broke", self.container);
                     // A container that ends takes its agent with it before the engine knows: a command that is
                     // started in it just then can hold the engine up for seconds.
@@ -378,221 +354,4 @@ impl Way {
 async fn until_going_on(held_up: &mut watch::Receiver<bool>) {
     // Without a sender the connection is being dropped, and this with it.
     let _ = held_up.wait_for(|held_up| !*held_up).await;
-}
-
-/// One server of an agent, and the streams to it.
-#[derive(Debug)]
-struct Link {
-    requests: mpsc::Sender<Vec<u8>>,
-    waiting: Arc<Waiting>,
-    next_id: AtomicU64,
-    /// Bytes that have arrived.
-    arrived: Arc<AtomicU64>,
-    /// What came instead of an answer: where an engine cannot start the server, it says so there.
-    instead: Arc<Mutex<Vec<u8>>>,
-    /// Somebody waits for an answer and hears nothing.
-    doubted: Notify,
-    closed: CancellationToken,
-}
-
-type Answer = Result<(Reply, Vec<u8>), CallError>;
-
-/// The requests that have no answer yet; `None` when there will be no more answers.
-#[derive(Debug)]
-struct Waiting(Mutex<Option<HashMap<u64, oneshot::Sender<Answer>>>>);
-
-/// Why a link has no good answer.
-#[derive(Debug)]
-enum LinkFailure {
-    /// The agent answered that it failed.
-    Refused(CallError),
-    /// It was closed already.
-    NotAsked,
-    /// It broke before the answer.
-    Broken,
-}
-
-impl Link {
-    fn over(exec: Exec, tracker: &TaskTracker) -> Self {
-        let Exec {
-            mut input,
-            mut output,
-            ..
-        } = exec;
-        let (requests, mut queue) = mpsc::channel::<Vec<u8>>(QUEUE);
-        let waiting = Arc::new(Waiting(Mutex::new(Some(HashMap::new()))));
-        let arrived = Arc::new(AtomicU64::new(0));
-        let instead = Arc::new(Mutex::new(Vec::new()));
-        let closed = CancellationToken::new();
-
-        let until = closed.clone();
-        tracker.spawn(async move {
-            let sending = async {
-                while let Some(frame) = queue.recv().await {
-                    if input.write_all(&frame).await.is_err() || input.flush().await.is_err() {
-                        break;
-                    }
-                }
-            };
-            // A server that was stopped does not read, so that a write may never end.
-            until.run_until_cancelled(sending).await;
-            until.cancel();
-        });
-
-        let (answers, counted, until) =
-            (Arc::clone(&waiting), Arc::clone(&arrived), closed.clone());
-        let not_answers = Arc::clone(&instead);
-        tracker.spawn(async move {
-            let mut decoder = Decoder::<Response>::new();
-            while let Some(Some(Ok(piece))) = until.run_until_cancelled(output.next()).await {
-                match piece {
-                    ExecOutput::Out(bytes) => {
-                        counted.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-                        decoder.push(&bytes);
-                        if !answers.take_all(&mut decoder) {
-                            let length = bytes.len().min(LONGEST_WORDS);
-                            *not_answers.lock() = bytes.slice(..length).to_vec();
-                            break;
-                        }
-                    }
-                    ExecOutput::Err(bytes) => {
-                        log::warn!("agent: {}", String::from_utf8_lossy(&bytes).trim_end());
-                    }
-                }
-            }
-            until.cancel();
-            answers.close();
-        });
-
-        Self {
-            requests,
-            waiting,
-            next_id: AtomicU64::new(1),
-            arrived,
-            instead,
-            doubted: Notify::new(),
-            closed,
-        }
-    }
-
-    /// Asks the agent, and waits for its answer for as long as the link holds.
-    async fn call(&self, call: Call, body: &[u8]) -> Result<(Reply, Vec<u8>), LinkFailure> {
-        let answer = self.ask(call, body);
-        tokio::pin!(answer);
-        loop {
-            match timeout(SILENCE, &mut answer).await {
-                Ok(answer) => return answer,
-                Err(_elapsed) => self.doubted.notify_one(),
-            }
-        }
-    }
-
-    async fn hello(&self) -> Result<(Reply, Vec<u8>), LinkFailure> {
-        self.ask(Call::Hello { protocol: VERSION }, &[]).await
-    }
-
-    async fn ask(&self, call: Call, body: &[u8]) -> Result<(Reply, Vec<u8>), LinkFailure> {
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let frame = encode(&Request { id, call }, body).map_err(|error| {
-            LinkFailure::Refused(CallError {
-                failure: Failure::TooLarge,
-                message: error.to_string(),
-            })
-        })?;
-        let (sender, answer) = oneshot::channel();
-        if !self.waiting.add(id, sender) {
-            return Err(LinkFailure::NotAsked);
-        }
-        // Whoever gives up waits no more: a late answer belongs to nobody.
-        let _waiting = Forget {
-            waiting: &self.waiting,
-            id,
-        };
-        if self.requests.send(frame).await.is_err() {
-            return Err(LinkFailure::NotAsked);
-        }
-        match answer.await {
-            Ok(answer) => answer.map_err(LinkFailure::Refused),
-            Err(_closed) => Err(LinkFailure::Broken),
-        }
-    }
-
-    /// Returns when the agent, whose processes are not held up, does not say any more that it is there.
-    async fn fell_silent(&self, held_up: &mut watch::Receiver<bool>) {
-        loop {
-            // With or without a doubt, it is asked.
-            let _ = timeout(HEARTBEAT, self.doubted.notified()).await;
-            until_going_on(held_up).await;
-            let before = self.arrived.load(Ordering::Relaxed);
-            let answer = timeout(SILENCE, self.hello()).await;
-            let has_spoken = self.arrived.load(Ordering::Relaxed) != before;
-            if answer.is_err() && !has_spoken && !*held_up.borrow() {
-                return;
-            }
-        }
-    }
-
-    fn is_closed(&self) -> bool {
-        self.closed.is_cancelled()
-    }
-
-    fn close(&self) {
-        self.closed.cancel();
-    }
-}
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        self.close();
-    }
-}
-
-/// Takes a request out of those that wait, when it is dropped.
-struct Forget<'a> {
-    waiting: &'a Waiting,
-    id: u64,
-}
-
-impl Drop for Forget<'_> {
-    fn drop(&mut self) {
-        if let Some(open) = self.waiting.0.lock().as_mut() {
-            open.remove(&self.id);
-        }
-    }
-}
-
-impl Waiting {
-    /// Adds a request, unless there will be no more answers.
-    fn add(&self, id: u64, sender: oneshot::Sender<Answer>) -> bool {
-        let mut waiting = self.0.lock();
-        waiting
-            .as_mut()
-            .map(|open| open.insert(id, sender))
-            .is_some()
-    }
-
-    /// Hands out all answers that have arrived; `false` when the stream makes no sense.
-    fn take_all(&self, decoder: &mut Decoder<Response>) -> bool {
-        loop {
-            match decoder.next_frame() {
-                Ok(Some(Frame { header, body })) => {
-                    let mut waiting = self.0.lock();
-                    let sender = waiting.as_mut().and_then(|open| open.remove(&header.id));
-                    if let Some(sender) = sender {
-                        // An asker that has gone away needs no answer.
-                        let _ = sender.send(header.result.map(|reply| (reply, body)));
-                    }
-                }
-                Ok(None) => return true,
-                Err(error) => {
-                    log::error!("the agent's answer cannot be read: {error}");
-                    return false;
-                }
-            }
-        }
-    }
-
-    fn close(&self) {
-        self.0.lock().take();
-    }
 }

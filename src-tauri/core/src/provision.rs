@@ -44,6 +44,7 @@ use crate::labels;
 use crate::progress::{Phase, Progress, Undone};
 use crate::session::{CreateSession, SessionId, Source};
 use crate::settings::Settings;
+use crate::terminal;
 
 /// How often progress is told while nothing else happens. With one more event a phase, this keeps a
 /// session at or below ten events a second, however fast the engine talks.
@@ -125,8 +126,8 @@ pub(crate) enum Outcome {
 pub(crate) struct Answered {
     /// The connection to it.
     pub connection: Connection,
-    /// The user that the image runs as.
-    pub user: String,
+    /// The terminals that are there, from an earlier run of the app.
+    pub terminals: Vec<String>,
     /// The container's id or name; it is good for as long as the container lives.
     pub container: String,
 }
@@ -290,8 +291,8 @@ impl Run {
         self.enter(Phase::StartingContainer, "Starting the container");
         let connection = self.ensure_ready(&found, &container, &user, unwind).await?;
         Ok(Answered {
+            terminals: terminal::found(&connection).await,
             connection,
-            user,
             container,
         })
     }
@@ -671,7 +672,7 @@ impl Run {
             self.supervision.tell_progress();
         };
         let (engine, tracker) = (&self.engine, &self.tracker);
-        let connected = connection::connect(engine, container, user, tracker, &preparing);
+        let connected = connection::connect(engine, container, tracker, &preparing);
         let error = match connected.await {
             Ok((connection, hello)) => {
                 log::info!("agent {} in `{name}`", hello.agent_version);
@@ -701,10 +702,7 @@ impl Run {
                     container.exit_code
                 )))
             }
-            Ok(_) | Err(_) => {
-                let reason = connection::reason_not_to_answer(engine, container, tracker).await;
-                Err(reason.unwrap_or(error))
-            }
+            Ok(_) | Err(_) => Err(error),
         }
     }
 

@@ -1,24 +1,23 @@
 //! Terminals: a shell on a real TTY in the container, and its output on the way to a window.
 //!
-//! The agent owns the TTY (see `cove_agent::terminal`), so bytes arrive exactly as they were
-//! written. A terminal outlives the window that shows it: it keeps its recent output, and a window
-//! that comes back gets that first. A window that is slow is waited for: beyond [`WINDOW`] bytes
+//! The agent's daemon owns the TTY and the shell, so bytes arrive exactly as they were written, and a terminal outlives the
+//! connection and the app: what is not received is asked for again, and what was typed and did not arrive is typed again.
+//! It outlives the window that shows it, too: it keeps its recent output, and a window that comes back gets that first. A window that is slow is waited for: beyond [`WINDOW`] bytes
 //! that it has not acknowledged, reading stops, and so in the end does the program that writes. What
 //! could hold the window up does not reach it, see [`filter`].
 
 mod filter;
 
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use cove_agent::protocol::encode;
-use cove_agent::terminal::{End, Input};
-use cove_agent::{AGENT_PATH, WORKSPACE};
-use futures_util::stream::BoxStream;
-use futures_util::{FutureExt, StreamExt};
+use cove_agent::protocol::{Call, Decoder, Failure, Frame, Reply, encode};
+use cove_agent::terminal::{End, Input, Output as Wire, PIECE};
+use futures_util::FutureExt;
 use parking_lot::{Mutex, MutexGuard};
-use tokio::io::AsyncWriteExt;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -26,7 +25,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use self::filter::{NEW_CHARACTERS, OutputFilter, Piece};
-use crate::engine::{Engine, Exec, ExecOutput, ExecSpec};
+use crate::connection::{CallFailure, Connection, Stream};
 use crate::error::Error;
 
 /// Bytes that may be on the way to a window without its acknowledgement.
@@ -41,14 +40,14 @@ const FLOOD: usize = 4 * 1024;
 const GATHER: Duration = Duration::from_millis(4);
 /// Keystrokes and sizes that may wait to be written.
 const QUEUE: usize = 256;
-/// Bytes of the agent's last word that are kept. Others in the container can write to the same place.
-const LAST_WORD: usize = 4 * 1024;
-/// The most characters of the agent's last word that are shown.
+/// The most characters that are shown of how a shell ended.
 const LONGEST_MESSAGE: usize = 300;
-/// How long the engine may take to start a shell.
+/// How long a shell may take to start, with the wait for a connection.
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
-/// How long what was typed before a terminal was closed may take on its way to the shell.
-const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+/// Typed bytes that are kept in case they are lost on the way.
+const SENT_OF_LATE: usize = 64 * 1024;
+/// How long to wait before what an agent refused, or did not answer, is tried again.
+const TRY_AGAIN: Duration = Duration::from_millis(500);
 
 /// Takes what a terminal has to say, in order. Must not block.
 pub type Sink = Box<dyn Fn(Output) + Send + Sync>;
@@ -78,13 +77,36 @@ pub struct Size {
     pub rows: u16,
 }
 
-/// A shell in a container. Closing it or dropping the last handle hangs it up.
+/// Returns the ids of the terminals that there are in a container. What is no id of ours is left out.
+pub(crate) async fn found(connection: &Connection) -> Vec<String> {
+    match connection.call(Call::Terminals, &[]).await {
+        Ok((Reply::Terminals { mut terminals }, _)) => {
+            terminals.retain(|id| Uuid::try_parse(id).is_ok());
+            terminals
+        }
+        Ok(_) => Vec::new(),
+        Err(failure) => {
+            log::warn!("no word of terminals: {}", failure.into_error());
+            Vec::new()
+        }
+    }
+}
+
+/// A shell in a container. It goes on when this is dropped: only [`Self::hang_up`] ends it.
 pub struct Terminal {
     id: String,
-    input: mpsc::Sender<Vec<u8>>,
+    /// Whether the agent has said that the shell has ended.
+    has_ended: Arc<AtomicBool>,
+    typed: mpsc::Sender<Typed>,
     screen: Arc<Screen>,
     /// Ends what reads and writes, whoever waits for whom.
     closed: CancellationToken,
+}
+
+/// What is on its way to a terminal.
+enum Typed {
+    Bytes(Vec<u8>),
+    Size(Size),
 }
 
 /// What is between the reader and the window.
@@ -95,7 +117,8 @@ struct Screen {
 }
 
 struct ScreenState {
-    sink: Sink,
+    /// Where it is shown; nowhere at first, when it was there before this process was.
+    sink: Option<Sink>,
     filter: OutputFilter,
     /// Characters sent to this window since its last pause that it had not shown before.
     new: u32,
@@ -112,78 +135,73 @@ impl Terminal {
     /// Starts a shell as the image's user and shows it in a window.
     ///
     /// # Errors
-    /// What [`Engine::exec`] fails with.
-    pub async fn open(
-        engine: &dyn Engine,
-        container: &str,
-        user: &str,
+    /// [`Error::AgentUnavailable`], also when there may be a shell all the same.
+    pub(crate) async fn open(
+        connection: &Arc<Connection>,
         size: Size,
         sink: Sink,
         tracker: &TaskTracker,
     ) -> Result<Self, Error> {
-        let spec = ExecSpec {
-            command: [
-                AGENT_PATH,
-                "terminal",
-                "--cols",
-                &size.cols.to_string(),
-                "--rows",
-                &size.rows.to_string(),
-            ]
-            .map(str::to_owned)
-            .to_vec(),
-            user: user.to_owned(),
-            directory: WORKSPACE.to_owned(),
-            environment: Vec::new(),
+        let id = Uuid::new_v4().to_string();
+        let call = Call::OpenTerminal {
+            id: id.clone(),
+            cols: size.cols,
+            rows: size.rows,
         };
-        let starting = tokio::time::timeout(OPEN_LIMIT, engine.exec(container, &spec));
-        let Exec { mut input, output } = starting.await.unwrap_or_else(|_elapsed| {
-            Err(Error::EngineSilent {
-                operation: "start a shell".to_owned(),
-                limit: OPEN_LIMIT,
-            })
-        })?;
+        let opening = tokio::time::timeout(OPEN_LIMIT, connection.converse(&call)).await;
+        let opened = opening.unwrap_or(Err(CallFailure::NoAnswer(OPEN_LIMIT)));
+        let (_, stream, decoder) = opened.map_err(CallFailure::into_error)?;
+        let show = Show { stream, decoder };
+        Ok(Self::keep(
+            id,
+            connection,
+            Some(show),
+            Some(size),
+            Some(sink),
+            tracker,
+        ))
+    }
+
+    /// Shows a terminal that is there, from an earlier run of the app; in no window at first.
+    pub(crate) fn found(id: String, connection: &Arc<Connection>, tracker: &TaskTracker) -> Self {
+        Self::keep(id, connection, None, None, None, tracker)
+    }
+
+    fn keep(
+        id: String,
+        connection: &Arc<Connection>,
+        show: Option<Show>,
+        size: Option<Size>,
+        sink: Option<Sink>,
+        tracker: &TaskTracker,
+    ) -> Self {
         let screen = Arc::new(Screen::new(sink));
-        let (sender, mut queue) = mpsc::channel::<Vec<u8>>(QUEUE);
+        let (typed, queue) = mpsc::channel(QUEUE);
         let closed = CancellationToken::new();
-        // With the end of the input the agent hangs up.
-        let until = closed.clone();
-        tracker.spawn(async move {
-            let writing = async {
-                while let Some(frame) = queue.recv().await {
-                    if input.write_all(&frame).await.is_err() || input.flush().await.is_err() {
-                        return;
-                    }
-                }
-                // The agent takes a lost connection for the same.
-                let _ = input.shutdown().await;
-            };
-            let overdue = async {
-                until.cancelled().await;
-                tokio::time::sleep(CLOSE_LIMIT).await;
-            };
-            tokio::select! {
-                () = writing => {}
-                () = overdue => {}
-            }
-        });
-        let (reading, until) = (Arc::clone(&screen).read(output), closed.clone());
-        // A window that never catches up must not keep the reader, and the engine with it.
-        let shown = Arc::clone(&screen);
-        tracker.spawn(async move {
-            if until.run_until_cancelled(reading).await.is_none() {
-                shown.tell_end(Output::Exit {
-                    code: None,
-                    message: "The terminal was closed.".to_owned(),
-                });
-            }
-        });
-        Ok(Self {
-            id: Uuid::new_v4().to_string(),
-            input: sender,
+        let has_ended = Arc::new(AtomicBool::new(false));
+        let keeper = Keeper {
+            id: id.clone(),
+            connection: Arc::clone(connection),
+            has_ended: Arc::clone(&has_ended),
+            closed: closed.clone(),
+            reading: Reading {
+                screen: Arc::clone(&screen),
+                received: 0,
+            },
+            typing: Typing {
+                sent: 0,
+                of_late: VecDeque::new(),
+                size,
+            },
+        };
+        tracker.spawn(keeper.keep(show, queue));
+        Self {
+            id,
+            has_ended,
+            typed,
             screen,
             closed,
-        })
+        }
     }
 
     /// Returns the id by which the window knows this terminal.
@@ -203,7 +221,10 @@ impl Terminal {
     /// # Errors
     /// [`Error::TerminalNotFound`] when the shell has ended.
     pub async fn write(&self, data: &[u8]) -> Result<(), Error> {
-        self.send(&Input::Bytes, data).await
+        for piece in data.chunks(PIECE) {
+            self.send(Typed::Bytes(piece.to_vec())).await?;
+        }
+        Ok(())
     }
 
     /// Changes the size.
@@ -211,14 +232,7 @@ impl Terminal {
     /// # Errors
     /// [`Error::TerminalNotFound`] when the shell has ended.
     pub async fn resize(&self, size: Size) -> Result<(), Error> {
-        self.send(
-            &Input::Resize {
-                cols: size.cols,
-                rows: size.rows,
-            },
-            &[],
-        )
-        .await
+        self.send(Typed::Size(size)).await
     }
 
     /// Takes note that the window has shown this many bytes since it was attached.
@@ -226,33 +240,298 @@ impl Terminal {
         self.screen.acknowledge(bytes);
     }
 
-    async fn send(&self, header: &Input, body: &[u8]) -> Result<(), Error> {
-        let frame = encode(header, body)
-            .map_err(|error| Error::field("data", format!("cannot be sent: {error}")))?;
-        let sent = self
-            .closed
-            .run_until_cancelled(self.input.send(frame))
-            .await;
-        match sent {
+    async fn send(&self, typed: Typed) -> Result<(), Error> {
+        let gone = || Error::TerminalNotFound(self.id.clone());
+        if self.has_ended.load(Ordering::Relaxed) {
+            return Err(gone());
+        }
+        let sent = self.closed.run_until_cancelled(self.typed.send(typed));
+        match sent.await {
             Some(Ok(())) => Ok(()),
-            Some(Err(_)) | None => Err(Error::TerminalNotFound(self.id.clone())),
+            Some(Err(_)) | None => Err(gone()),
         }
     }
 
-    /// Hangs up.
-    pub fn close(&self) {
+    /// Ends the shell, and lets the agent forget the terminal.
+    pub fn hang_up(&self) {
         self.closed.cancel();
     }
 }
 
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        self.close();
+/// A stream on which a terminal is shown.
+struct Show {
+    stream: Stream,
+    decoder: Decoder<Wire>,
+}
+
+/// What comes next of a terminal.
+enum Heard {
+    Bytes(Vec<u8>),
+    End(End),
+    /// The stream broke.
+    Broken,
+}
+
+/// What keeps a terminal shown, over one stream after another.
+struct Keeper {
+    id: String,
+    connection: Arc<Connection>,
+    has_ended: Arc<AtomicBool>,
+    closed: CancellationToken,
+    reading: Reading,
+    typing: Typing,
+}
+
+struct Reading {
+    screen: Arc<Screen>,
+    /// Bytes of output that have been received, counted from the shell's beginning.
+    received: u64,
+}
+
+struct Typing {
+    /// Bytes that have been typed and sent, as the agent counts them.
+    sent: u64,
+    /// The last of them, in case they were lost on the way.
+    of_late: VecDeque<u8>,
+    size: Option<Size>,
+}
+
+impl Keeper {
+    async fn keep(mut self, show: Option<Show>, mut queue: mpsc::Receiver<Typed>) {
+        let (connection, closed) = (Arc::clone(&self.connection), self.closed.clone());
+        let exit = tokio::select! {
+            exit = self.until_the_end(show, &mut queue) => exit,
+            () = connection.closed() => Output::Exit {
+                code: None,
+                message: "The session stopped, and its shells with it.".to_owned(),
+            },
+            () = closed.cancelled() => Output::Exit {
+                code: None,
+                message: "The terminal was closed.".to_owned(),
+            },
+        };
+        self.has_ended.store(true, Ordering::Relaxed);
+        let screen = &self.reading.screen;
+        let left_out = screen.lock().filter.left_out();
+        if left_out > 0 {
+            log::info!("a terminal showed all but {left_out} bytes of its output");
+        }
+        screen.tell_end(exit);
+        // What has ended can still be closed.
+        tokio::select! {
+            () = connection.closed() => return,
+            () = closed.cancelled() => {}
+        }
+        let call = Call::CloseTerminal {
+            id: self.id.clone(),
+        };
+        let closing = async {
+            while let Err(failure) = connection.call(call.clone(), &[]).await {
+                if let CallFailure::Refused(error) = failure {
+                    log::warn!("failed to close a terminal: {error}");
+                    return;
+                }
+                // It waits for a connection by itself; this is for an agent that does not answer over one.
+                tokio::time::sleep(TRY_AGAIN).await;
+            }
+        };
+        tokio::select! {
+            () = connection.closed() => {}
+            () = closing => {}
+        }
+    }
+
+    async fn until_the_end(
+        &mut self,
+        mut show: Option<Show>,
+        queue: &mut mpsc::Receiver<Typed>,
+    ) -> Output {
+        loop {
+            let mut current = match show.take() {
+                Some(show) => show,
+                None => match self.attach().await {
+                    Ok(Some(show)) => show,
+                    Ok(None) => {
+                        tokio::time::sleep(TRY_AGAIN).await;
+                        continue;
+                    }
+                    Err(exit) => return exit,
+                },
+            };
+            if let Some(End { code, message }) = self.show(&mut current, queue).await {
+                let shown = message.chars().filter(|character| !character.is_control());
+                return Output::Exit {
+                    code,
+                    message: shown.take(LONGEST_MESSAGE).collect(),
+                };
+            }
+        }
+    }
+
+    /// Shows the terminal on another stream, from where the last broke off; `None` when that did not work this time.
+    async fn attach(&mut self) -> Result<Option<Show>, Output> {
+        let call = Call::AttachTerminal {
+            id: self.id.clone(),
+            from: self.reading.received,
+        };
+        let (reply, stream, decoder) = match self.connection.converse(&call).await {
+            Ok(answer) => answer,
+            Err(CallFailure::Refused(error)) if error.failure == Failure::NotFound => {
+                return Err(Output::Exit {
+                    code: None,
+                    message: "The shell is gone.".to_owned(),
+                });
+            }
+            Err(failure) => {
+                log::debug!("a terminal is not shown: {}", failure.into_error());
+                return Ok(None);
+            }
+        };
+        let Reply::AttachTerminal { from, typed } = reply else {
+            return Ok(None);
+        };
+        if from > self.reading.received && self.reading.received > 0 {
+            let left_out = b"\r\n[output was left out]\r\n";
+            self.reading.screen.show(left_out);
+        }
+        self.reading.received = from;
+        let is_open = self.typing.send_again(&stream, typed).await;
+        Ok(is_open.then_some(Show { stream, decoder }))
+    }
+
+    /// Shows a terminal until the shell ends, or the stream does.
+    async fn show(&mut self, show: &mut Show, queue: &mut mpsc::Receiver<Typed>) -> Option<End> {
+        let Show { stream, decoder } = show;
+        // Both at once: a program that waits for its output to be read does not read what is typed.
+        tokio::select! {
+            end = self.reading.until_the_end(stream, decoder) => end,
+            () = self.typing.until_the_end(stream, queue) => None,
+        }
+    }
+}
+
+impl Reading {
+    async fn until_the_end(&mut self, stream: &Stream, decoder: &mut Decoder<Wire>) -> Option<End> {
+        loop {
+            self.screen.wait_for_room().await;
+            let mut batch = Vec::new();
+            let mut taken = self.take(next(stream, decoder).await, &mut batch);
+            let gathered_by = Instant::now() + GATHER;
+            while taken.is_continue() && batch.len() < BATCH {
+                let next = next(stream, decoder);
+                let next = if batch.len() < FLOOD {
+                    next.now_or_never()
+                } else {
+                    tokio::time::timeout_at(gathered_by, next).await.ok()
+                };
+                match next {
+                    Some(next) => taken = self.take(next, &mut batch),
+                    None => break,
+                }
+            }
+            if !batch.is_empty() {
+                self.screen.show(&batch);
+            }
+            if let ControlFlow::Break(end) = taken {
+                return end;
+            }
+        }
+    }
+
+    /// Takes what has come; says how it ends, if it does.
+    fn take(&mut self, next: Heard, batch: &mut Vec<u8>) -> ControlFlow<Option<End>> {
+        match next {
+            Heard::Bytes(bytes) => {
+                self.received = self.received.saturating_add(bytes.len() as u64);
+                batch.extend(bytes);
+                ControlFlow::Continue(())
+            }
+            Heard::End(end) => ControlFlow::Break(Some(end)),
+            Heard::Broken => ControlFlow::Break(None),
+        }
+    }
+}
+
+impl Typing {
+    /// Sends what is typed until the stream is over.
+    async fn until_the_end(&mut self, stream: &Stream, queue: &mut mpsc::Receiver<Typed>) {
+        while let Some(typed) = queue.recv().await {
+            let is_open = match typed {
+                Typed::Bytes(bytes) => {
+                    self.sent = self.sent.saturating_add(bytes.len() as u64);
+                    self.of_late.extend(&bytes);
+                    let excess = self.of_late.len().saturating_sub(SENT_OF_LATE);
+                    self.of_late.drain(..excess);
+                    send(stream, &Input::Bytes, &bytes).await
+                }
+                Typed::Size(size) => {
+                    self.size = Some(size);
+                    send_size(stream, size).await
+                }
+            };
+            if !is_open {
+                return;
+            }
+        }
+        // Nobody types any more, and the shell goes on.
+        std::future::pending::<()>().await;
+    }
+
+    /// Sends again what the agent has not heard of, which has taken in so many bytes; `false` when the stream is over.
+    async fn send_again(&mut self, stream: &Stream, arrived: u64) -> bool {
+        let lost = usize::try_from(self.sent.saturating_sub(arrived)).unwrap_or(usize::MAX);
+        // What has arrived is never typed again, whatever an agent says later.
+        let arrived_of_late = self.of_late.len().saturating_sub(lost);
+        self.of_late.drain(..arrived_of_late);
+        let again: Vec<u8> = self.of_late.iter().copied().collect();
+        self.sent = arrived.saturating_add(again.len() as u64);
+        for piece in again.chunks(PIECE) {
+            if !send(stream, &Input::Bytes, piece).await {
+                return false;
+            }
+        }
+        match self.size {
+            Some(size) => send_size(stream, size).await,
+            None => true,
+        }
+    }
+}
+
+/// Waits for what comes next of a terminal. Nothing is lost when it is dropped.
+async fn next(stream: &Stream, decoder: &mut Decoder<Wire>) -> Heard {
+    loop {
+        match decoder.next_frame() {
+            Ok(Some(Frame { header, body })) => match header {
+                Wire::Bytes => return Heard::Bytes(body),
+                Wire::End(end) => return Heard::End(end),
+            },
+            Ok(None) => {}
+            Err(error) => {
+                log::error!("what a terminal says cannot be read: {error}");
+                return Heard::Broken;
+            }
+        }
+        match stream.next().await {
+            Some(bytes) => decoder.push(&bytes),
+            None => return Heard::Broken,
+        }
+    }
+}
+
+async fn send_size(stream: &Stream, Size { cols, rows }: Size) -> bool {
+    send(stream, &Input::Resize { cols, rows }, &[]).await
+}
+
+/// Sends something to a terminal; `false` when the stream is over.
+async fn send(stream: &Stream, input: &Input, body: &[u8]) -> bool {
+    match encode(input, body) {
+        Ok(frame) => stream.send(&frame).await,
+        Err(_) => false,
     }
 }
 
 impl Screen {
-    fn new(sink: Sink) -> Self {
+    fn new(sink: Option<Sink>) -> Self {
         Self {
             state: Mutex::new(ScreenState {
                 sink,
@@ -266,34 +545,6 @@ impl Screen {
             }),
             caught_up: Notify::new(),
         }
-    }
-
-    async fn read(self: Arc<Self>, mut output: BoxStream<'static, Result<ExecOutput, Error>>) {
-        let mut end = LastWord::default();
-        let mut open = true;
-        while open {
-            self.wait_for_room().await;
-            let mut batch = Vec::new();
-            open = take(output.next().await, &mut batch, &mut end);
-            let gathered_by = Instant::now() + GATHER;
-            while open && batch.len() < BATCH {
-                let next = if batch.len() < FLOOD {
-                    output.next().now_or_never()
-                } else {
-                    tokio::time::timeout_at(gathered_by, output.next())
-                        .await
-                        .ok()
-                };
-                match next {
-                    Some(piece) => open = take(piece, &mut batch, &mut end),
-                    None => break,
-                }
-            }
-            if !batch.is_empty() {
-                self.show(&batch);
-            }
-        }
-        self.end(&end);
     }
 
     async fn wait_for_room(&self) {
@@ -322,34 +573,15 @@ impl Screen {
         }
     }
 
-    fn end(&self, end: &LastWord) {
-        let exit = match end.read() {
-            Some(End { code, message }) => Output::Exit { code, message },
-            None => Output::Exit {
-                code: None,
-                message: "The connection to the container ended.".to_owned(),
-            },
-        };
-        let left_out = self.lock().filter.left_out();
-        if left_out > 0 || end.dropped > 0 {
-            log::info!(
-                "a terminal showed all but {left_out} bytes of its output, and {} bytes on the agent's \
-                 standard error were dropped",
-                end.dropped
-            );
-        }
-        self.tell_end(exit);
-    }
-
     fn tell_end(&self, exit: Output) {
         let mut state = self.lock();
         state.ended = Some(exit.clone());
-        (state.sink)(exit);
+        state.tell(exit);
     }
 
     fn attach(&self, sink: Sink) {
         let mut state = self.lock();
-        state.sink = sink;
+        state.sink = Some(sink);
         state.filter.forget_shown();
         state.new = 0;
         state.sent = 0;
@@ -359,7 +591,7 @@ impl Screen {
             state.send(piece);
         }
         if let Some(exit) = state.ended.clone() {
-            (state.sink)(exit);
+            state.tell(exit);
         }
         drop(state);
         self.caught_up.notify_one();
@@ -379,14 +611,23 @@ impl Screen {
 
 impl ScreenState {
     fn send(&mut self, Piece { bytes, new }: Piece) {
+        if self.sink.is_none() {
+            return;
+        }
         if !bytes.is_empty() {
             self.sent += bytes.len() as u64;
-            (self.sink)(Output::Bytes(bytes));
+            self.tell(Output::Bytes(bytes));
         }
         self.new += new;
         if self.new >= NEW_CHARACTERS {
             self.new = 0;
-            (self.sink)(Output::Pause);
+            self.tell(Output::Pause);
+        }
+    }
+
+    fn tell(&self, output: Output) {
+        if let Some(sink) = &self.sink {
+            sink(output);
         }
     }
 
@@ -406,59 +647,9 @@ impl ScreenState {
     }
 }
 
-/// The end of what came on the agent's standard error: how the shell ended, if nobody else wrote there.
-#[derive(Default)]
-struct LastWord {
-    kept: VecDeque<u8>,
-    dropped: u64,
-}
-
-impl LastWord {
-    fn add(&mut self, bytes: &[u8]) {
-        let new = bytes.len().saturating_sub(LAST_WORD);
-        self.kept.extend(bytes.get(new..).unwrap_or_default());
-        let old = self.kept.len().saturating_sub(LAST_WORD);
-        self.kept.drain(..old);
-        self.dropped += (new + old) as u64;
-    }
-
-    /// Returns the last [`End`] among what is kept, fit to be shown.
-    fn read(&self) -> Option<End> {
-        let text: Vec<u8> = self.kept.iter().copied().collect();
-        let begins = (0..text.len())
-            .rev()
-            .filter(|at| text.get(*at) == Some(&b'{'));
-        let mut ends = begins.filter_map(|at| {
-            text.get(at..)
-                .and_then(|end| serde_json::from_slice::<End>(end).ok())
-        });
-        let End { code, message } = ends.next()?;
-        let shown = message.chars().filter(|character| !character.is_control());
-        Some(End {
-            code,
-            message: shown.take(LONGEST_MESSAGE).collect(),
-        })
-    }
-}
-
-/// Sorts a piece of output: the screen's bytes, or the agent's last word. `false` at the end.
-fn take(piece: Option<Result<ExecOutput, Error>>, batch: &mut Vec<u8>, end: &mut LastWord) -> bool {
-    match piece {
-        Some(Ok(ExecOutput::Out(bytes))) => batch.extend_from_slice(&bytes),
-        Some(Ok(ExecOutput::Err(bytes))) => end.add(&bytes),
-        Some(Err(error)) => {
-            log::warn!("a terminal ended: {error}");
-            return false;
-        }
-        None => return false,
-    }
-    true
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
 
     type Seen = Arc<Mutex<Vec<Output>>>;
 
@@ -478,58 +669,10 @@ mod tests {
             .collect()
     }
 
-    fn stream(pieces: Vec<ExecOutput>) -> BoxStream<'static, Result<ExecOutput, Error>> {
-        futures_util::stream::iter(pieces.into_iter().map(Ok)).boxed()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_window_that_does_not_acknowledge_is_waited_for() {
-        let (sink, seen) = sink();
-        let screen = Arc::new(Screen::new(sink));
-        let pieces = vec![ExecOutput::Out(Bytes::from(vec![b'y'; 32 * 1024])); 256];
-        let reader = tokio::spawn(Arc::clone(&screen).read(stream(pieces)));
-        tokio::time::sleep(Duration::from_secs(60)).await;
-        let shown = bytes_of(&seen).len() as u64;
-        assert!(
-            (WINDOW..WINDOW + BATCH as u64 + 32 * 1024).contains(&shown),
-            "{shown}"
-        );
-        while !reader.is_finished() {
-            screen.acknowledge(bytes_of(&seen).len() as u64);
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        assert_eq!(bytes_of(&seen).len(), 256 * 32 * 1024);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_window_that_comes_back_sees_the_recent_output_and_the_end() {
-        let (sink_one, _) = sink();
-        let screen = Arc::new(Screen::new(sink_one));
-        let end = r#"{"code":3,"message":"The shell ended with code 3."}"#;
-        Arc::clone(&screen)
-            .read(stream(vec![
-                ExecOutput::Out(Bytes::from_static(b"hello\r\n")),
-                ExecOutput::Err(Bytes::from_static(end.as_bytes())),
-            ]))
-            .await;
-        let (sink_two, seen) = sink();
-        screen.attach(sink_two);
-        assert_eq!(
-            *seen.lock(),
-            [
-                Output::Bytes(b"hello\r\n".to_vec()),
-                Output::Exit {
-                    code: Some(3),
-                    message: "The shell ended with code 3.".to_owned()
-                },
-            ]
-        );
-    }
-
     #[tokio::test(start_paused = true)]
     async fn kept_output_is_bounded_and_starts_at_a_line() {
         let (sink_one, seen_one) = sink();
-        let screen = Arc::new(Screen::new(sink_one));
+        let screen = Arc::new(Screen::new(Some(sink_one)));
         for _ in 0..100 {
             screen.show(&[&[b'x'; 9_999][..], b"\n"].concat());
         }
@@ -541,41 +684,10 @@ mod tests {
         assert_eq!(bytes_of(&seen_one).len(), 1_000_000);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_flood_on_standard_error_is_dropped_and_the_last_word_still_heard() {
-        let flood = Bytes::from(vec![0; 1 << 20]);
-        let end = br#"{"code":3,"message":"The shell ended\u001b[31m with code 3."}"#;
-        let (sink, seen) = sink();
-        let screen = Arc::new(Screen::new(sink));
-        let mut pieces = vec![ExecOutput::Err(flood); 169];
-        pieces.push(ExecOutput::Out(Bytes::from_static(b"$ ")));
-        pieces.push(ExecOutput::Err(Bytes::from_static(end)));
-        screen.read(stream(pieces)).await;
-        let message = "The shell ended[31m with code 3.".to_owned();
-        let exit = Output::Exit {
-            code: Some(3),
-            message,
-        };
-        assert_eq!(*seen.lock(), [Output::Bytes(b"$ ".to_vec()), exit]);
-    }
-
-    #[test]
-    fn a_last_word_keeps_its_end_alone() {
-        let mut word = LastWord::default();
-        for _ in 0..100 {
-            word.add(&[b'x'; 1_000]);
-        }
-        assert_eq!(
-            (word.kept.len(), word.dropped),
-            (LAST_WORD, 100_000 - LAST_WORD as u64)
-        );
-        assert_eq!(word.read(), None);
-    }
-
     #[test]
     fn what_is_slow_to_draw_comes_with_pauses_and_what_was_shown_before_with_none() {
         let (sink, seen) = sink();
-        let screen = Screen::new(sink);
+        let screen = Screen::new(Some(sink));
         let pauses = |text: &str| {
             seen.lock().clear();
             screen.show(text.as_bytes());
@@ -593,7 +705,7 @@ mod tests {
     #[test]
     fn a_window_that_comes_back_gets_the_recent_output_in_small_pieces() {
         let (first, _) = sink();
-        let screen = Screen::new(first);
+        let screen = Screen::new(Some(first));
         screen.show("\x1b[40S".repeat(1_000).as_bytes());
         let (second, seen) = sink();
         screen.attach(second);

@@ -1,12 +1,15 @@
 //! Something in a session's container answers in the agent's place: whatever it says about files, the page goes on,
 //! the app stays small, and what cannot be is not shown.
 
-use std::io::{BufReader, Read, Write};
+use std::collections::HashMap;
+use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use cove_agent::protocol::{Call, Decoder};
+use cove_agent::streams::{Event, PREFACE, StreamId, Streams};
 use serde_json::{Value, json};
 
 use crate::app::{App, SOON, figure};
@@ -21,14 +24,14 @@ const STAND_IN: &str = r#"
     mv /.cove/agent /.cove/agent.real
     cat > /.cove/agent <<'END'
 #!/bin/sh
-[ "$1" = serve ] || exec /.cove/agent.real "$@"
+[ "$1" = connect ] || exec /.cove/agent.real "$@"
 exec 3<&0
 cat <&3 > /.cove/asked &
 exec cat /.cove/answers
 END
     chmod 755 /.cove/agent
     for p in /proc/[0-9]*; do
-        tr '\0' ' ' < $p/cmdline 2>/dev/null | grep -q '^/.cove/agent serve' && kill -9 ${p#/proc/}
+        tr '\0' ' ' < $p/cmdline 2>/dev/null | grep -q '^/.cove/agent connect' && kill -9 ${p#/proc/}
     done
     true
 "#;
@@ -73,6 +76,14 @@ impl FalseAgent {
         Self { bridge, entries }
     }
 
+    /// Lets the agent have its place back.
+    fn leave(self, app: &App) {
+        let container = app.only_container();
+        let script = "mv /.cove/agent.real /.cove/agent && pkill -f /.cove/answers; true";
+        let command = ["exec", "--user", "0", &container, "sh", "-c", script];
+        app.engine.docker(&command).unwrap();
+    }
+
     fn say(&self, entries: &Value) {
         *self.entries.lock().unwrap() = entries.to_string();
     }
@@ -86,45 +97,88 @@ impl Drop for FalseAgent {
     }
 }
 
-fn serve(asked: impl Read, mut answers: impl Write, entries: &Mutex<String>) -> Option<()> {
-    let mut asked = BufReader::new(asked);
+fn serve(mut asked: impl Read, mut answers: impl Write, entries: &Mutex<String>) -> Option<()> {
+    let (mut streams, mut calls) = (Streams::agent(), HashMap::new());
+    let mut waiting: HashMap<StreamId, (Vec<u8>, usize)> = HashMap::new();
+    let mut bytes = vec![0; 64 << 10];
     loop {
-        let [mut total, mut length] = [[0; 4]; 2];
-        asked.read_exact(&mut total).ok()?;
-        asked.read_exact(&mut length).ok()?;
-        let mut header = vec![0; u32::from_be_bytes(length) as usize];
-        asked.read_exact(&mut header).ok()?;
-        let mut body = vec![0; u32::from_be_bytes(total) as usize - 4 - header.len()];
-        asked.read_exact(&mut body).ok()?;
-        let call: Value = serde_json::from_slice(&header).ok()?;
-        let (reply, body) = match call["kind"].as_str()? {
-            "hello" => (
-                json!({"kind": "hello", "protocol": 1, "agent_version": "0", "uid": 0, "gid": 0,
-                    "user": null, "workspace_writable": true}),
-                Vec::new(),
-            ),
-            "list" => (
-                json!({"kind": "list", "entries": "ENTRIES", "truncated": false}),
-                Vec::new(),
-            ),
-            // Two megabytes were asked for.
-            "read" => (
-                json!({"kind": "read", "size": 16 << 20, "truncated": false, "revision": "0"}),
-                vec![b'A'; 16 << 20],
-            ),
-            kind => (json!({"kind": kind, "revision": "0"}), Vec::new()),
-        };
-        let header = json!({"id": call["id"], "result": {"Ok": reply}}).to_string();
-        let header = header.replace("\"ENTRIES\"", &entries.lock().ok()?);
-        let length = |bytes: usize| u32::try_from(bytes).unwrap().to_be_bytes();
-        answers
-            .write_all(&length(4 + header.len() + body.len()))
-            .ok()?;
-        answers.write_all(&length(header.len())).ok()?;
-        answers.write_all(header.as_bytes()).ok()?;
-        answers.write_all(&body).ok()?;
+        let count = asked.read(&mut bytes).ok()?;
+        let piece = bytes.get(..count).filter(|piece| !piece.is_empty())?;
+        // Whoever connects anew begins anew.
+        if piece.starts_with(&PREFACE) {
+            (streams, calls) = (Streams::agent(), HashMap::new());
+            waiting.clear();
+        }
+        for event in streams.receive(piece).ok()? {
+            match event {
+                Event::Opened(id) => drop(calls.insert(id, Decoder::<Call>::new())),
+                Event::Arrived(id, bytes) => {
+                    let decoder = calls.get_mut(&id)?;
+                    decoder.push(&bytes);
+                    if let Some(frame) = decoder.next_frame().ok()? {
+                        waiting.insert(id, (answer(&frame.header, entries), 0));
+                    }
+                }
+                Event::Finished(_) => {}
+                Event::Reset(id) => drop(waiting.remove(&id)),
+            }
+        }
+        let mut out = Vec::new();
+        loop {
+            for (id, (answer, sent)) in &mut waiting {
+                *sent += streams.send(*id, answer.get(*sent..)?);
+            }
+            waiting.retain(|id, (answer, sent)| {
+                let is_sent = *sent == answer.len();
+                if is_sent {
+                    streams.finish(*id);
+                }
+                !is_sent
+            });
+            streams.fetch(&mut out, 64 << 10);
+            if out.is_empty() {
+                break;
+            }
+            answers.write_all(&out).ok()?;
+            out.clear();
+        }
         answers.flush().ok()?;
     }
+}
+
+/// Returns the frame that answers a call.
+fn answer(call: &Call, entries: &Mutex<String>) -> Vec<u8> {
+    let (reply, body) = match call {
+        Call::Hello { protocol } => (
+            json!({"kind": "hello", "protocol": protocol, "agent_version": "0", "uid": 0, "gid": 0,
+                "user": null, "workspace_writable": true}),
+            Vec::new(),
+        ),
+        Call::List { .. } => (
+            json!({"kind": "list", "entries": "ENTRIES", "truncated": false}),
+            Vec::new(),
+        ),
+        // Two megabytes were asked for.
+        Call::Read { .. } => (
+            json!({"kind": "read", "size": 16 << 20, "truncated": false, "revision": "0"}),
+            vec![b'A'; 16 << 20],
+        ),
+        Call::AttachTerminal { .. } => (
+            json!({"kind": "attach_terminal", "from": u64::MAX, "typed": u64::MAX}),
+            Vec::new(),
+        ),
+        _ => (json!({"kind": "create"}), Vec::new()),
+    };
+    let header = json!({"result": {"Ok": reply}}).to_string();
+    let header = header.replace("\"ENTRIES\"", &entries.lock().unwrap());
+    let length = |bytes: usize| u32::try_from(bytes).unwrap().to_be_bytes();
+    [
+        &length(4 + header.len() + body.len())[..],
+        &length(header.len()),
+        header.as_bytes(),
+        &body,
+    ]
+    .concat()
 }
 
 fn entry(name: &str, path: &str, kind: &str) -> Value {
@@ -264,6 +318,9 @@ fn whatever_answers_in_the_agents_place_the_page_goes_on_and_the_app_stays_small
     assert!(too_long.is_empty(), "{too_long:?}");
     assert!(largest < before + GROWTH, "{before} bytes became {largest}");
     assert!(!app.window.has("[data-testid=part-failed]").unwrap());
+
+    // Once the agent is back, the shell is there as it was.
+    agent.leave(&app);
     app.type_line("exit 3");
     app.window
         .wait_text("[data-testid=terminal-exit]", SOON, |said| {

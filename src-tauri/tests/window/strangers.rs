@@ -144,7 +144,7 @@ fn counts_marks_and_strings_without_end_do_not_hold_the_page_and_no_output_fills
 }
 
 #[test]
-fn a_flood_on_a_terminals_standard_error_does_not_fill_the_app() {
+fn a_flood_on_the_agents_standard_error_does_not_fill_the_app() {
     let Some(app) = App::open_or_skip() else {
         return;
     };
@@ -152,7 +152,7 @@ fn a_flood_on_a_terminals_standard_error_does_not_fill_the_app() {
     let before = app.memory();
     let flood = "
         for p in /proc/[0-9]*; do
-            tr '\\0' ' ' < $p/cmdline 2>/dev/null | grep -q '^/.cove/agent terminal' || continue
+            tr '\\0' ' ' < $p/cmdline 2>/dev/null | grep -q '^/.cove/agent connect' || continue
             dd if=/dev/zero of=$p/fd/2 bs=1048576 count=300 2>/dev/null
         done
         echo > flooded

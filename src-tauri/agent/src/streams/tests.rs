@@ -54,7 +54,7 @@ fn a_stream_that_nobody_reads_holds_up_itself_and_no_other() {
     let flood_size = usize::try_from(WINDOW).unwrap() + QUEUE;
     let mut sent = 0;
     loop {
-        let now = agent.send(flood, &[b'y'; 100_000]);
+        let now = agent.send(flood, &vec![b'y'; 100_000]);
         settle(&mut app, &mut agent);
         sent += now;
         if now == 0 {
@@ -86,7 +86,7 @@ fn streams_take_turns() {
     let ids: Vec<_> = (0..3).map(|_| app.open().unwrap()).collect();
     settle(&mut app, &mut agent);
     for id in &ids {
-        agent.send(*id, &[0; 200_000]);
+        agent.send(*id, &vec![0; 200_000]);
     }
     let mut bytes = Vec::new();
     let mut order = Vec::new();
@@ -169,9 +169,9 @@ fn what_breaks_the_rules_ends_the_connection() {
         check(&frame(5, 1, 4, &u32::MAX.to_be_bytes())),
         Err(StreamError::Credit(1))
     );
-    let mut too_much = frame(2, 1, 65_536, &[0; 65_536]);
+    let mut too_much = frame(2, 1, 65_536, &vec![0; 65_536]);
     for _ in 0..4 {
-        too_much.extend_from_slice(&frame(2, 1, 65_536, &[0; 65_536])[PREFACE.len()..]);
+        too_much.extend_from_slice(&frame(2, 1, 65_536, &vec![0; 65_536])[PREFACE.len()..]);
     }
     assert_eq!(check(&too_much), Err(StreamError::Credit(1)));
     let mut again = frame(3, 1, 0, b"");

@@ -7,6 +7,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::connection::Connection;
 use crate::engine::ContainerState;
@@ -94,9 +95,7 @@ pub(super) enum Activity {
 /// A ready session: its terminals, and the way to its files. It lasts as long as its container runs, and
 /// the connection may break and heal meanwhile.
 pub(super) struct OpenSession {
-    /// The connection that files are reached through; terminals have their own way until it carries them.
-    pub(super) connection: Connection,
-    pub(super) user: String,
+    pub(super) connection: Arc<Connection>,
     /// The container's id: it stays when somebody gives the container another name.
     pub(super) container: String,
     /// In the order in which they were opened.
@@ -127,12 +126,19 @@ pub(super) struct Export {
 }
 
 impl OpenSession {
-    pub(super) fn new(connection: Connection, user: String, container: String) -> Self {
+    /// Returns a session in which there are these terminals from an earlier run of the app.
+    pub(super) fn new(
+        connection: Connection,
+        container: String,
+        terminals: Vec<String>,
+        tracker: &TaskTracker,
+    ) -> Self {
+        let connection = Arc::new(connection);
+        let found = |id| Arc::new(Terminal::found(id, &connection, tracker));
         Self {
+            terminals: Mutex::new(terminals.into_iter().map(found).collect()),
             connection,
-            user,
             container,
-            terminals: Mutex::default(),
             used: watch::Sender::new(Instant::now()),
             idle_stop_ms: Mutex::default(),
             reach: watch::Sender::new(Reach::Connected),
@@ -163,11 +169,9 @@ impl OpenSession {
         self.reach() == Reach::Paused
     }
 
-    /// Ends the terminals and the connection.
+    /// Ends the connection. What runs in the terminals is the container's to end.
     pub(super) fn close(&self) {
-        for terminal in self.terminals.lock().drain(..) {
-            terminal.close();
-        }
+        self.terminals.lock().clear();
         self.connection.close();
     }
 
@@ -194,7 +198,7 @@ impl OpenSession {
         let mut terminals = self.terminals();
         let place = replaced.and_then(|id| terminals.iter().position(|other| other.id() == id));
         match place.and_then(|place| terminals.get_mut(place)) {
-            Some(place) => std::mem::replace(place, terminal).close(),
+            Some(place) => std::mem::replace(place, terminal).hang_up(),
             None => terminals.push(terminal),
         }
     }
@@ -210,7 +214,7 @@ impl OpenSession {
     pub(super) fn remove_terminal(&self, id: &str) {
         let mut terminals = self.terminals();
         if let Some(place) = terminals.iter().position(|terminal| terminal.id() == id) {
-            terminals.remove(place).close();
+            terminals.remove(place).hang_up();
         }
     }
 

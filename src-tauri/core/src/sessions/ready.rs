@@ -184,17 +184,12 @@ impl Sessions {
         sink: Sink,
     ) -> Result<String, Error> {
         let open = self.ready(id).await?;
-        let (engine, tracker) = (self.engine_of(id).await?, &self.shared.tracker);
         let sink = noticed(&open, sink);
         open.unless_paused(processes::check_room(&open.connection))
             .await?;
-        let opening = Terminal::open(&*engine, &open.container, &open.user, size, sink, tracker);
+        let opening = Terminal::open(&open.connection, size, sink, &self.shared.tracker);
         let terminal = Arc::new(open.unless_paused(opening).await?);
         open.add_terminal(Arc::clone(&terminal), ended);
-        // A session that was stopped meanwhile has closed its terminals, and not this one.
-        if open.connection.is_closed() {
-            terminal.close();
-        }
         Ok(terminal.id().to_owned())
     }
 

@@ -319,10 +319,12 @@ impl Sessions {
         match outcome {
             Outcome::Ready(Answered {
                 connection,
-                user,
+                terminals,
                 container,
             }) => {
-                let open = Arc::new(OpenSession::new(connection, user, container));
+                let tracker = &self.shared.tracker;
+                let open = OpenSession::new(connection, container, terminals, tracker);
+                let open = Arc::new(open);
                 self.attend(id, Arc::clone(&open));
                 entry.activity = Activity::Ready {
                     open,

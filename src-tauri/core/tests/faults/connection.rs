@@ -1,5 +1,5 @@
-//! The ways between Cove and a session break: the engine's events are cut, the agent's server is killed or held up,
-//! while files and terminals are in use. No shell is lost, no call hangs, and what was answered as written is there.
+//! The ways between Cove and a session break: the engine's events or all connections to it are cut, the agent's end of the
+//! pipe is killed or held up, its daemon is held up, while files and terminals are in use. No shell is lost, no call hangs, and what was answered as written is there.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -25,19 +25,25 @@ const PATH: &str = "/workspace/written.txt";
 enum Break {
     /// The engine's events.
     Events,
-    /// The agent's server.
-    ServerKilled,
-    /// The agent's server is there, and does nothing.
-    ServerHeldUp,
-    /// Both at once.
-    EventsAndServer,
+    /// Every connection to the engine.
+    All,
+    /// The agent's end of the pipe.
+    PipeKilled,
+    /// The agent's end of the pipe is there, and does nothing.
+    PipeHeldUp,
+    /// So is the session's daemon.
+    DaemonHeldUp,
+    /// Two at once.
+    EventsAndPipe,
 }
 
-const BREAKS: [Break; 4] = [
+const BREAKS: [Break; 6] = [
     Break::Events,
-    Break::ServerKilled,
-    Break::ServerHeldUp,
-    Break::EventsAndServer,
+    Break::All,
+    Break::PipeKilled,
+    Break::PipeHeldUp,
+    Break::DaemonHeldUp,
+    Break::EventsAndPipe,
 ];
 
 /// A shell, and what it has shown.
@@ -119,9 +125,13 @@ impl Used {
     }
 }
 
-fn signal(ground: &Ground, id: SessionId, signal: &str) {
+fn signal(ground: &Ground, id: SessionId, process: &str, signal: &str) {
     // The pattern is not found in the command that looks for it.
-    let script = format!("pkill {signal} -f 'agent serv[e]'");
+    let script = format!(
+        "pkill {signal} -f 'agent [{}]{}'",
+        &process[..1],
+        &process[1..]
+    );
     let name = id.resource_name();
     let words = ["exec", "--user", "0", &name, "sh", "-c", &script];
     // There may be none just then.
@@ -133,11 +143,15 @@ fn break_it(ground: &Ground, id: SessionId, what: Break) {
         Break::Events => {
             ground.proxy.cut_only("/events");
         }
-        Break::ServerKilled => signal(ground, id, "-KILL"),
-        Break::ServerHeldUp => signal(ground, id, "-STOP"),
-        Break::EventsAndServer => {
+        Break::All => {
+            ground.proxy.cut();
+        }
+        Break::PipeKilled => signal(ground, id, "connect", "-KILL"),
+        Break::PipeHeldUp => signal(ground, id, "connect", "-STOP"),
+        Break::DaemonHeldUp => signal(ground, id, "daemon", "-STOP"),
+        Break::EventsAndPipe => {
             ground.proxy.cut_only("/events");
-            signal(ground, id, "-KILL");
+            signal(ground, id, "connect", "-KILL");
         }
     }
 }
@@ -195,8 +209,8 @@ async fn check(ground: &Arc<Ground>, app: &App, used: &Used, seed: u64) -> Fault
         }
         other => problems.push(format!("it is {other:?}")),
     }
-    // A server that was held up ends as soon as it can: nobody speaks to it any more.
-    signal(ground, id, "-CONT");
+    // A pipe that was held up ends as soon as it can: nobody speaks to it any more.
+    signal(ground, id, "connect", "-CONT");
     record.broken = problems.join("; ");
     record.bystanders = ground.bystanders.touched();
     record

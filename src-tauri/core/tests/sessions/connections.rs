@@ -14,11 +14,11 @@ use crate::terminals::Shell;
 /// The promise: no call hangs longer.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Sends a signal to each of the agent's servers in the session's container, and returns how many there are.
-fn signal_servers(app: &App, id: SessionId, signal: &str) -> usize {
+/// Sends a signal to each of the agent's ends of the pipe in the session's container, and returns how many there are.
+fn signal_pipes(app: &App, id: SessionId, signal: &str) -> usize {
     // The pattern is not found in the command that looks for it.
     let script =
-        format!("for p in $(pgrep -f 'agent serv[e]'); do kill {signal} $p && echo $p; done");
+        format!("for p in $(pgrep -f 'agent connec[t]'); do kill {signal} $p && echo $p; done");
     app.sh(id, &script).lines().count()
 }
 
@@ -36,12 +36,12 @@ async fn check_state(app: &App, id: SessionId, expected: SessionState) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_of_the_agent_that_ends_is_replaced_and_shells_go_on() {
+async fn a_pipe_to_the_agent_that_ends_is_replaced_and_shells_go_on() {
     let Some(app) = App::shared() else { return };
     let id = app.ready(None).await;
     let shell = Shell::open(&app, id).await;
     for round in 1..=3 {
-        assert_eq!(signal_servers(&app, id, "-KILL"), 1);
+        assert_eq!(signal_pipes(&app, id, "-KILL"), 1);
         check_files(&app, id, "killed").await;
         check_state(&app, id, SessionState::Ready).await;
         shell.type_line(&format!("echo a$(({round}+1))b")).await;
@@ -51,19 +51,19 @@ async fn a_server_of_the_agent_that_ends_is_replaced_and_shells_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_of_the_agent_that_does_not_answer_is_replaced_and_shells_go_on() {
+async fn a_pipe_to_the_agent_that_does_not_answer_is_replaced_and_shells_go_on() {
     let Some(app) = App::shared() else { return };
     let id = app.ready(None).await;
     let shell = Shell::open(&app, id).await;
-    assert_eq!(signal_servers(&app, id, "-STOP"), 1);
+    assert_eq!(signal_pipes(&app, id, "-STOP"), 1);
     check_files(&app, id, "stopped").await;
     check_state(&app, id, SessionState::Ready).await;
     shell.type_line("echo a$((1+1))b").await;
     shell.until_shown("a2b").await;
     // The one that was stopped ends as soon as it can: nobody speaks to it any more.
-    signal_servers(&app, id, "-CONT");
+    signal_pipes(&app, id, "-CONT");
     eventually("the end of the first server", || {
-        (signal_servers(&app, id, "-CONT") == 1).then_some(())
+        (signal_pipes(&app, id, "-CONT") == 1).then_some(())
     })
     .await;
     app.sessions.shutdown().await;

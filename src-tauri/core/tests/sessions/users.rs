@@ -25,7 +25,7 @@ async fn check(image: TestImage, uid: &str) {
     assert_eq!(owner(path), uid);
     let server = app.sh(
         id,
-        "for p in /proc/[0-9]*; do grep -q '^/.cove/agent.serve' $p/cmdline && \
+        "for p in /proc/[0-9]*; do grep -q '^/.cove/agent.daemon' $p/cmdline && \
          sed -n 's/^Uid:.\\([0-9]*\\).*/\\1/p' $p/status && break; done",
     );
     assert_eq!(server, uid, "the server runs as the user");
@@ -207,7 +207,7 @@ async fn the_agents_processes_are_closed_to_the_others_of_their_user() {
         let id = app.ready(Some(&shared_registry().reference(image))).await;
         let terminal = Shell::open(&app, id).await;
         assert_eq!(terminal.output_of("echo works").await.trim(), "works");
-        for process in ["init", "serve", "terminal"] {
+        for process in ["init", "daemon", "connect"] {
             let find = format!(
                 "for p in /proc/[0-9]*; do grep -q '^/.cove/agent.{process}' $p/cmdline && echo ${{p#/proc/}} && break; done"
             );

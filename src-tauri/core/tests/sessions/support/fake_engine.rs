@@ -8,9 +8,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cove_agent::protocol::{
-    Call, CallError, Decoder, Failure, Hello, Reply, Request, Response, encode,
-};
+use cove_agent::protocol::{Call, CallError, Decoder, Failure, Hello, Reply, Response, encode};
+use cove_agent::streams::{Event, StreamId, Streams};
 use cove_agent::tree::Piece;
 use cove_core::assets::{Asset, Assets};
 use cove_core::engine::{
@@ -800,55 +799,67 @@ async fn taken_in(mut told: DuplexStream) -> Result<ExecOutput, Error> {
 
 /// An agent that is ready, and can do nothing else. It ends with its input.
 struct FakeAgent {
-    requests: DuplexStream,
-    decoder: Decoder<Request>,
+    input: DuplexStream,
+    streams: Streams,
+    asked: HashMap<StreamId, Decoder<Call>>,
 }
 
 impl FakeAgent {
-    fn new(requests: DuplexStream) -> Self {
+    fn new(input: DuplexStream) -> Self {
         Self {
-            requests,
-            decoder: Decoder::new(),
+            input,
+            streams: Streams::agent(),
+            asked: HashMap::new(),
         }
     }
 
     async fn step(mut self) -> Option<(Result<ExecOutput, Error>, Self)> {
         let mut buffer = [0; 4096];
-        let Request { id, call } = loop {
-            if let Some(frame) = self.decoder.next_frame().unwrap() {
-                break frame.header;
+        while !self.streams.has_something_to_send() {
+            let count = self.input.read(&mut buffer).await.ok()?;
+            if count == 0 {
+                return None;
             }
-            match self.requests.read(&mut buffer).await {
-                Ok(count @ 1..) => self.decoder.push(&buffer[..count]),
-                Ok(0) | Err(_) => return None,
+            for event in self.streams.receive(&buffer[..count]).unwrap() {
+                match event {
+                    Event::Opened(id) => drop(self.asked.insert(id, Decoder::new())),
+                    Event::Arrived(id, bytes) => {
+                        let decoder = self.asked.get_mut(&id).unwrap();
+                        decoder.push(&bytes);
+                        if let Some(frame) = decoder.next_frame().unwrap() {
+                            let result = answer(&frame.header);
+                            let answer = encode(&Response { result }, &[]).unwrap();
+                            self.streams.send(id, &answer);
+                            self.streams.finish(id);
+                        }
+                    }
+                    Event::Finished(_) | Event::Reset(_) => {}
+                }
             }
-        };
-        let result = match call {
-            Call::Hello { protocol } => Ok(Reply::Hello(Hello {
-                protocol,
-                agent_version: String::new(),
-                uid: 0,
-                gid: 0,
-                user: None,
-                workspace_writable: true,
-            })),
-            Call::List { .. }
-            | Call::Read { .. }
-            | Call::Write { .. }
-            | Call::Create { .. }
-            | Call::Move { .. }
-            | Call::Copy { .. }
-            | Call::Delete { .. }
-            | Call::Restore { .. }
-            | Call::Processes
-            | Call::Work
-            | Call::EndProcesses => Err(CallError {
-                failure: Failure::Io,
-                message: "made up".to_owned(),
-            }),
-        };
-        let answer = encode(&Response { id, result }, &[]).unwrap();
-        Some((Ok(ExecOutput::Out(answer.into())), self))
+        }
+        let mut bytes = Vec::new();
+        self.streams.fetch(&mut bytes, usize::MAX);
+        Some((Ok(ExecOutput::Out(bytes.into())), self))
+    }
+}
+
+fn answer(call: &Call) -> Result<Reply, CallError> {
+    match call {
+        Call::Hello { protocol } => Ok(Reply::Hello(Hello {
+            protocol: *protocol,
+            agent_version: String::new(),
+            uid: 0,
+            gid: 0,
+            user: None,
+            workspace_writable: true,
+        })),
+        Call::Terminals => Ok(Reply::Terminals {
+            terminals: Vec::new(),
+        }),
+        _ => Err(CallError {
+            failure: Failure::Io,
+            message: "made up".to_owned(),
+        }),
     }
 }
 
