@@ -721,7 +721,8 @@ fn size(arguments: &Arguments<'_>) -> Result<Size, Error> {
     })
 }
 
-/// What goes over a terminal's channel: raw bytes, JSON objects between them where the window pauses, and one at the end.
+/// What goes over a terminal's channel: raw bytes, JSON objects between them where the window pauses or what
+/// was shown before ends, and one at the end.
 /// All in one channel, so that none overtakes another.
 struct TerminalMessage(Output);
 
@@ -730,6 +731,7 @@ impl IpcResponse for TerminalMessage {
         Ok(match self.0 {
             Output::Bytes(bytes) => InvokeResponseBody::Raw(bytes),
             Output::Pause => InvokeResponseBody::Json(r#"{"pause":true}"#.to_owned()),
+            Output::Replayed => InvokeResponseBody::Json(r#"{"replayed":true}"#.to_owned()),
             Output::Exit { code, message } => InvokeResponseBody::Json(
                 json!({ "exit": { "code": code, "message": message } }).to_string(),
             ),

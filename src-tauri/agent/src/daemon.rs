@@ -418,7 +418,7 @@ impl Daemon {
                     return refusal(Failure::NotFound, "there is no such terminal".to_owned());
                 };
                 let from = shown.terminal.kept_from(from);
-                let typed = shown.terminal.typed_in_all();
+                let (written, typed) = (shown.terminal.written(), shown.terminal.typed_in_all());
                 let before = shown.viewer.replace(Viewer { place, sent: from });
                 if let Some(Viewer { place, .. }) = before
                     && let Some(connection) = self.connections.get_mut(&place.0)
@@ -426,7 +426,12 @@ impl Daemon {
                     connection.talks.remove(&place.1);
                     connection.streams.reset(place.1);
                 }
-                view(id, Reply::AttachTerminal { from, typed })
+                let reply = Reply::AttachTerminal {
+                    from,
+                    written,
+                    typed,
+                };
+                view(id, reply)
             }
             Call::CloseTerminal { id } => {
                 if let Some(at) = self.terminals.iter().position(|shown| shown.id == id) {

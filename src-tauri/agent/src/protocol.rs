@@ -246,6 +246,8 @@ pub enum Reply {
     AttachTerminal {
         /// Where it begins, in bytes from the beginning of all output: later than was asked for when that is not kept any more.
         from: u64,
+        /// How much has been written so far, in bytes from the beginning of all output.
+        written: u64,
         /// How many bytes have been typed into it.
         typed: u64,
     },
@@ -408,6 +410,7 @@ struct ReadReply {
     left: Option<u64>,
     terminals: Option<ReadList<String, MOST_TERMINALS>>,
     from: Option<u64>,
+    written: Option<u64>,
     typed: Option<u64>,
 }
 
@@ -474,10 +477,13 @@ impl TryFrom<ReadReply> for Reply {
                     .terminals
                     .map(|ReadList(terminals)| Self::Terminals { terminals }),
                 ReplyKind::OpenTerminal => Some(Self::OpenTerminal),
-                ReplyKind::AttachTerminal => read
-                    .from
-                    .zip(read.typed)
-                    .map(|(from, typed)| Self::AttachTerminal { from, typed }),
+                ReplyKind::AttachTerminal => read.from.zip(read.written).zip(read.typed).map(
+                    |((from, written), typed)| Self::AttachTerminal {
+                        from,
+                        written,
+                        typed,
+                    },
+                ),
                 ReplyKind::CloseTerminal => Some(Self::CloseTerminal),
             };
         reply.ok_or("a reply without all of its fields")
@@ -1053,8 +1059,12 @@ mod tests {
             r#"{"result":{"Ok":{"kind":"open_terminal"}}}"#,
         );
         check_json(
-            &ok(Reply::AttachTerminal { from: 7, typed: 2 }),
-            r#"{"result":{"Ok":{"kind":"attach_terminal","from":7,"typed":2}}}"#,
+            &ok(Reply::AttachTerminal {
+                from: 7,
+                written: 9,
+                typed: 2,
+            }),
+            r#"{"result":{"Ok":{"kind":"attach_terminal","from":7,"written":9,"typed":2}}}"#,
         );
     }
 

@@ -1,4 +1,4 @@
-//! How `agent serve` learns that `agent init` has finished its setup.
+//! How the daemon learns that `agent init` has finished its setup.
 //!
 //! Init leaves a small file, [`STATE`], that holds the start time of process 1 and how far the setup is. A
 //! file of an earlier start of the container has another start time and counts as not there. The file and

@@ -231,8 +231,8 @@ impl App {
 
 impl Drop for App {
     fn drop(&mut self) {
-        // Ended already, if the container was stopped.
-        let _ = self.pipe.kill();
+        // It ends with its input. Nobody would take in what is left of it if its parent ended first.
+        drop(self.pipe.stdin.take());
         let _ = self.pipe.wait();
     }
 }
@@ -293,12 +293,14 @@ impl Shell {
 
     /// Waits until this has been shown, and takes it for seen.
     fn await_output(&mut self, expected: &str) {
+        let mut goes_on = true;
         loop {
             if let Some(at) = self.shown.find(expected) {
                 self.shown.drain(..at + expected.len());
                 return;
             }
-            assert!(self.go_on(), "{:?} instead of {expected:?}", self.shown);
+            assert!(goes_on, "{:?} instead of {expected:?}", self.shown);
+            goes_on = self.go_on();
         }
     }
 

@@ -59,6 +59,9 @@ pub enum Output {
     Bytes(Vec<u8>),
     /// What came so far is slow to draw: the window does so before it takes more.
     Pause,
+    /// All that was shown before has come: said once, where a terminal is shown again. What it makes a window answer was
+    /// answered then.
+    Replayed,
     /// The shell has ended, or the way to it; nothing follows.
     Exit {
         /// Its exit code; `None` when it is not known.
@@ -128,6 +131,8 @@ struct ScreenState {
     recent: VecDeque<u8>,
     /// Whether `recent` has lost its beginning.
     cut: bool,
+    /// Whether what comes was written before this process began.
+    is_old: bool,
     ended: Option<Output>,
 }
 
@@ -187,6 +192,7 @@ impl Terminal {
             reading: Reading {
                 screen: Arc::clone(&screen),
                 received: 0,
+                old_until: 0,
             },
             typing: Typing {
                 sent: 0,
@@ -286,6 +292,8 @@ struct Reading {
     screen: Arc<Screen>,
     /// Bytes of output that have been received, counted from the shell's beginning.
     received: u64,
+    /// Up to where the output was written before it was asked for.
+    old_until: u64,
 }
 
 struct Typing {
@@ -387,7 +395,12 @@ impl Keeper {
                 return Ok(None);
             }
         };
-        let Reply::AttachTerminal { from, typed } = reply else {
+        let Reply::AttachTerminal {
+            from,
+            written,
+            typed,
+        } = reply
+        else {
             return Ok(None);
         };
         if from > self.reading.received && self.reading.received > 0 {
@@ -395,6 +408,10 @@ impl Keeper {
             self.reading.screen.show(left_out);
         }
         self.reading.received = from;
+        self.reading.old_until = written;
+        if from >= written {
+            self.reading.screen.end_of_old();
+        }
         let is_open = self.typing.send_again(&stream, typed).await;
         Ok(is_open.then_some(Show { stream, decoder }))
     }
@@ -431,6 +448,9 @@ impl Reading {
             }
             if !batch.is_empty() {
                 self.screen.show(&batch);
+            }
+            if self.received >= self.old_until {
+                self.screen.end_of_old();
             }
             if let ControlFlow::Break(end) = taken {
                 return end;
@@ -534,6 +554,7 @@ impl Screen {
     fn new(sink: Option<Sink>) -> Self {
         Self {
             state: Mutex::new(ScreenState {
+                is_old: sink.is_none(),
                 sink,
                 filter: OutputFilter::default(),
                 new: 0,
@@ -573,7 +594,16 @@ impl Screen {
         }
     }
 
+    /// Takes note that what comes from now on is new.
+    fn end_of_old(&self) {
+        let mut state = self.lock();
+        if std::mem::replace(&mut state.is_old, false) {
+            state.tell(Output::Replayed);
+        }
+    }
+
     fn tell_end(&self, exit: Output) {
+        self.end_of_old();
         let mut state = self.lock();
         state.ended = Some(exit.clone());
         state.tell(exit);
@@ -589,6 +619,9 @@ impl Screen {
         // It has passed before, but not in one piece.
         for piece in OutputFilter::default().pass(&state.replay()) {
             state.send(piece);
+        }
+        if !state.is_old {
+            state.tell(Output::Replayed);
         }
         if let Some(exit) = state.ended.clone() {
             state.tell(exit);
@@ -664,7 +697,7 @@ mod tests {
         seen.iter()
             .flat_map(|output| match output {
                 Output::Bytes(bytes) => bytes.clone(),
-                Output::Pause | Output::Exit { .. } => Vec::new(),
+                Output::Pause | Output::Replayed | Output::Exit { .. } => Vec::new(),
             })
             .collect()
     }

@@ -152,6 +152,21 @@ impl App {
         copy
     }
 
+    /// Kills the app and opens the next one, on a copy of its home folder, and in it the only session.
+    pub(crate) fn kill_and_open_again(self) -> Option<(Self, tempfile::TempDir)> {
+        let copy = self.kill();
+        // Its sessions are the next one's.
+        self.leave();
+        let next = Self::open_keeping_sessions_or_skip(|_| WindowOptions {
+            home: Some(copy.path().to_owned()),
+            ..WindowOptions::default()
+        })?;
+        next.press("[data-testid=session-row] button.main");
+        next.press("[data-testid=way-on]");
+        next.wait_for_terminal();
+        Some((next, copy))
+    }
+
     /// Starts noting what the page hears, asks and shows; a reload ends it.
     pub(crate) fn record(&self) {
         let failure = self

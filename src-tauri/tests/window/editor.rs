@@ -348,21 +348,6 @@ fn search_replaces_and_keeps_the_keyboard_in_the_editor() {
     );
 }
 
-/// Kills the app and opens the next one, on a copy of its home folder.
-fn kill(app: App) -> Option<(App, tempfile::TempDir)> {
-    let copy = app.kill();
-    // Its sessions are the next one's.
-    app.leave();
-    let next = App::open_keeping_sessions_or_skip(|_| WindowOptions {
-        home: Some(copy.path().to_owned()),
-        ..WindowOptions::default()
-    })?;
-    next.press("[data-testid=session-row] button.main");
-    next.press("[data-testid=way-on]");
-    next.wait_for_terminal();
-    Some((next, copy))
-}
-
 /// Waits until so many texts are kept on this machine.
 fn expect_drafts(app: &App, id: &str, count: usize) {
     app.window
@@ -396,7 +381,7 @@ fn unsaved_text_outlives_the_window_and_the_app_and_overwrites_nothing() {
     let shell = Shell::open(&app, &id);
     shell.run("printf 'theirs\\n' > b.txt");
 
-    let Some((app, _home)) = kill(app) else {
+    let Some((app, _home)) = app.kill_and_open_again() else {
         return;
     };
     expect_unsaved(&app, 2);

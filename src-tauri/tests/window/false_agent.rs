@@ -77,11 +77,13 @@ impl FalseAgent {
     }
 
     /// Lets the agent have its place back.
-    fn leave(self, app: &App) {
+    fn leave(mut self, app: &App) {
         let container = app.only_container();
         let script = "mv /.cove/agent.real /.cove/agent && pkill -f /.cove/answers; true";
         let command = ["exec", "--user", "0", &container, "sh", "-c", script];
         app.engine.docker(&command).unwrap();
+        // Gone already, with the pipe.
+        let _ = self.bridge.kill();
     }
 
     fn say(&self, entries: &Value) {
@@ -164,7 +166,7 @@ fn answer(call: &Call, entries: &Mutex<String>) -> Vec<u8> {
             vec![b'A'; 16 << 20],
         ),
         Call::AttachTerminal { .. } => (
-            json!({"kind": "attach_terminal", "from": u64::MAX, "typed": u64::MAX}),
+            json!({"kind": "attach_terminal", "from": u64::MAX, "written": 0, "typed": u64::MAX}),
             Vec::new(),
         ),
         _ => (json!({"kind": "create"}), Vec::new()),

@@ -32,6 +32,7 @@ mod leaving;
 mod lifecycle;
 mod many;
 mod offline;
+mod outliving;
 mod outside;
 #[cfg(unix)]
 mod own_files;

@@ -165,6 +165,10 @@ impl Terminal {
         self.typed.len() < WAITING
     }
 
+    pub(super) const fn written(&self) -> u64 {
+        self.written
+    }
+
     pub(super) const fn typed_in_all(&self) -> u64 {
         self.typed_in_all
     }

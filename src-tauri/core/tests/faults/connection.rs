@@ -64,7 +64,7 @@ impl Shell {
         let sink = Box::new(move |output| {
             match output {
                 Output::Bytes(bytes) => screen.lock().unwrap().extend(bytes),
-                Output::Pause => {}
+                Output::Pause | Output::Replayed => {}
                 Output::Exit { message, .. } => *over.lock().unwrap() = Some(message),
             }
             sender.send_modify(|count| *count += 1);

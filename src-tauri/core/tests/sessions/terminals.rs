@@ -34,7 +34,7 @@ impl Shell {
             let mut seen = shown.lock().unwrap();
             match output {
                 Output::Bytes(bytes) => seen.bytes.extend(bytes),
-                Output::Pause => {}
+                Output::Pause | Output::Replayed => {}
                 Output::Exit { code, message } => {
                     assert!(seen.exit.is_none(), "two ends");
                     seen.exit = Some((code, message));

@@ -28,7 +28,7 @@ async function rejection(promise: Promise<unknown>): Promise<CommandError> {
 }
 
 const size = { cols: 80, rows: 24 };
-const deaf = { onbytes: () => {}, onpause: () => {}, onexit: () => {} };
+const deaf = { onbytes: () => {}, onpause: () => {}, onreplayed: () => {}, onexit: () => {} };
 
 const WITH_ID: Record<string, (id: string | null | undefined) => Promise<unknown>> = {
   session_status: commands.sessionStatus,
@@ -139,6 +139,7 @@ describe("what goes over the wire", () => {
     await commands.openTerminal("s1", null, size, {
       onbytes: (bytes) => heard.push([...bytes]),
       onpause: () => heard.push("pause"),
+      onreplayed: () => heard.push("replayed"),
       onexit: (exit) => heard.push(exit),
     });
     expect(heard).toEqual([[1, 2], [3, 4], "pause", [5, 6], { code: 0, message: "" }]);

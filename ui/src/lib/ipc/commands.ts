@@ -76,6 +76,8 @@ export interface TerminalOutput {
   onbytes: (bytes: Uint8Array) => void;
   /** What came so far is much work: the page draws before more is shown. */
   onpause: () => void;
+  /** All that was shown before has come: heard once, where a terminal is shown again. */
+  onreplayed: () => void;
   /** Heard once, after the last bytes. */
   onexit: (exit: TerminalExit) => void;
 }
@@ -369,6 +371,7 @@ function hearTerminal(message: unknown, output: TerminalOutput): void {
   } else if (Array.isArray(message)) output.onbytes(Uint8Array.from(message as number[]));
   else if (typeof message === "object" && message !== null) {
     if ("pause" in message) output.onpause();
+    else if ("replayed" in message) output.onreplayed();
     else if ("exit" in message) output.onexit(message.exit as TerminalExit);
   }
 }

@@ -1,0 +1,54 @@
+//! What runs in a terminal goes on when the app goes away, and the next one shows it as it was.
+
+use crate::app::{App, SOON};
+
+const ESCAPE: &str = "\u{E00C}";
+
+#[test]
+fn an_app_that_was_killed_finds_its_terminals_as_they_were() {
+    let Some(app) = App::open_or_skip() else {
+        return;
+    };
+    app.draw_readable_terminals();
+    app.ready_session("outlives");
+    app.type_line("x=kept; echo $((1 + 1))up");
+    app.wait_for_screen("the first shell", |screen| screen.contains("2up"));
+    app.press("[data-testid=new-terminal]");
+    app.window
+        .wait("the second terminal", SOON, |window| {
+            let script = "return document.querySelectorAll('[data-testid=terminal][data-terminal-id]').length";
+            Ok((window.execute(script, &[])? == 2).then_some(()))
+        })
+        .unwrap();
+    app.type_line("vi notes");
+    app.wait_for_screen("the editor", |screen| screen.contains("~\n~"));
+    app.type_line("ionly in the editor");
+    app.wait_for_screen("what was typed", |screen| {
+        screen.starts_with("only in the editor")
+    });
+
+    let Some((app, _home)) = app.kill_and_open_again() else {
+        return;
+    };
+    // Its web view may have forgotten how terminals are to be drawn.
+    app.draw_readable_terminals();
+    app.wait_for_terminal();
+    app.wait_for_screen("the first shell", |screen| screen.contains("2up"));
+    app.type_line("echo [$x]");
+    app.wait_for_screen("its variable", |screen| screen.contains("[kept]"));
+    // The answers to what programs asked long ago are not typed again.
+    assert!(!app.screen().contains("1;2c"), "{}", app.screen());
+
+    app.press("[aria-label=Terminals] .tab:nth-child(2) [role=tab]");
+    app.wait_for_screen("the editor as it was", |screen| {
+        screen.starts_with("only in the editor") && screen.contains("~\n~")
+    });
+    app.picture("outliving");
+    app.window.driver().press(&[], ESCAPE).unwrap();
+    app.type_line(":wq");
+    app.wait_for_screen("the shell below it", |screen| screen.contains("vi notes"));
+    app.type_line("cat notes; echo the-end");
+    app.wait_for_screen("the file", |screen| {
+        screen.contains("only in the editor\n") && screen.contains("\nthe-end")
+    });
+}
