@@ -394,11 +394,11 @@ impl Daemon {
     }
 
     fn begin(&mut self, place: Place, frame: Frame<Call>, decoder: Decoder<Call>) -> Talk {
-        let view = |id: String, reply: Reply| {
+        let view = |id: String, reply: Reply, shown: &[u8]| {
             Talk::Terminal(View {
                 id,
                 input: decoder.followed_by(),
-                first: calls::frame_of(Ok(reply), &[]),
+                first: calls::frame_of(Ok(reply), shown),
                 held: 0,
             })
         };
@@ -409,7 +409,7 @@ impl Daemon {
                 Talk::answering(Ok(Reply::Terminals { terminals }))
             }
             Call::OpenTerminal { id, cols, rows } => match self.open(place, &id, (cols, rows)) {
-                Ok(()) => view(id, Reply::OpenTerminal),
+                Ok(()) => view(id, Reply::OpenTerminal, &[]),
                 Err((failure, message)) => refusal(failure, message),
             },
             Call::AttachTerminal { id, from } => {
@@ -417,7 +417,7 @@ impl Daemon {
                 let Some(shown) = terminals.find(|shown| shown.id == id) else {
                     return refusal(Failure::NotFound, "there is no such terminal".to_owned());
                 };
-                let from = shown.terminal.kept_from(from);
+                let (from, screen) = shown.terminal.resume(from);
                 let (written, typed) = (shown.terminal.written(), shown.terminal.typed_in_all());
                 let before = shown.viewer.replace(Viewer { place, sent: from });
                 if let Some(Viewer { place, .. }) = before
@@ -431,7 +431,7 @@ impl Daemon {
                     written,
                     typed,
                 };
-                view(id, reply)
+                view(id, reply, &screen)
             }
             Call::CloseTerminal { id } => {
                 if let Some(at) = self.terminals.iter().position(|shown| shown.id == id) {

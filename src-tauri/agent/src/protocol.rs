@@ -38,6 +38,9 @@ pub const COPY_LIMIT: Duration = Duration::from_secs(60);
 /// The most paths of a [`Call::Delete`].
 pub const MOST_PATHS: usize = 1_000;
 
+/// The most bytes of a body that shows a screen as it is.
+pub const MOST_SHOWN: usize = 8 << 20;
+
 /// The most terminals of a container, those whose shell has ended among them.
 pub const MOST_TERMINALS: usize = 64;
 
@@ -242,9 +245,10 @@ pub enum Reply {
     },
     /// The terminal has begun; its output follows.
     OpenTerminal,
-    /// What is known of the terminal's output follows.
+    /// The terminal's output follows. Where it does not go on from where was asked for, because that is not kept any more,
+    /// the body holds what shows the screen as it is.
     AttachTerminal {
-        /// Where it begins, in bytes from the beginning of all output: later than was asked for when that is not kept any more.
+        /// Where the output goes on, in bytes from the beginning of all.
         from: u64,
         /// How much has been written so far, in bytes from the beginning of all output.
         written: u64,
@@ -477,13 +481,16 @@ impl TryFrom<ReadReply> for Reply {
                     .terminals
                     .map(|ReadList(terminals)| Self::Terminals { terminals }),
                 ReplyKind::OpenTerminal => Some(Self::OpenTerminal),
-                ReplyKind::AttachTerminal => read.from.zip(read.written).zip(read.typed).map(
-                    |((from, written), typed)| Self::AttachTerminal {
-                        from,
-                        written,
-                        typed,
-                    },
-                ),
+                ReplyKind::AttachTerminal => {
+                    read.from
+                        .zip(read.written)
+                        .zip(read.typed)
+                        .map(|((from, written), typed)| Self::AttachTerminal {
+                            from,
+                            written,
+                            typed,
+                        })
+                }
                 ReplyKind::CloseTerminal => Some(Self::CloseTerminal),
             };
         reply.ok_or("a reply without all of its fields")

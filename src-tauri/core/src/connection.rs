@@ -163,7 +163,7 @@ impl Connection {
         }
     }
 
-    /// Begins what goes on after its answer, once: returns the answer, the stream, and what follows on it. Waits for a link
+    /// Begins what goes on after its answer, once: returns the answer and its body, the stream, and what follows on it. Waits for a link
     /// that works for as long as it takes.
     ///
     /// # Errors
@@ -171,7 +171,7 @@ impl Connection {
     pub(crate) async fn converse<N: Header>(
         &self,
         call: &Call,
-    ) -> Result<(Reply, Stream, Decoder<N>), CallFailure> {
+    ) -> Result<(Reply, Vec<u8>, Stream, Decoder<N>), CallFailure> {
         loop {
             let link = self.a_link().await?;
             let answer = timeout(CALL_LIMIT, link.converse(call)).await;

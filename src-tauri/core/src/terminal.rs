@@ -31,7 +31,7 @@ use crate::error::Error;
 /// Bytes that may be on the way to a window without its acknowledgement.
 const WINDOW: u64 = 2 * 1024 * 1024;
 /// Bytes of recent output that a window gets when it comes back.
-const KEPT: usize = 256 * 1024;
+const KEPT: usize = 1536 * 1024;
 /// Bytes that are sent to the window at once.
 const BATCH: usize = 64 * 1024;
 /// Output beyond this is a flood, and is gathered for [`GATHER`] before it is sent; an echo is not.
@@ -46,6 +46,8 @@ const LONGEST_MESSAGE: usize = 300;
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
 /// Typed bytes that are kept in case they are lost on the way.
 const SENT_OF_LATE: usize = 64 * 1024;
+/// What sets a terminal back to its beginning, and clears it.
+const RESET: &[u8] = b"\x1bc";
 /// How long to wait before what an agent refused, or did not answer, is tried again.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
 
@@ -155,7 +157,7 @@ impl Terminal {
         };
         let opening = tokio::time::timeout(OPEN_LIMIT, connection.converse(&call)).await;
         let opened = opening.unwrap_or(Err(CallFailure::NoAnswer(OPEN_LIMIT)));
-        let (_, stream, decoder) = opened.map_err(CallFailure::into_error)?;
+        let (_, _, stream, decoder) = opened.map_err(CallFailure::into_error)?;
         let show = Show { stream, decoder };
         Ok(Self::keep(
             id,
@@ -382,7 +384,7 @@ impl Keeper {
             id: self.id.clone(),
             from: self.reading.received,
         };
-        let (reply, stream, decoder) = match self.connection.converse(&call).await {
+        let (reply, shown, stream, decoder) = match self.connection.converse(&call).await {
             Ok(answer) => answer,
             Err(CallFailure::Refused(error)) if error.failure == Failure::NotFound => {
                 return Err(Output::Exit {
@@ -403,9 +405,9 @@ impl Keeper {
         else {
             return Ok(None);
         };
-        if from > self.reading.received && self.reading.received > 0 {
-            let left_out = b"\r\n[output was left out]\r\n";
-            self.reading.screen.show(left_out);
+        if !shown.is_empty() {
+            // What was there may be anything else.
+            self.reading.screen.show_anew(&shown);
         }
         self.reading.received = from;
         self.reading.old_until = written;
@@ -594,6 +596,17 @@ impl Screen {
         }
     }
 
+    /// Shows a screen as it is, in the place of all that was shown.
+    fn show_anew(&self, bytes: &[u8]) {
+        {
+            let mut state = self.lock();
+            state.recent.clear();
+            state.cut = false;
+        }
+        self.show(RESET);
+        self.show(bytes);
+    }
+
     /// Takes note that what comes from now on is new.
     fn end_of_old(&self) {
         let mut state = self.lock();
@@ -706,7 +719,7 @@ mod tests {
     async fn kept_output_is_bounded_and_starts_at_a_line() {
         let (sink_one, seen_one) = sink();
         let screen = Arc::new(Screen::new(Some(sink_one)));
-        for _ in 0..100 {
+        for _ in 0..300 {
             screen.show(&[&[b'x'; 9_999][..], b"\n"].concat());
         }
         let (sink_two, seen) = sink();
@@ -714,7 +727,7 @@ mod tests {
         let replayed = bytes_of(&seen);
         assert!(replayed.len() <= KEPT);
         assert_eq!(replayed.len() % 10_000, 0, "whole lines only");
-        assert_eq!(bytes_of(&seen_one).len(), 1_000_000);
+        assert_eq!(bytes_of(&seen_one).len(), 3_000_000);
     }
 
     #[test]

@@ -1,4 +1,8 @@
-//! A terminal: a shell on a TTY of its own, and what it wrote of late. It goes on whether or not anybody looks.
+//! A terminal: a shell on a TTY of its own, and what it shows. It goes on whether or not anybody looks.
+//!
+//! What it wrote is kept as it was, up to a bound, and so is what scrolled up on its main screen. Whoever asks for more of the
+//! output than is kept gets that, and then the screen as a model of it has it: a program that fills the screen may have begun
+//! long before.
 //!
 //! While it is shown somewhere, no more is read of the TTY than can be sent, so that a program that writes without end
 //! waits for whoever looks; while it is shown nowhere, it writes on, and the oldest is forgotten.
@@ -7,6 +11,7 @@ use std::collections::VecDeque;
 use std::env;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
+use std::num::NonZeroU16;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -19,7 +24,13 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use crate::terminal::End;
 
 /// Bytes of output that are kept for whoever looks again.
-const KEPT: usize = 512 << 10;
+const KEPT: usize = 256 << 10;
+/// Bytes of output to the main screen that are kept: some ten thousand lines.
+const HISTORY: usize = 1 << 20;
+/// The most columns and rows that the model of a screen has: 16 MB of it.
+const LARGEST: (u16, u16) = (1_000, 500);
+/// What a program asks with for the other screen begins so; the rest is shorter than this.
+const MODE: (&[u8], usize) = (b"\x1b[?", 32);
 /// Output that whoever looks has not been sent; beyond, the TTY is not read.
 const AHEAD: u64 = 64 << 10;
 /// Typed bytes that may wait for the program to read them; beyond, no more are taken from the app.
@@ -28,7 +39,6 @@ const WAITING: usize = 64 << 10;
 const PIECE: usize = 64 << 10;
 
 /// A terminal and its shell. Dropping it hangs up.
-#[derive(Debug)]
 pub(super) struct Terminal {
     /// `None` when nothing comes of it any more.
     tty: Option<File>,
@@ -40,6 +50,18 @@ pub(super) struct Terminal {
     recent: VecDeque<u8>,
     /// How many bytes have been written since it began.
     written: u64,
+    history: History,
+}
+
+/// What is to be shown to somebody who has not seen the output from its beginning.
+struct History {
+    screen: vt100::Parser,
+    /// What was written to the main screen.
+    main: VecDeque<u8>,
+    /// Whether the beginning of that is lost.
+    is_cut: bool,
+    /// The beginning of a sequence that may lead to another screen.
+    begun: Vec<u8>,
 }
 
 impl Terminal {
@@ -77,6 +99,7 @@ impl Terminal {
             typed_in_all: 0,
             recent: VecDeque::new(),
             written: 0,
+            history: History::new(cols, rows),
         })
     }
 
@@ -147,6 +170,7 @@ impl Terminal {
 
     fn keep(&mut self, bytes: &[u8]) {
         self.written += bytes.len() as u64;
+        self.history.keep(bytes);
         self.recent.extend(bytes);
         let excess = self.recent.len().saturating_sub(KEPT);
         self.recent.drain(..excess);
@@ -173,17 +197,22 @@ impl Terminal {
         self.typed_in_all
     }
 
-    pub(super) fn resize(&self, cols: u16, rows: u16) {
+    pub(super) fn resize(&mut self, cols: u16, rows: u16) {
+        self.history.resize(cols, rows);
         if let Some(tty) = &self.tty {
             // One that nobody has open needs no size.
             let _ = resize(tty, cols, rows);
         }
     }
 
-    /// Returns from where on output is kept, if it is wanted from there.
-    pub(super) fn kept_from(&self, wanted: u64) -> u64 {
+    /// Returns from where on the output goes on for whoever has it up to there, and what is to be shown before that: nothing
+    /// if all of it is kept.
+    pub(super) fn resume(&self, wanted: u64) -> (u64, Vec<u8>) {
         let first = self.written - self.recent.len() as u64;
-        wanted.clamp(first, self.written)
+        if wanted >= first {
+            return (wanted.min(self.written), Vec::new());
+        }
+        (self.written, self.history.shown())
     }
 
     /// Returns at most so many bytes of output, as much as is kept in one piece.
@@ -212,6 +241,114 @@ impl Terminal {
     /// Returns whether its shell has ended.
     pub(super) const fn has_ended(&self) -> bool {
         self.status.is_some()
+    }
+}
+
+impl History {
+    fn new(cols: u16, rows: u16) -> Self {
+        let (rows, cols) = size_of(cols, rows);
+        Self {
+            screen: vt100::Parser::new(rows, cols, 0),
+            main: VecDeque::new(),
+            is_cut: false,
+            begun: Vec::new(),
+        }
+    }
+
+    fn resize(&mut self, cols: u16, rows: u16) {
+        let (rows, cols) = size_of(cols, rows);
+        self.screen.screen_mut().set_size(rows, cols);
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        let mut joined = std::mem::take(&mut self.begun);
+        joined.extend_from_slice(bytes);
+        let begun = begun_mode(&joined);
+        self.begun = joined.split_off(begun);
+        // Where the screen may be another behind it, a piece ends.
+        let mut rest = joined.as_slice();
+        while !rest.is_empty() {
+            let end = end_of_mode(rest).unwrap_or(rest.len());
+            let (piece, behind) = rest.split_at(end);
+            let was_main = !self.screen.screen().alternate_screen();
+            self.screen.process(piece);
+            if was_main {
+                self.main.extend(piece);
+                if self.screen.screen().alternate_screen() {
+                    self.forget_mode();
+                }
+            }
+            rest = behind;
+        }
+        let excess = self.main.len().saturating_sub(HISTORY);
+        self.is_cut |= excess > 0;
+        self.main.drain(..excess);
+    }
+
+    /// Takes the last sequence out of what was written to the main screen, since it leads to the other.
+    fn forget_mode(&mut self) {
+        let from = self.main.len().saturating_sub(MODE.1 + MODE.0.len());
+        let begin = self.main.iter().skip(from).rposition(|byte| *byte == 0x1b);
+        if let Some(begin) = begin {
+            self.main.truncate(from + begin);
+        }
+    }
+
+    /// Returns what shows the screen as it is, with what has scrolled up on the main one.
+    fn shown(&self) -> Vec<u8> {
+        // The middle of a character or of a sequence would show as rubbish.
+        let line = self.main.iter().position(|byte| *byte == b'\n');
+        let skipped = line.filter(|_| self.is_cut).map_or(0, |line| line + 1);
+        let mut shown: Vec<u8> = self.main.iter().skip(skipped).copied().collect();
+        let screen = self.screen.screen();
+        if screen.alternate_screen() {
+            shown.extend_from_slice(b"\x1b[?1049h");
+        }
+        shown.extend_from_slice(screen.state_formatted().as_bytes());
+        // What follows is its end.
+        shown.extend_from_slice(&self.begun);
+        shown
+    }
+}
+
+fn size_of(cols: u16, rows: u16) -> (NonZeroU16, NonZeroU16) {
+    let within = |count: u16, most| NonZeroU16::new(count.min(most)).unwrap_or(NonZeroU16::MIN);
+    (within(rows, LARGEST.1), within(cols, LARGEST.0))
+}
+
+/// Returns where a sequence begins that may lead to another screen and is not whole, or where all ends.
+fn begun_mode(bytes: &[u8]) -> usize {
+    let from = bytes.len().saturating_sub(MODE.1);
+    let last = bytes.get(from..).unwrap_or_default();
+    let Some(begin) = last.iter().rposition(|byte| *byte == 0x1b) else {
+        return bytes.len();
+    };
+    let begun = last.get(begin..).unwrap_or_default();
+    let is_begun = begun.iter().enumerate().all(|(at, byte)| {
+        let expected = MODE.0.get(at);
+        expected.map_or_else(
+            || byte.is_ascii_digit() || *byte == b';',
+            |expected| expected == byte,
+        )
+    });
+    if is_begun { from + begin } else { bytes.len() }
+}
+
+/// Returns where the first sequence ends that may lead to another screen.
+fn end_of_mode(bytes: &[u8]) -> Option<usize> {
+    let mut from = 0;
+    loop {
+        let rest = bytes.get(from..)?;
+        let begin = rest.windows(MODE.0.len()).position(|seen| seen == MODE.0)?;
+        let parameters = rest.get(begin + MODE.0.len()..)?;
+        let length = parameters
+            .iter()
+            .position(|byte| !(byte.is_ascii_digit() || *byte == b';'))?;
+        let end = from + begin + MODE.0.len() + length;
+        if matches!(bytes.get(end), Some(b'h' | b'l')) {
+            return Some(end + 1);
+        }
+        from = end;
     }
 }
 
@@ -250,4 +387,131 @@ fn resize(tty: &File, cols: u16, rows: u16) -> io::Result<()> {
 
 fn is_for_later(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns what a screen shows to which this was written.
+    fn screen(rows: u16, cols: u16, bytes: &[u8]) -> vt100::Parser {
+        let (rows, cols) = size_of(cols, rows);
+        let mut parser = vt100::Parser::new(rows, cols, 0);
+        parser.process(bytes);
+        parser
+    }
+
+    fn kept(pieces: &[&[u8]]) -> History {
+        let mut history = History::new(20, 5);
+        for piece in pieces {
+            history.keep(piece);
+        }
+        history
+    }
+
+    /// What is shown to somebody who comes later is the screen as it is.
+    fn check(pieces: &[&[u8]]) -> Vec<u8> {
+        let shown = kept(pieces).shown();
+        let (expected, found) = (screen(5, 20, &pieces.concat()), screen(5, 20, &shown));
+        let (expected, found) = (expected.screen(), found.screen());
+        assert_eq!(found.contents(), expected.contents());
+        assert_eq!(found.cursor_position(), expected.cursor_position());
+        assert_eq!(found.alternate_screen(), expected.alternate_screen());
+        assert_eq!(
+            found.input_mode_formatted(),
+            expected.input_mode_formatted()
+        );
+        shown
+    }
+
+    #[test]
+    fn a_screen_is_shown_as_it_is_with_what_was_above_it() {
+        check(&[b"one\r\ntwo\r\n$ "]);
+        check(&[b"\x1b[31mred\x1b[2;5Hmoved\x1b[?2004h\x1b[?1h"]);
+        let editor: &[u8] = b"$ vi\r\n\x1b[?1049h\x1b[?1000h\x1b[H~\r\n~\x1b[3;3H";
+        let shown = check(&[editor]);
+        assert!(
+            shown.starts_with(b"$ vi\r\n\x1b[?1049h"),
+            "{}",
+            shown.escape_ascii()
+        );
+        let shown = check(&[editor, b"more\x1b[?1049l$ done"]);
+        assert!(
+            shown.starts_with(b"$ vi\r\n$ done"),
+            "{}",
+            shown.escape_ascii()
+        );
+    }
+
+    #[test]
+    fn what_leads_to_another_screen_is_found_however_it_is_cut() {
+        let stream = b"$ vi\r\n\x1b[?25l\x1b[?1049;1h~~~\x1b[?1049l$ ";
+        for at in 0..=stream.len() {
+            let (first, second) = stream.split_at(at);
+            let history = kept(&[first, second]);
+            let main: Vec<u8> = history.main.iter().copied().collect();
+            let shown = screen(5, 20, &main);
+            assert_eq!(shown.screen().contents(), "$ vi\n$ ", "cut at {at}");
+            check(&[first, second]);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_written_the_model_takes_it(
+            pieces in proptest::collection::vec(written(), 0..60),
+            sizes in proptest::collection::vec((0..300_u16, 0..300_u16), 0..5),
+        ) {
+            let mut history = History::new(80, 24);
+            let mut sizes = sizes.into_iter();
+            for (number, piece) in pieces.iter().enumerate() {
+                history.keep(piece);
+                if number % 10 == 9 && let Some((cols, rows)) = sizes.next() {
+                    history.resize(cols, rows);
+                }
+            }
+            history.shown();
+        }
+    }
+
+    /// Returns what a program may write: text, bytes of any kind, and sequences with parameters of any size.
+    fn written() -> impl proptest::strategy::Strategy<Value = Vec<u8>> {
+        use proptest::prelude::*;
+
+        let number = prop_oneof![
+            Just(String::new()),
+            (0..100_u32).prop_map(|number| number.to_string()),
+            any::<u64>().prop_map(|number| number.to_string()),
+        ];
+        let parameters = prop::collection::vec(number, 0..4).prop_map(|numbers| numbers.join(";"));
+        let sequence =
+            ("[ ?>=!]{0,1}", parameters, 0x40..0x7f_u8).prop_map(|(mark, parameters, last)| {
+                [b"\x1b[", mark.as_bytes(), parameters.as_bytes(), &[last]].concat()
+            });
+        prop_oneof![
+            4 => sequence,
+            2 => "[ -~äé日🚀\u{301}\u{200d}\r\n\t\u{8}]{0,200}".prop_map(String::into_bytes),
+            1 => prop::collection::vec(any::<u8>(), 0..50),
+            1 => (0x20..0x7f_u8).prop_map(|last| vec![0x1b, last]),
+        ]
+    }
+
+    #[test]
+    fn no_more_is_kept_than_there_is_room_for_and_it_begins_at_a_line() {
+        let mut history = History::new(80, 24);
+        for number in 0..200_000 {
+            history.keep(format!("line {number}\r\n").as_bytes());
+        }
+        assert_eq!(history.main.len(), HISTORY);
+        let shown = history.shown();
+        assert!(
+            shown.starts_with(b"line "),
+            "{}",
+            shown[..20].escape_ascii()
+        );
+        // Whatever size is asked for.
+        history.resize(u16::MAX, u16::MAX);
+        history.resize(0, 0);
+        history.keep(b"x");
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cove_agent::protocol::{
-    Call, CallError, Decoder, Failure, Frame, Header, Reply, Response, VERSION, encode,
+    Call, CallError, Decoder, Failure, Frame, Header, MOST_SHOWN, Reply, Response, VERSION, encode,
 };
 use cove_agent::streams::{Event, StreamId, Streams};
 use futures_util::StreamExt;
@@ -162,15 +162,15 @@ impl Link {
         self.doubting(self.ask(call, body)).await
     }
 
-    /// Begins what goes on after its answer: returns that, the stream, and what follows on it.
+    /// Begins what goes on after its answer: returns that and its body, the stream, and what follows on it.
     pub(super) async fn converse<N: Header>(
         &self,
         call: &Call,
-    ) -> Result<(Reply, Stream, Decoder<N>), LinkFailure> {
+    ) -> Result<(Reply, Vec<u8>, Stream, Decoder<N>), LinkFailure> {
         self.doubting(async {
             let stream = self.begin(call, &[]).await?;
-            let (reply, _, decoder) = stream.answer(0).await?;
-            Ok((reply, stream, decoder.followed_by()))
+            let (reply, body, decoder) = stream.answer(MOST_SHOWN).await?;
+            Ok((reply, body, stream, decoder.followed_by()))
         })
         .await
     }
