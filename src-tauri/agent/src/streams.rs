@@ -23,7 +23,7 @@ pub const PREFACE: [u8; 8] = [b'c', b'o', b'v', b'e', 0, 0, 0, VERSION];
 pub const CHUNK: usize = 64 << 10;
 
 /// How many bytes of a stream may be on the way in one direction without having been used.
-pub const WINDOW: u32 = 256 << 10;
+pub const WINDOW: u32 = 512 << 10;
 
 /// The most bytes of a stream that wait to be sent.
 pub const QUEUE: usize = 256 << 10;
@@ -35,7 +35,7 @@ pub const MOST_STREAMS: usize = 1_000;
 const HEAD: usize = 9;
 
 /// Credit is given back in pieces of at least this many bytes.
-const LEAST_GRANT: u32 = WINDOW / 4;
+const LEAST_GRANT: u32 = WINDOW / 8;
 
 /// The number of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

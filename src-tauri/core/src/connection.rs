@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use cove_agent::AGENT_PATH;
 use cove_agent::protocol::{COPY_LIMIT, Call, CallError, Decoder, Failure, Header, Hello, Reply};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -25,6 +26,8 @@ use crate::words;
 
 /// How long a call may take, with all that is tried again meanwhile.
 const CALL_LIMIT: Duration = Duration::from_secs(4);
+/// How long an answer may take that comes bit by bit.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 /// How much longer than it works on a copy the agent may take to answer: it takes half of one back.
 const TAKE_BACK: Duration = Duration::from_secs(30);
 /// Bytes of a request for which a call may take a second more.
@@ -114,8 +117,8 @@ impl Connection {
     /// changes nothing is asked twice.
     ///
     /// # Errors
-    /// [`CallFailure`], after 4 s at the latest, and a second more for each 4 MiB of the body; a copy may take as long as
-    /// the agent works on it.
+    /// [`CallFailure`], after 4 s in which nothing came of an answer, and a second more for each 4 MiB of the body, or after
+    /// a minute at the latest; a copy may take as long as the agent works on it.
     pub async fn call(&self, call: Call, body: &[u8]) -> Result<(Reply, Vec<u8>), CallFailure> {
         let more = u64::try_from(body.len() / BYTES_A_SECOND).unwrap_or(u64::MAX);
         let work = match call {
@@ -123,14 +126,28 @@ impl Connection {
             _ => CALL_LIMIT,
         };
         let limit = work + Duration::from_secs(more);
-        let answer = timeout(limit, self.call_until_answered(call, body)).await;
-        answer.unwrap_or(Err(CallFailure::NoAnswer(limit)))
+        let begin = Instant::now();
+        let last = Mutex::new(begin);
+        let heard = || *last.lock() = Instant::now();
+        let answer = self.call_until_answered(call, body, &heard);
+        tokio::pin!(answer);
+        let latest = begin + limit + ANSWER_LIMIT;
+        loop {
+            let deadline = latest.min(*last.lock() + limit);
+            if let Ok(answer) = timeout_at(deadline, &mut answer).await {
+                return answer;
+            }
+            if latest.min(*last.lock() + limit) == deadline {
+                return Err(CallFailure::NoAnswer(limit));
+            }
+        }
     }
 
     async fn call_until_answered(
         &self,
         call: Call,
         body: &[u8],
+        heard: &(dyn Fn() + Sync),
     ) -> Result<(Reply, Vec<u8>), CallFailure> {
         // Once: what ends the agent would end the next one too.
         let mut may_repeat = match call {
@@ -153,7 +170,7 @@ impl Connection {
         };
         loop {
             let link = self.a_link().await?;
-            match link.call(&call, body).await {
+            match link.call(&call, body, heard).await {
                 Ok(answer) => return Ok(answer),
                 Err(LinkFailure::Refused(error)) => return Err(CallFailure::Refused(error)),
                 Err(LinkFailure::NotAsked) => {}

@@ -359,7 +359,8 @@ impl App {
 
     /// Types into the terminal on the screen.
     pub(crate) fn type_line(&self, line: &str) {
-        self.window.click("[data-testid=terminal]").unwrap();
+        let terminal = "[role=tabpanel]:not([hidden]) [data-testid=terminal]";
+        self.window.click(terminal).unwrap();
         self.window
             .driver()
             .press(&[], &format!("{line}{ENTER}"))

@@ -1,7 +1,6 @@
 //! The editor: what is typed is saved as the file writes its text, what changed underneath is asked about, and what was
 //! not saved is there again.
 
-use cove_testbed::WindowOptions;
 use serde_json::json;
 
 use crate::app::{App, CONTROL, ENTER, SOON, Shell};

@@ -137,7 +137,7 @@ fn serve(mut asked: impl Read, mut answers: impl Write, entries: &Mutex<String>)
                 }
                 !is_sent
             });
-            streams.fetch(&mut out, 64 << 10);
+            streams.fetch(&mut out, 1 << 20);
             if out.is_empty() {
                 break;
             }

@@ -2,7 +2,7 @@
 
 use crate::app::{App, SOON};
 
-const ESCAPE: &str = "\u{E00C}";
+const ESCAPE: char = '\u{E00C}';
 
 #[test]
 fn an_app_that_was_killed_finds_its_terminals_as_they_were() {
@@ -44,8 +44,7 @@ fn an_app_that_was_killed_finds_its_terminals_as_they_were() {
         screen.starts_with("only in the editor") && screen.contains("~\n~")
     });
     app.picture("outliving");
-    app.window.driver().press(&[], ESCAPE).unwrap();
-    app.type_line(":wq");
+    app.type_line(&format!("{ESCAPE}:wq"));
     app.wait_for_screen("the shell below it", |screen| screen.contains("vi notes"));
     app.type_line("cat notes; echo the-end");
     app.wait_for_screen("the file", |screen| {

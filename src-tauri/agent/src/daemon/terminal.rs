@@ -323,8 +323,8 @@ fn begun_mode(bytes: &[u8]) -> usize {
     let Some(begin) = last.iter().rposition(|byte| *byte == 0x1b) else {
         return bytes.len();
     };
-    let begun = last.get(begin..).unwrap_or_default();
-    let is_begun = begun.iter().enumerate().all(|(at, byte)| {
+    let sequence = last.get(begin..).unwrap_or_default();
+    let is_begun = sequence.iter().enumerate().all(|(at, byte)| {
         let expected = MODE.0.get(at);
         expected.map_or_else(
             || byte.is_ascii_digit() || *byte == b';',

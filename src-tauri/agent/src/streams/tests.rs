@@ -170,7 +170,7 @@ fn what_breaks_the_rules_ends_the_connection() {
         Err(StreamError::Credit(1))
     );
     let mut too_much = frame(2, 1, 65_536, &vec![0; 65_536]);
-    for _ in 0..4 {
+    for _ in 0..8 {
         too_much.extend_from_slice(&frame(2, 1, 65_536, &vec![0; 65_536])[PREFACE.len()..]);
     }
     assert_eq!(check(&too_much), Err(StreamError::Credit(1)));

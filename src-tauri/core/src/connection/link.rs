@@ -153,13 +153,14 @@ impl Link {
         Self { wire }
     }
 
-    /// Asks the agent, and waits for its answer for as long as the link holds.
+    /// Asks the agent, and waits for its answer for as long as the link holds; `heard` is whenever a part of it comes.
     pub(super) async fn call(
         &self,
         call: &Call,
         body: &[u8],
+        heard: &(dyn Fn() + Sync),
     ) -> Result<(Reply, Vec<u8>), LinkFailure> {
-        self.doubting(self.ask(call, body)).await
+        self.doubting(self.ask(call, body, heard)).await
     }
 
     /// Begins what goes on after its answer: returns that and its body, the stream, and what follows on it.
@@ -169,24 +170,30 @@ impl Link {
     ) -> Result<(Reply, Vec<u8>, Stream, Decoder<N>), LinkFailure> {
         self.doubting(async {
             let stream = self.begin(call, &[]).await?;
-            let (reply, body, decoder) = stream.answer(MOST_SHOWN).await?;
+            let (reply, body, decoder) = stream.answer(MOST_SHOWN, &|| ()).await?;
             Ok((reply, body, stream, decoder.followed_by()))
         })
         .await
     }
 
     pub(super) async fn hello(&self) -> Result<(Reply, Vec<u8>), LinkFailure> {
-        self.ask(&Call::Hello { protocol: VERSION }, &[]).await
+        let hello = Call::Hello { protocol: VERSION };
+        self.ask(&hello, &[], &|| ()).await
     }
 
-    async fn ask(&self, call: &Call, body: &[u8]) -> Result<(Reply, Vec<u8>), LinkFailure> {
+    async fn ask(
+        &self,
+        call: &Call,
+        body: &[u8],
+        heard: &(dyn Fn() + Sync),
+    ) -> Result<(Reply, Vec<u8>), LinkFailure> {
         let stream = self.begin(call, body).await?;
         stream.finish();
         let most = match call {
             Call::Read { limit, .. } => usize::try_from(*limit).unwrap_or(usize::MAX),
             _ => 0,
         };
-        let (reply, body, _) = stream.answer(most).await?;
+        let (reply, body, _) = stream.answer(most, heard).await?;
         Ok((reply, body))
     }
 
@@ -403,9 +410,11 @@ impl Stream {
     async fn answer(
         &self,
         most: usize,
+        heard: &(dyn Fn() + Sync),
     ) -> Result<(Reply, Vec<u8>, Decoder<Response>), LinkFailure> {
         let mut decoder = Decoder::<Response>::new().with_bodies_up_to(most);
         while let Some(bytes) = self.next().await {
+            heard();
             decoder.push(&bytes);
             match decoder.next_frame() {
                 Ok(None) => {}
