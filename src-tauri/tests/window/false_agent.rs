@@ -115,9 +115,14 @@ fn serve(mut asked: impl Read, mut answers: impl Write, entries: &Mutex<String>)
             match event {
                 Event::Opened(id) => drop(calls.insert(id, Decoder::<Call>::new())),
                 Event::Arrived(id, bytes) => {
-                    let decoder = calls.get_mut(&id)?;
+                    streams.consume(id, bytes.len());
+                    // What follows a call is typed into a terminal.
+                    let Some(decoder) = calls.get_mut(&id) else {
+                        continue;
+                    };
                     decoder.push(&bytes);
                     if let Some(frame) = decoder.next_frame().ok()? {
+                        calls.remove(&id);
                         waiting.insert(id, (answer(&frame.header, entries), 0));
                     }
                 }

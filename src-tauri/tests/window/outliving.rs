@@ -2,7 +2,7 @@
 
 use crate::app::{App, SOON};
 
-const ESCAPE: char = '\u{E00C}';
+const ESCAPE: &str = "\u{E00C}";
 
 #[test]
 fn an_app_that_was_killed_finds_its_terminals_as_they_were() {
@@ -44,7 +44,11 @@ fn an_app_that_was_killed_finds_its_terminals_as_they_were() {
         screen.starts_with("only in the editor") && screen.contains("~\n~")
     });
     app.picture("outliving");
-    app.type_line(&format!("{ESCAPE}:wq"));
+    app.press("[role=tabpanel]:not([hidden]) [data-testid=terminal]");
+    app.window.driver().press(&[], ESCAPE).unwrap();
+    // Together they would be a key that the editor does not know.
+    app.wait_for_screen("no more insertion", |screen| screen.contains("- notes"));
+    app.type_line(":wq");
     app.wait_for_screen("the shell below it", |screen| screen.contains("vi notes"));
     app.type_line("cat notes; echo the-end");
     app.wait_for_screen("the file", |screen| {
