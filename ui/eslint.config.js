@@ -5,7 +5,7 @@ import ts from "typescript-eslint";
 
 import svelteConfig from "./svelte.config.js";
 
-const FEATURES = ["session", "files", "editor", "terminal", "settings", "engine"];
+const FEATURES = ["session", "files", "editor", "terminal", "settings", "engine", "figures"];
 
 const tauri = {
   group: ["@tauri-apps/*"],

@@ -1,16 +1,18 @@
 //! The commands: one thin function each. Arguments are checked, the registry is called, the answer is
 //! wrapped; nothing is decided here.
 
+use cove_core::container_log::LogText;
 use cove_core::drafts::Draft;
 use cove_core::engine::{EngineId, EngineView, ImageView};
 use cove_core::error::Error;
 use cove_core::event::Phase;
+use cove_core::figures::Figures;
 use cove_core::files::{DirContent, Encoding, FileContent, NewContent, NewPlace, WriteIf};
 use cove_core::processes::ProcessesEnded;
 use cove_core::session::{
     ChosenArchive, Listing, Seen, SessionId, SessionState, SessionStatus, Usage,
 };
-use cove_core::sessions::Sessions;
+use cove_core::sessions::{Sessions, WatchId, WatchSink};
 use cove_core::settings::{EngineBounds, Settings};
 use cove_core::template::{self, TemplateCard};
 use cove_core::terminal::{Output, Sink, Size};
@@ -52,6 +54,11 @@ commands![
     session_usage,
     export_session,
     cancel_export,
+    session_stats,
+    read_log,
+    ack_log,
+    end_watch,
+    dismiss_note,
     end_processes,
     keep_session,
     notify_user,
@@ -301,6 +308,119 @@ struct UsageAnswer {
 async fn session_usage(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<UsageAnswer> {
     ok(UsageAnswer {
         usage: sessions.usage(Arguments::of(request.body()).id()?).await?,
+    })
+}
+
+#[derive(Serialize)]
+struct StatsAnswer {
+    /// Names the watch, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    watch_id: Option<WatchId>,
+    #[serde(flatten)]
+    figures: Figures,
+}
+
+/// Tells what a session uses now; with a channel, also what it uses from then on, until `end_watch`.
+#[tauri::command]
+async fn session_stats(
+    request: Request<'_>,
+    webview: Webview,
+    sessions: State<'_, Sessions>,
+) -> Answer<StatsAnswer> {
+    let arguments = Arguments::of(request.body());
+    let id = arguments.id()?;
+    ok(match channel(&arguments, "on_figures", webview)? {
+        None => StatsAnswer {
+            watch_id: None,
+            figures: sessions.figures(id).await?,
+        },
+        Some(channel) => {
+            let (watch_id, figures) = sessions.watch_figures(id, watch_sink(channel)).await?;
+            StatsAnswer {
+                watch_id: Some(watch_id),
+                figures,
+            }
+        }
+    })
+}
+
+#[derive(Serialize)]
+struct LogAnswer {
+    /// Names the watch, where there is one. Its text comes over the channel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    watch_id: Option<WatchId>,
+    #[serde(flatten)]
+    log: LogText,
+}
+
+/// Reads the end of a container's log; with a channel, also what is printed from then on, until `end_watch`.
+#[tauri::command]
+async fn read_log(
+    request: Request<'_>,
+    webview: Webview,
+    sessions: State<'_, Sessions>,
+) -> Answer<LogAnswer> {
+    let arguments = Arguments::of(request.body());
+    let (id, tail) = (arguments.id()?, arguments.get("tail")?);
+    ok(match channel(&arguments, "on_log", webview)? {
+        None => LogAnswer {
+            watch_id: None,
+            log: sessions.read_log(id, tail).await?,
+        },
+        Some(channel) => LogAnswer {
+            watch_id: Some(sessions.watch_log(id, tail, watch_sink(channel)).await?),
+            log: LogText::default(),
+        },
+    })
+}
+
+#[derive(Serialize)]
+struct Heard {}
+
+/// Says that a piece of a log is on the screen: the next may come.
+#[tauri::command]
+async fn ack_log(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<Heard> {
+    sessions.acknowledge_log(Arguments::of(request.body()).get("watch_id")?);
+    ok(Heard {})
+}
+
+/// Ends a watch. Succeeds when it is over already.
+#[tauri::command]
+async fn end_watch(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<Heard> {
+    sessions.end_watch(Arguments::of(request.body()).get("watch_id")?);
+    ok(Heard {})
+}
+
+/// Takes note that the user knows that a session's memory was used up.
+#[tauri::command]
+async fn dismiss_note(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<Became> {
+    let session_id = Arguments::of(request.body()).id()?;
+    sessions.dismiss_note(session_id).await?;
+    ok(Became {
+        session_id,
+        seen: sessions.seen(session_id),
+    })
+}
+
+/// Returns the channel that an argument names, if it is there.
+fn channel<T>(
+    arguments: &Arguments<'_>,
+    name: &str,
+    webview: Webview,
+) -> Result<Option<Channel<T>>, Error> {
+    let Some(channel) = arguments.get::<Option<String>>(name)? else {
+        return Ok(None);
+    };
+    let channel = channel.parse::<JavaScriptChannelId>();
+    let channel = channel.map_err(|_| Error::field(name, "must be a channel"))?;
+    Ok(Some(channel.channel_on(webview)))
+}
+
+fn watch_sink<T: Serialize + Send + Sync + 'static>(channel: Channel<T>) -> WatchSink<T> {
+    Box::new(move |news| {
+        if let Err(error) = channel.send(news) {
+            log::warn!("what is watched did not reach the window: {error}");
+        }
     })
 }
 

@@ -244,6 +244,7 @@ mod tests {
             ending: false,
             idle_stop_ms: None,
             stopped_unused_minutes: None,
+            out_of_memory: None,
             has_container: false,
             leftovers: Vec::new(),
             export: None,

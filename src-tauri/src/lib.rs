@@ -16,6 +16,7 @@ use std::process::ExitCode;
 
 use cove_core::engine::docker::DockerPlaces;
 use cove_core::sessions::{Sessions, Start};
+use tauri::webview::PageLoadEvent;
 use tauri::{App, Manager, RunEvent, Wry};
 
 use crate::archives::Archives;
@@ -36,6 +37,14 @@ pub fn run() -> ExitCode {
         .plugin(tauri_plugin_opener::init())
         .plugin(tauri_plugin_store::Builder::default().build())
         .invoke_handler(commands::handle)
+        .on_page_load(|webview, load| {
+            // Whoever looked at figures and logs on the page before is gone.
+            if load.event() == PageLoadEvent::Started
+                && let Some(sessions) = webview.try_state::<Sessions>()
+            {
+                sessions.end_watches();
+            }
+        })
         .on_window_event(leaving::on_window_event)
         .on_menu_event(|app, event| leaving::on_menu_event(app, &event))
         .setup(|app| {

@@ -18,6 +18,9 @@ import type { SessionStatus } from "../src/bindings/SessionStatus";
 import type { TimingReport } from "../src/bindings/TimingReport";
 import type { Undone } from "../src/bindings/Undone";
 import type { Usage } from "../src/bindings/Usage";
+import type { Figures } from "../src/bindings/Figures";
+import type { FiguresNews } from "../src/bindings/FiguresNews";
+import type { LogNews } from "../src/bindings/LogNews";
 import type { FileContent } from "../src/bindings/FileContent";
 import { AS_USUAL, cutShort, SLOW_PULL } from "./timings";
 
@@ -30,15 +33,22 @@ export class Backend {
   sessions = new Map<string, SessionStatus>();
   refuse: Record<string, ErrorReport> = {};
   /** What the files take; null while they are measured without end. */
-  usage: Usage | null = { size_bytes: 214 * MEGA, stored_bytes: null, at_least: false, modified_ms: Date.now() - 2 * 3_600_000, other_volumes: [] };
+  usage: Usage | null = { size_bytes: 214 * MEGA, stored_bytes: null, at_least: false, modified_ms: Date.now() - 2 * 3_600_000, free_bytes: 38_000 * MEGA, disk_bytes: 100_000 * MEGA, other_volumes: [] };
   archive: ChosenArchive | null = { token: "archive-1", name: "shop-2025-06-01.tar.gz", size_bytes: 48 * MEGA };
   live = false;
+  /** What a session uses, and what its container has printed. */
+  figures: Figures = { cpu: 3.2, cpu_limit: 800, memory: 188_743_680, memory_limit: 536_870_912, pids: 12, pids_limit: 4096 };
+  log = "cove-agent: ready\nlistening on port 8000\n";
+  /** Tells news to whoever looks. */
+  hearFigures: (news: FiguresNews) => void = () => {};
+  hearLog: (news: LogNews) => void = () => {};
   /** Texts that were not saved, by session. */
   drafts = new Map<string, Draft[]>();
   readonly #files = new Map<string, FileContent & { ok: true }>(Object.entries(CONTENT));
   readonly #log: Array<{ command: string; args: Args }> = [];
   #seq = 0;
   #made = 0;
+  #watches = 0;
 
   install(): void {
     mockWindows("main");
@@ -67,6 +77,7 @@ export class Backend {
       created: new Date(Date.UTC(2025, 5, 1, 9, this.#made)).toISOString(),
       idle_stop_ms: null,
       stopped_unused_minutes: null,
+      out_of_memory: null,
       has_container: true,
       reconnecting: false,
       ending: false,
@@ -237,6 +248,19 @@ export class Backend {
       }
       case "session_usage":
         return this.usage === null ? new Promise(() => {}) : { ok: true, usage: this.usage };
+      case "session_stats":
+        this.hearFigures = (args["on_figures"] as { onmessage: (news: FiguresNews) => void }).onmessage;
+        return { ok: true, watch_id: ++this.#watches, ...this.figures };
+      case "read_log": {
+        const hear = (args["on_log"] as { onmessage: (news: LogNews) => void }).onmessage;
+        this.hearLog = hear;
+        if (this.log !== "") setTimeout(() => hear({ kind: "text", text: this.log }), 10);
+        return { ok: true, watch_id: ++this.#watches, text: "", cut: false };
+      }
+      case "dismiss_note":
+        this.#become(id, { out_of_memory: null });
+        void this.#announce(id);
+        return this.#answerAbout(id);
       case "export_session":
         return { ...this.#answerAbout(id), started: true };
       case "choose_archive":

@@ -503,3 +503,68 @@ it("a stop by command shows at once, without asking for the list", async () => {
   expect(screen.queryByTestId("workbench")).not.toBeInTheDocument();
   expect(backend.asked("list_sessions")).toHaveLength(lists);
 });
+
+describe("figures and the log", () => {
+  it("shows what the session in front uses, only while it is ready and the window is seen", async () => {
+    const id = backend.add("api", "shop", "ready");
+    await start();
+    await user.click(screen.getByTestId("session-row").querySelector("button")!);
+    const chip = await screen.findByTestId("figures-chip");
+    expect(chip).toHaveTextContent("CPU 3.2 % 180 MiB");
+    expect(backend.asked("session_stats")).toHaveLength(1);
+    backend.hearFigures({ kind: "figures", ...backend.figures, cpu: 47, memory: 510_000_000 });
+    await waitFor(() => expect(chip).toHaveTextContent("Memory 94 % CPU 47 %"));
+    vi.spyOn(document, "visibilityState", "get").mockReturnValue("hidden");
+    document.dispatchEvent(new Event("visibilitychange"));
+    await waitFor(() => expect(screen.queryByTestId("figures-chip")).not.toBeInTheDocument());
+    expect(backend.asked("end_watch")).toEqual([{ watch_id: 1 }]);
+    vi.restoreAllMocks();
+    document.dispatchEvent(new Event("visibilitychange"));
+    await screen.findByTestId("figures-chip");
+    await backend.change({ [id]: { state: "stopped" } });
+    await waitFor(() => expect(screen.queryByTestId("figures-chip")).not.toBeInTheDocument());
+    expect(backend.asked("session_stats")).toHaveLength(2);
+    expect(backend.asked("end_watch")).toHaveLength(2);
+  });
+
+  it("the popover opens from the header and the status bar, measures the files then, and leads to the log", async () => {
+    backend.add("api", "shop", "ready");
+    await start();
+    await user.click(screen.getByTestId("session-row").querySelector("button")!);
+    await screen.findByTestId("figures-chip");
+    expect(backend.asked("session_usage")).toEqual([]);
+    await user.click(screen.getByTestId("open-figures"));
+    const popover = await screen.findByTestId("figures");
+    expect(within(popover).getByTestId("figure-memory")).toHaveTextContent("180 MiB of 512 MiB");
+    expect(within(popover).getByTestId("figure-pids")).toHaveTextContent("12 of 4,096");
+    await waitFor(() => expect(within(popover).getByTestId("figure-disk")).toHaveTextContent("214 MB 38 GB free"));
+    expect(within(popover).getByLabelText("CPU in the last two minutes: now 3.2 %, at most 3.2 %")).toHaveRole("img");
+    await user.keyboard("{Escape}");
+    await waitFor(() => expect(screen.queryByTestId("figures")).not.toBeInTheDocument());
+    expect(backend.asked("session_usage")).toHaveLength(1);
+    await user.click(screen.getByTestId("figures-chip"));
+    await user.click(await screen.findByTestId("open-log"));
+    const dialog = await screen.findByTestId("log-dialog");
+    expect(dialog).toHaveAccessibleName("Log of api");
+    await waitFor(() => expect(backend.asked("ack_log")).toHaveLength(1));
+    expect(dialog).toHaveTextContent("2 lines");
+    await user.keyboard("{Escape}");
+    await waitFor(() => expect(screen.queryByTestId("log-dialog")).not.toBeInTheDocument());
+    expect(backend.asked("end_watch")).toHaveLength(1);
+  });
+
+  it("says that memory was used up until that is dismissed", async () => {
+    const note = { limit_bytes: 512 * 1024 ** 2, at_ms: Date.UTC(2026, 2, 1, 14, 3) };
+    const id = backend.add("api", "shop", "ready");
+    await start();
+    await user.click(screen.getByTestId("session-row").querySelector("button")!);
+    await backend.change({ [id]: { out_of_memory: note } });
+    const strip = await screen.findByTestId("out-of-memory");
+    expect(strip).toHaveTextContent(/A program was ended at .+: the session's memory limit of 512 MiB was used up\. Raise it in the settings, then rebuild\./);
+    expect(screen.getByTestId("out-of-memory-sign")).toHaveAccessibleName("Its memory was used up: a program was ended");
+    await user.click(screen.getByTestId("dismiss-note"));
+    await waitFor(() => expect(screen.queryByTestId("out-of-memory")).not.toBeInTheDocument());
+    expect(screen.queryByTestId("out-of-memory-sign")).not.toBeInTheDocument();
+    expect(backend.asked("dismiss_note")).toEqual([{ id }]);
+  });
+});

@@ -27,6 +27,7 @@ export function session(id: string, more: Partial<View> = {}): View {
     allow_privilege_gain: false,
     idle_stop_ms: null,
     stopped_unused_minutes: null,
+    out_of_memory: null,
     has_container: true,
     reconnecting: false,
     ending: false,

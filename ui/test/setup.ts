@@ -9,6 +9,7 @@ class NoResizeObserver implements ResizeObserver {
 globalThis.ResizeObserver ??= NoResizeObserver;
 Range.prototype.getClientRects ??= () => document.createElement("div").getClientRects();
 Element.prototype.scrollIntoView ??= () => {};
+Element.prototype.scrollTo ??= () => {};
 window.matchMedia ??= (query) => ({
   matches: false,
   media: query,

@@ -16,8 +16,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, RawDir, SeekFrom, Stat, fstat, openat, readlinkat, seek,
-    statat,
+    AtFlags, CWD, FileType, Mode, OFlags, RawDir, SeekFrom, Stat, fstat, fstatvfs, openat,
+    readlinkat, seek, statat,
 };
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -139,6 +139,10 @@ impl<W: Write> Packer<W> {
             &mut total,
             &fstat(&root).map_err(|errno| failed(&[], "look at", errno))?,
         );
+        if let Ok(disk) = fstatvfs(&root) {
+            total.free = disk.f_bavail.checked_mul(disk.f_frsize);
+            total.capacity = disk.f_blocks.checked_mul(disk.f_frsize);
+        }
         let root = level(root).map_err(|errno| failed(&[], "list", errno))?;
         levels.push(if with_trash {
             root

@@ -106,6 +106,12 @@ pub struct Total {
     pub newest_ms: Option<i64>,
     /// Whether this is all.
     pub is_all: bool,
+    /// Bytes that the user may still write to the disk; absent where the kernel or an older agent does not say.
+    #[serde(default)]
+    pub free: Option<u64>,
+    /// Bytes that the disk has in all.
+    #[serde(default)]
+    pub capacity: Option<u64>,
 }
 
 /// What is known of something beside its content.
@@ -160,6 +166,14 @@ pub fn name(text: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_count_of_an_agent_that_knows_no_disk_is_read() {
+        let said = r#"{"names":1,"bytes":2,"content":3,"stored":4,"newest_ms":5,"is_all":true}"#;
+        let total: Total = serde_json::from_str(said).unwrap();
+        assert_eq!((total.stored, total.is_all), (4, true));
+        assert_eq!((total.free, total.capacity), (None, None));
+    }
 
     #[test]
     fn only_a_single_name_is_one() {

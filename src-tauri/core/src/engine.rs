@@ -20,6 +20,7 @@ use tokio::io::AsyncWrite;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{EngineCommand, EngineReason, Error};
+use crate::figures::{ContainerLimits, Figures};
 use crate::image::ImageReference;
 use crate::labels;
 use crate::session::SessionId;
@@ -188,7 +189,32 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Hears that containers and volumes change, whoever changes them, from now on. What is true then,
     /// [`Self::owned`] says. The stream ends when the engine goes away.
-    async fn changes(&self) -> Result<BoxStream<'static, Result<(), Error>>, Error>;
+    async fn changes(&self) -> Result<BoxStream<'static, Result<Change, Error>>, Error>;
+
+    /// Measures what a container uses, again and again at the engine's own pace. Dropping the stream ends the
+    /// measuring.
+    ///
+    /// # Errors
+    /// The stream ends after its first error.
+    async fn figures(
+        &self,
+        container: &str,
+    ) -> Result<BoxStream<'static, Result<Figures, Error>>, Error>;
+
+    /// Returns what a container may use.
+    async fn limits(&self, container: &str) -> Result<ContainerLimits, Error>;
+
+    /// Reads the last lines of what the first process of a container has printed, running or not; with `follow` also
+    /// what it prints from then on, until it ends or the stream is dropped.
+    ///
+    /// # Errors
+    /// The stream ends after its first error.
+    async fn log(
+        &self,
+        container: &str,
+        tail: usize,
+        follow: bool,
+    ) -> Result<BoxStream<'static, Result<ExecOutput, Error>>, Error>;
 
     /// Runs a command in a running container, attached to its standard streams, without a TTY.
     async fn exec(&self, container: &str, spec: &ExecSpec) -> Result<Exec, Error>;
@@ -530,6 +556,19 @@ pub enum ExecOutput {
     Out(Bytes),
     /// From standard error.
     Err(Bytes),
+}
+
+/// What an engine tells of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A container or a volume may be another than before.
+    Objects,
+    /// The kernel ended a program of this container, because the container had used up its memory. Not all engines
+    /// tell that, and some tell one end several times.
+    OutOfMemory {
+        /// The container's id.
+        container: String,
+    },
 }
 
 /// What of ours is on the engine.

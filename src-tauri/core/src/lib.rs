@@ -6,6 +6,7 @@
 mod archive;
 pub mod assets;
 mod connection;
+pub mod container_log;
 mod crossing;
 pub mod drafts;
 pub mod engine;
@@ -14,6 +15,7 @@ mod engines;
 pub mod error;
 pub mod estimate;
 pub mod event;
+pub mod figures;
 pub mod files;
 pub mod home;
 pub mod image;

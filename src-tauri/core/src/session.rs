@@ -287,8 +287,22 @@ pub struct Usage {
     pub at_least: bool,
     /// The last change of any file, in milliseconds since 1970 UTC; `null` when not known.
     pub modified_ms: Option<i64>,
+    /// Bytes that are free on the disk that they are on; `null` when not known.
+    pub free_bytes: Option<u64>,
+    /// Bytes that this disk has in all; `null` when not known.
+    pub disk_bytes: Option<u64>,
     /// The folders outside `/workspace` that the image keeps in volumes of their own: they go with the container.
     pub other_volumes: Vec<String>,
+}
+
+/// Programs of a session were ended by the kernel, because the session had used up its memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS), ts(export))]
+pub struct OutOfMemory {
+    /// Bytes that the session may use; `null` where it may use all that the engine has, or when not known.
+    pub limit_bytes: Option<u64>,
+    /// When the first was ended since this was last dismissed, in milliseconds since 1970 UTC.
+    pub at_ms: i64,
 }
 
 /// What a session is, from the outside.
@@ -373,6 +387,8 @@ pub struct Session {
     pub idle_stop_ms: Option<i64>,
     /// After how many minutes without use it was stopped, if that is how it ended last; `null` otherwise.
     pub stopped_unused_minutes: Option<u64>,
+    /// Whether the kernel ended programs of it for want of memory; `null` when not, or when the user knows.
+    pub out_of_memory: Option<OutOfMemory>,
     /// Whether it has a container, or is about to get one. A session that was deleted but for its files,
     /// or whose container somebody removed, is a volume alone; opening it makes a container again.
     pub has_container: bool,

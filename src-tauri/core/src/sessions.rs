@@ -14,6 +14,7 @@ mod lifecycle;
 mod ready;
 mod registry;
 mod runs;
+mod watching;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,6 +30,8 @@ use self::away::remembered;
 use self::entry::{Activity, Entry};
 use self::registry::Registry;
 pub use self::runs::UnderWay;
+use self::watching::Watches;
+pub use self::watching::{FiguresNews, LogNews, WatchId, WatchSink};
 use crate::assets::Assets;
 use crate::drafts::Drafts;
 use crate::engine::{EngineId, EngineView, ImageView, Places, RememberedEngines};
@@ -144,6 +147,8 @@ struct Shared {
     followed: Mutex<BTreeMap<EngineId, bool>>,
     /// How many sessions were deleted so far.
     deleted: AtomicU64,
+    /// Who looks at what sessions use and print.
+    watches: Mutex<Watches>,
     pulls: Arc<Pulls>,
     networks: Arc<Networks>,
     registry: Mutex<Registry>,
@@ -184,6 +189,7 @@ impl Sessions {
                 following: AtomicBool::new(false),
                 followed: Mutex::default(),
                 deleted: AtomicU64::new(0),
+                watches: Mutex::default(),
                 pulls: Arc::default(),
                 networks: Arc::default(),
                 registry: Mutex::new(Registry::new(entries)),

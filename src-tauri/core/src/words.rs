@@ -42,7 +42,7 @@ pub(crate) fn fit(text: &str, limit: usize) -> String {
 
 /// Returns whether a character does something other than to be seen: controls, and what turns, hides or imitates text.
 /// The joiner that emoji are made with does no harm.
-fn is_invisible(c: char) -> bool {
+pub(crate) fn is_invisible(c: char) -> bool {
     c.is_control()
         || matches!(
             c,

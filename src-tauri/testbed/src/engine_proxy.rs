@@ -183,6 +183,15 @@ impl EngineProxy {
         self.line.state().requests.clone()
     }
 
+    /// Returns how many connections are open whose last request had this text in its path.
+    #[must_use]
+    pub fn open(&self, path: &str) -> usize {
+        let state = self.line.state();
+        let open = state.connections.values();
+        open.filter(|connection| connection.request.contains(path))
+            .count()
+    }
+
     /// Cuts the open connections; new ones work.
     pub fn cut(&self) {
         self.line.cut();

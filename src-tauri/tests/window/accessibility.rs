@@ -76,6 +76,17 @@ fn check_theme(theme: &str, is_dark: bool) {
         .wait_for("[data-testid=viewer] .cm-content", SOON)
         .unwrap();
     check(&app, &name("ready"));
+
+    app.press("[data-testid=open-figures]");
+    app.window
+        .wait_for("[data-testid=figure-cpu] path.line", SOON)
+        .unwrap();
+    check(&app, &name("figures"));
+    app.press("[data-testid=open-log]");
+    app.window
+        .wait_for("[data-testid=log-dialog]", SOON)
+        .unwrap();
+    check(&app, &name("log"));
 }
 
 #[test]

@@ -21,6 +21,7 @@ mod create;
 mod editor;
 mod failure;
 mod false_agent;
+mod figures;
 mod files;
 mod gate;
 mod held;

@@ -2,6 +2,7 @@
 import type { EngineId } from "./EngineId";
 import type { ExportProgress } from "./ExportProgress";
 import type { Network } from "./Network";
+import type { OutOfMemory } from "./OutOfMemory";
 import type { SessionId } from "./SessionId";
 import type { SessionState } from "./SessionState";
 import type { TemplateId } from "./TemplateId";
@@ -78,6 +79,10 @@ idle_stop_ms: number | null,
  * After how many minutes without use it was stopped, if that is how it ended last; `null` otherwise.
  */
 stopped_unused_minutes: number | null, 
+/**
+ * Whether the kernel ended programs of it for want of memory; `null` when not, or when the user knows.
+ */
+out_of_memory: OutOfMemory | null, 
 /**
  * Whether it has a container, or is about to get one. A session that was deleted but for its files,
  * or whose container somebody removed, is a volume alone; opening it makes a container again.

@@ -21,6 +21,14 @@ at_least: boolean,
  */
 modified_ms: number | null, 
 /**
+ * Bytes that are free on the disk that they are on; `null` when not known.
+ */
+free_bytes: number | null, 
+/**
+ * Bytes that this disk has in all; `null` when not known.
+ */
+disk_bytes: number | null, 
+/**
  * The folders outside `/workspace` that the image keeps in volumes of their own: they go with the container.
  */
 other_volumes: Array<string>, };

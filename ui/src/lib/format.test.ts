@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 
 import type { Eta } from "../bindings/Eta";
-import { ago, bytes, clock, count, duration, pullLine, timeLeft, transferred } from "./format";
+import { ago, bytes, clock, count, duration, memory, percent, pullLine, timeLeft, transferred } from "./format";
 
 const pull = {
   fraction: 0.4,
@@ -23,6 +23,27 @@ describe("figures", () => {
     [3_729_000, "1:02:09"],
     [-5, "0:00"],
   ])("elapsed %d ms reads %s", (ms, text) => expect(clock(ms)).toBe(text));
+
+  it.each([
+    [0, "0 B"],
+    [462_848, "452 KiB"],
+    [33_882_112, "32 MiB"],
+    [64 * 1024 ** 2, "64 MiB"],
+    [512 * 1024 ** 2, "512 MiB"],
+    [1_000 * 1024 ** 2, "1 GiB"],
+    [1.5 * 1024 ** 3, "1.5 GiB"],
+    [64 * 1024 ** 3, "64 GiB"],
+  ])("memory of %d bytes reads %s", (count, text) => expect(memory(count)).toBe(text));
+
+  it.each([
+    [0, "0 %"],
+    [0.04, "0 %"],
+    [0.4, "0.4 %"],
+    [3, "3 %"],
+    [3.06, "3.1 %"],
+    [9.96, "10 %"],
+    [250.2, "250 %"],
+  ])("%d per cent reads %s", (value, text) => expect(percent(value)).toBe(text));
 
   it.each([
     [0, "0 ms"],

@@ -4,6 +4,7 @@ import type { Eta } from "../bindings/Eta";
 import type { PullProgress } from "../bindings/PullProgress";
 
 const UNITS = ["B", "kB", "MB", "GB", "TB"] as const;
+const MEMORY_UNITS = ["B", "KiB", "MiB", "GiB", "TiB"] as const;
 
 /** `0:21`, `12:05`, `1:02:09`. Whole seconds, rounded down. */
 export function clock(ms: number): string {
@@ -26,6 +27,20 @@ export function duration(ms: number): string {
 export function bytes(count: number): string {
   const unit = unitOf(count);
   return `${inUnit(count, unit)} ${UNITS[unit] ?? "B"}`;
+}
+
+/** `512 MiB`, `1.5 GiB`; powers of 1024, as memory is sold, set and limited. */
+export function memory(count: number): string {
+  let unit = 0;
+  while (unit < MEMORY_UNITS.length - 1 && count >= 999.5 * 1024 ** unit) unit += 1;
+  const value = count / 1024 ** unit;
+  const figure = unit > 0 && value < 9.95 ? value.toFixed(1) : String(Math.round(value));
+  return `${figure.endsWith(".0") ? figure.slice(0, -2) : figure} ${MEMORY_UNITS[unit] ?? "B"}`;
+}
+
+/** `3 %`, `0.4 %`; a figure below a tenth is `0 %`. */
+export function percent(value: number): string {
+  return value >= 0.05 && value < 9.95 ? `${value.toFixed(1).replace(/\.0$/, "")} %` : `${Math.round(value)} %`;
 }
 
 /**

@@ -25,6 +25,7 @@ function actions(engineAnswers = true): SessionActions {
     cancel: act,
     copyName: act,
     details: act,
+    log: act,
     timing: act,
   };
 }
@@ -44,12 +45,12 @@ function names(of: Partial<View>): string {
 
 describe("the menu of a session that is", () => {
   it.each<[string, Partial<View>, string]>([
-    ["ready", { state: "ready" }, "stop restart | rename rebuild duplicate export | copy-name details | remove"],
-    ["stopped", { state: "stopped" }, "open | rename rebuild duplicate export | copy-name details | remove"],
+    ["ready", { state: "ready" }, "stop restart | rename rebuild duplicate export | copy-name details log | remove"],
+    ["stopped", { state: "stopped" }, "open | rename rebuild duplicate export | copy-name details log | remove"],
     ["only files", { state: "stopped", has_container: false }, "open | details | remove"],
     ["on its way", { state: "provisioning" }, "progress cancel | copy-name details"],
     ["interrupted", { state: "interrupted" }, "open discard | rename | copy-name details | remove"],
-    ["failed", { state: "failed" }, "retry | rename rebuild | copy-name details | remove"],
+    ["failed", { state: "failed" }, "retry | rename rebuild | copy-name details log | remove"],
     ["failed without a container", { state: "failed", has_container: false }, "retry | rename | copy-name details | remove"],
     ["cancelled", { state: "cancelled" }, "retry | rename | copy-name details | remove"],
     ["away", { state: "away", engine: "docker" }, "rename | copy-name details | forget remove"],

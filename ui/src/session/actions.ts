@@ -10,6 +10,7 @@ import Pencil from "@lucide/svelte/icons/pencil";
 import Play from "@lucide/svelte/icons/play";
 import RotateCcw from "@lucide/svelte/icons/rotate-ccw";
 import RotateCw from "@lucide/svelte/icons/rotate-cw";
+import ScrollText from "@lucide/svelte/icons/scroll-text";
 import Square from "@lucide/svelte/icons/square";
 import Timer from "@lucide/svelte/icons/timer";
 import Trash2 from "@lucide/svelte/icons/trash-2";
@@ -40,6 +41,7 @@ export interface SessionActions {
   cancel: (id: string) => void;
   copyName: (id: string) => void;
   details: (id: string) => void;
+  log: (id: string) => void;
   timing: (id: string) => void;
 }
 
@@ -97,6 +99,7 @@ export function menuOf(session: Session, actions: SessionActions): MenuAction[] 
     known.push({ name: "copy-name", label: "Copy container name", icon: Copy, run: () => actions.copyName(id) });
   }
   known.push({ name: "details", label: "Details", icon: Info, run: () => actions.details(id) });
+  if (hasLog(session)) known.push({ name: "log", label: "Log", icon: ScrollText, disabled, run: () => actions.log(id) });
   if (session.mayTellTiming) known.push({ name: "timing", label: "Timing", icon: Timer, run: () => actions.timing(id) });
   if (state === "away") end.push({ name: "forget", label: "Forget", icon: Unlink, run: () => actions.forget(id) });
   if (state !== "provisioning") {
@@ -132,6 +135,12 @@ function stateEntries(session: Session, actions: SessionActions): MenuAction[] {
     entries.push({ name: "restart", label: "Restart", icon: RotateCcw, disabled, run: () => actions.restart(id) });
   }
   return entries;
+}
+
+/** Whether there is a container, running or not, that may have printed something. */
+function hasLog(session: Session): boolean {
+  const mayHave = hasFiles(session) || session.state === "failed";
+  return mayHave && session.view?.has_container === true;
 }
 
 /** Whether there are files of which it is known that they are whole. */

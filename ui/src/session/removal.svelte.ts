@@ -8,7 +8,7 @@ import { reportOf } from "../lib/ipc/error";
 import { visibleName } from "../lib/names";
 import type { Session } from "./session.svelte";
 
-const NOT_KNOWN: Usage = { size_bytes: null, stored_bytes: null, at_least: false, modified_ms: null, other_volumes: [] };
+const NOT_KNOWN: Usage = { size_bytes: null, stored_bytes: null, at_least: false, modified_ms: null, free_bytes: null, disk_bytes: null, other_volumes: [] };
 
 export class Removal {
   /** What would be deleted; null when nothing is asked. */

@@ -5,7 +5,7 @@ import type { Usage } from "../bindings/Usage";
 import { CommandError } from "../lib/ipc/error";
 import { otherVolumesWords, Removal, unsavedWords, usageWords } from "./removal.svelte";
 
-const USAGE: Usage = { size_bytes: 214_000_000, stored_bytes: null, at_least: false, modified_ms: 1_000, other_volumes: [] };
+const USAGE: Usage = { size_bytes: 214_000_000, stored_bytes: null, at_least: false, modified_ms: 1_000, free_bytes: null, disk_bytes: null, other_volumes: [] };
 const HOUR = 3_600_000;
 const none = () => Promise.resolve([]);
 
@@ -14,12 +14,12 @@ const stopped = (id: string, has_container = true) => listed(id, { state: "stopp
 describe("what would be lost", () => {
   it.each<[Usage | null, string]>([
     [null, "Files in `/workspace`: measuring…"],
-    [{ size_bytes: 214_000_000, stored_bytes: null, at_least: false, modified_ms: 10 * HOUR, other_volumes: [] }, "214 MB in `/workspace`, last changed 2 hours ago"],
-    [{ size_bytes: 214_000_000, stored_bytes: null, at_least: false, modified_ms: null, other_volumes: [] }, "214 MB in `/workspace`"],
-    [{ size_bytes: 9_000_000, stored_bytes: null, at_least: true, modified_ms: null, other_volumes: [] }, "At least 9 MB in `/workspace`"],
-    [{ size_bytes: 1_000_000_000_000, stored_bytes: 8_000, at_least: false, modified_ms: null, other_volumes: [] }, "1 TB (8 kB on the disk) in `/workspace`"],
-    [{ size_bytes: 0, stored_bytes: null, at_least: false, modified_ms: 10 * HOUR, other_volumes: [] }, "`/workspace` is empty"],
-    [{ size_bytes: null, stored_bytes: null, at_least: false, modified_ms: null, other_volumes: [] }, "How much is in `/workspace` is not known"],
+    [{ size_bytes: 214_000_000, stored_bytes: null, at_least: false, modified_ms: 10 * HOUR, free_bytes: null, disk_bytes: null, other_volumes: [] }, "214 MB in `/workspace`, last changed 2 hours ago"],
+    [{ size_bytes: 214_000_000, stored_bytes: null, at_least: false, modified_ms: null, free_bytes: null, disk_bytes: null, other_volumes: [] }, "214 MB in `/workspace`"],
+    [{ size_bytes: 9_000_000, stored_bytes: null, at_least: true, modified_ms: null, free_bytes: null, disk_bytes: null, other_volumes: [] }, "At least 9 MB in `/workspace`"],
+    [{ size_bytes: 1_000_000_000_000, stored_bytes: 8_000, at_least: false, modified_ms: null, free_bytes: null, disk_bytes: null, other_volumes: [] }, "1 TB (8 kB on the disk) in `/workspace`"],
+    [{ size_bytes: 0, stored_bytes: null, at_least: false, modified_ms: 10 * HOUR, free_bytes: null, disk_bytes: null, other_volumes: [] }, "`/workspace` is empty"],
+    [{ size_bytes: null, stored_bytes: null, at_least: false, modified_ms: null, free_bytes: null, disk_bytes: null, other_volumes: [] }, "How much is in `/workspace` is not known"],
   ])("%o", (usage, words) => expect(usageWords(usage, 12 * HOUR)).toBe(words));
 
   it.each([
@@ -47,7 +47,7 @@ describe("what would be lost", () => {
     const removal = new Removal((id) => new Promise((resolve) => answers.set(id, resolve)), none, () => Promise.resolve());
     const shown = [removal.show(stopped("a")), removal.show(stopped("b"))];
     expect(removal.usage).toBeNull();
-    answers.get("a")?.({ size_bytes: 1, stored_bytes: null, at_least: false, modified_ms: null, other_volumes: [] });
+    answers.get("a")?.({ size_bytes: 1, stored_bytes: null, at_least: false, modified_ms: null, free_bytes: null, disk_bytes: null, other_volumes: [] });
     await shown[0];
     expect(removal.usage).toBeNull();
     answers.get("b")?.(USAGE);
@@ -59,7 +59,7 @@ describe("what would be lost", () => {
     const remove = vi.fn(() => Promise.resolve());
     const removal = new Removal(() => Promise.reject(new CommandError(failure("ENGINE_REFUSED"))), none, remove);
     await removal.show(stopped("a"));
-    expect(removal.usage).toEqual({ size_bytes: null, stored_bytes: null, at_least: false, modified_ms: null, other_volumes: [] });
+    expect(removal.usage).toEqual({ size_bytes: null, stored_bytes: null, at_least: false, modified_ms: null, free_bytes: null, disk_bytes: null, other_volumes: [] });
     await removal.submit();
     expect([remove.mock.calls, removal.session]).toEqual([[["a", false]], null]);
   });

@@ -7,12 +7,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cove_core::engine::docker::DockerPlaces;
 use cove_core::engine::{
-    Archive, Connected, ContainerFacts, ContainerSpec, Engine, EngineCapacity, EngineFacts,
-    EngineIdentity, EngineProblem, Exec, ExecSpec, Found, ImageFacts, ImageView, Labels, LayerSize,
-    Lent, NetworkFacts, NetworkKind, Owned, Places, PullMessage, Waits,
+    Archive, Change, Connected, ContainerFacts, ContainerSpec, Engine, EngineCapacity, EngineFacts,
+    EngineIdentity, EngineProblem, Exec, ExecOutput, ExecSpec, Found, ImageFacts, ImageView,
+    Labels, LayerSize, Lent, NetworkFacts, NetworkKind, Owned, Places, PullMessage, Waits,
 };
 use cove_core::error::Error;
 use cove_core::event::{Reporter, SessionEvent};
+use cove_core::figures::{ContainerLimits, Figures};
 use cove_core::image::ImageReference;
 use cove_core::session::SessionId;
 use futures_util::StreamExt as _;
@@ -320,8 +321,28 @@ impl Engine for RecordedEngine {
         self.recorder.call("owned", call).await
     }
 
-    async fn changes(&self) -> Result<BoxStream<'static, Result<(), Error>>, Error> {
+    async fn changes(&self) -> Result<BoxStream<'static, Result<Change, Error>>, Error> {
         self.engine.changes().await
+    }
+
+    async fn figures(
+        &self,
+        container: &str,
+    ) -> Result<BoxStream<'static, Result<Figures, Error>>, Error> {
+        self.engine.figures(container).await
+    }
+
+    async fn limits(&self, container: &str) -> Result<ContainerLimits, Error> {
+        self.engine.limits(container).await
+    }
+
+    async fn log(
+        &self,
+        container: &str,
+        tail: usize,
+        follow: bool,
+    ) -> Result<BoxStream<'static, Result<ExecOutput, Error>>, Error> {
+        self.engine.log(container, tail, follow).await
     }
 
     async fn exec(&self, container: &str, spec: &ExecSpec) -> Result<Exec, Error> {

@@ -2,7 +2,7 @@
 //! nowhere else.
 //!
 //! Where engines listen is `endpoints`, after the user's own `client_config`; the way to one is `transport` and
-//! `connection`, what is asked of it `calls`, what it answers `answers`. What engines and registries put in words is
+//! `connection`, what is asked of it `calls`, what it answers `answers`, what it measures and tells of itself `measured`. What engines and registries put in words is
 //! understood in `wording`.
 
 mod answers;
@@ -12,6 +12,8 @@ mod connection;
 mod credentials;
 mod endpoints;
 mod errors;
+mod frames;
+mod measured;
 #[cfg(test)]
 mod recorded;
 mod registry;

@@ -17,7 +17,8 @@ use crate::journal::{Record, Undo};
 use crate::progress::{Phase, Progress, Undone};
 use crate::provision::Monitor;
 use crate::session::{
-    CreateSession, ExportProgress, Session, SessionId, SessionState, SessionStatus, Source,
+    CreateSession, ExportProgress, OutOfMemory, Session, SessionId, SessionState, SessionStatus,
+    Source,
 };
 use crate::terminal::Terminal;
 use crate::timing::TimingReport;
@@ -46,6 +47,10 @@ pub(super) struct Entry {
     pub(super) ending: Option<CancellationToken>,
     /// After how many minutes without use it was stopped, if that is how it ended last.
     pub(super) stopped_unused_minutes: Option<u64>,
+    /// That programs of it were ended for want of memory, until the user knows.
+    pub(super) out_of_memory: Option<OutOfMemory>,
+    /// When that was told last, whether or not it was news.
+    pub(super) out_of_memory_heard: Option<Instant>,
     /// How many deletions are under way: it is about to be gone, so that no run may begin.
     pub(super) deletions: u32,
     /// Where the time of the last run went.
@@ -295,6 +300,8 @@ impl Entry {
             export: None,
             ending: None,
             stopped_unused_minutes: None,
+            out_of_memory: None,
+            out_of_memory_heard: None,
             deletions: 0,
             timing: None,
             turn: Arc::default(),
@@ -407,6 +414,7 @@ impl Entry {
                 .connected()
                 .and_then(|open| open.idle_stop_ms()),
             stopped_unused_minutes: self.stopped_unused_minutes,
+            out_of_memory: self.out_of_memory,
             has_container: about_to || self.on_engine.container.is_some(),
             leftovers: leftovers.map(ToString::to_string).collect(),
             export: self.export.as_ref().map(|export| export.progress),

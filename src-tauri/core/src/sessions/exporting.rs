@@ -317,6 +317,8 @@ async fn count(mut totals: BoxStream<'static, Result<Total, Error>>) -> Usage {
                 stored_bytes: Some(total.stored),
                 at_least: !total.is_all,
                 modified_ms: total.newest_ms,
+                free_bytes: total.free,
+                disk_bytes: total.capacity,
                 ..Usage::default()
             };
         }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::entry::{Activity, Entry, OnEngine, OpenSession, Reach};
 use super::{Sessions, Shared};
-use crate::engine::{ContainerState, Engine, Owned, in_time};
+use crate::engine::{Change, ContainerState, Engine, Owned, in_time};
 use crate::engines::KnownEngine;
 use crate::error::Error;
 use crate::journal::Record;
@@ -57,6 +57,25 @@ struct TakenOver {
     settled: Vec<SessionId>,
     /// Those that somebody has removed.
     gone: Vec<SessionId>,
+}
+
+/// What an engine has told in a burst.
+#[derive(Debug, Default)]
+struct Gathered {
+    objects_changed: bool,
+    /// The ids of the containers of which programs were ended for want of memory.
+    out_of_memory: BTreeSet<String>,
+}
+
+impl Gathered {
+    fn take(&mut self, change: Change) {
+        match change {
+            Change::Objects => self.objects_changed = true,
+            Change::OutOfMemory { container } => {
+                self.out_of_memory.insert(container);
+            }
+        }
+    }
 }
 
 impl Sessions {
@@ -183,9 +202,10 @@ impl Sessions {
         self.clean_up(known).await;
         let mut again = tokio::time::interval_at(Instant::now() + TRY_AGAIN, TRY_AGAIN);
         loop {
+            let mut heard = Gathered::default();
             tokio::select! {
                 change = changes.next() => match change {
-                    Some(change) => change?,
+                    Some(change) => heard.take(change?),
                     None => return Ok(()),
                 },
                 _ = again.tick() => {
@@ -196,11 +216,17 @@ impl Sessions {
             let gathered_by = Instant::now() + GATHER;
             while let Ok(change) = tokio::time::timeout_at(gathered_by, changes.next()).await {
                 match change {
-                    Some(change) => change?,
+                    Some(change) => heard.take(change?),
                     None => return Ok(()),
                 }
             }
-            self.reconcile(known, &*engine).await?;
+            // Before the session is closed whose first process it was.
+            let out_of_memory = &heard.out_of_memory;
+            self.note_out_of_memory(known, &*engine, out_of_memory)
+                .await;
+            if heard.objects_changed {
+                self.reconcile(known, &*engine).await?;
+            }
             // Some engines show only after their return what had ended with them.
             if was_away && back.elapsed() < LAST_MOMENTS {
                 self.reopen_lost(known);

@@ -260,7 +260,7 @@ impl Sessions {
     }
 
     /// The gate: returns the way into a session, if it is ready.
-    async fn ready(&self, id: SessionId) -> Result<Arc<OpenSession>, Error> {
+    pub(super) async fn ready(&self, id: SessionId) -> Result<Arc<OpenSession>, Error> {
         let open = self.connected(id).await?;
         if open.is_paused() {
             return Err(Error::SessionNotReady(SessionState::Paused.as_str()));

@@ -186,6 +186,7 @@ impl Sessions {
             }
         }
         entry.stopped_unused_minutes = None;
+        entry.out_of_memory = None;
         let monitor = Arc::new(Monitor::new());
         let (cancel, ended) = (CancellationToken::new(), CancellationToken::new());
         entry.activity = Activity::Provisioning {

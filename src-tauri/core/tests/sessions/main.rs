@@ -26,6 +26,8 @@ mod engines;
 mod environment;
 #[cfg(unix)]
 mod failing;
+#[cfg(unix)]
+mod figures;
 mod files;
 mod following;
 mod lifecycle;

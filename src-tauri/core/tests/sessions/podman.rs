@@ -5,6 +5,8 @@ use std::sync::Arc;
 use cove_core::session::SessionState;
 use cove_testbed::{Engine, EngineKind, EngineOptions, TestImage};
 
+#[cfg(unix)]
+use crate::figures::{check_figures, check_log};
 use crate::limits::{check_process_limit, check_work};
 use crate::support::{App, check_ready, eventually};
 use crate::users::{
@@ -137,4 +139,12 @@ async fn a_session_whose_processes_are_used_up_stays_usable_on_podman() {
 async fn what_programs_do_is_seen_on_podman() {
     let Some(engine) = podman() else { return };
     check_work(&App::on(&engine)).await;
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn figures_and_the_log_are_told_on_podman() {
+    let Some(engine) = podman() else { return };
+    check_figures(&engine, EngineKind::Podman).await;
+    check_log(&App::on(&engine)).await;
 }

@@ -8,12 +8,15 @@ import type { Encoding } from "../../bindings/Encoding";
 import type { EngineBounds } from "../../bindings/EngineBounds";
 import type { EngineId } from "../../bindings/EngineId";
 import type { EngineView } from "../../bindings/EngineView";
+import type { Figures } from "../../bindings/Figures";
+import type { FiguresNews } from "../../bindings/FiguresNews";
 import type { FileContent } from "../../bindings/FileContent";
 import type { FileEntry } from "../../bindings/FileEntry";
 import type { ImageView } from "../../bindings/ImageView";
 import type { Phase } from "../../bindings/Phase";
 import type { ProcessesEnded } from "../../bindings/ProcessesEnded";
 import type { Listing } from "../../bindings/Listing";
+import type { LogNews } from "../../bindings/LogNews";
 import type { Network } from "../../bindings/Network";
 import type { Seen } from "../../bindings/Seen";
 import type { SessionId } from "../../bindings/SessionId";
@@ -59,6 +62,11 @@ export type Renamed = Acted & { name: string };
 
 /** What becomes of the runs under way when the window is closed. */
 export type LeaveChoice = "background" | "cancel" | "stay";
+
+/** What names a watch that goes on until it is ended. */
+export interface Watched {
+  watch_id: number;
+}
 
 export interface Directory {
   entries: FileEntry[];
@@ -161,6 +169,33 @@ export function duplicateSession(id: MaybeId, project_name?: string): Promise<Cr
 /** Measures a session's files; may take a second or two. */
 export async function sessionUsage(id: MaybeId): Promise<Usage> {
   return (await callWithId<{ usage: Usage }>("session_usage", id)).usage;
+}
+
+/** Measures what a session uses from now on, until `endWatch`; returns what it uses now. */
+export function watchFigures(id: MaybeId, hear: (news: FiguresNews) => void): Promise<Figures & Watched> {
+  return callWithId("session_stats", id, { on_figures: new Channel<FiguresNews>(hear) });
+}
+
+/**
+ * Reads the last lines of what a session's container has printed and what it prints from now on, until `endWatch`. Each
+ * piece of text is to be acknowledged.
+ */
+export function watchLog(id: MaybeId, tail: number, hear: (news: LogNews) => void): Promise<Watched> {
+  return callWithId("read_log", id, { tail, on_log: new Channel<LogNews>(hear) });
+}
+
+/** Says that a piece of a log was taken. */
+export async function ackLog(watch_id: number): Promise<void> {
+  await call("ack_log", { watch_id });
+}
+
+export async function endWatch(watch_id: number): Promise<void> {
+  await call("end_watch", { watch_id });
+}
+
+/** The user knows that the session's memory was used up. */
+export function dismissNote(id: MaybeId): Promise<Acted> {
+  return callWithId("dismiss_note", id);
 }
 
 /** Ends everything that runs in a session but its agent: for one that may start nothing any more. */

@@ -3,12 +3,13 @@
 //! that cannot be understood costs only itself. A list that cannot be read is a failure, never an empty list.
 
 use std::fmt::Write as _;
+use std::mem;
 
 use bollard::Docker;
 use bollard::errors::Error as ApiError;
 use bytes::Bytes;
-use futures_util::TryStreamExt;
-use futures_util::stream::BoxStream;
+use futures_util::stream::{self, BoxStream};
+use futures_util::{StreamExt, TryStreamExt};
 use serde_json::{Value, json};
 
 use super::wording;
@@ -19,6 +20,8 @@ use crate::image::ImageReference;
 
 /// Bytes that no answer comes near; what is longer is no answer.
 const MOST_BYTES: usize = 64 << 20;
+/// Bytes that no line of a stream of values comes near.
+const LONGEST_LINE: usize = 1 << 20;
 /// How the path ends of the one call of the client that hands its answer on as it comes.
 const AS_IT_COMES: &str = "/containers/any/export";
 
@@ -30,7 +33,7 @@ pub(super) const REACH_EACH_OTHER: &str = "com.docker.network.bridge.enable_icc"
 pub(super) const LONGEST_PACKET: &str = "com.docker.network.driver.mtu";
 
 /// Asks for a path of the API and returns the answer as it comes.
-pub(super) fn stream(client: Docker, path: String) -> BoxStream<'static, Result<Bytes, ApiError>> {
+pub(super) fn pieces(client: Docker, path: String) -> BoxStream<'static, Result<Bytes, ApiError>> {
     let client = client.with_request_modifier(move |mut request| {
         let uri = request.uri().to_string();
         let base = uri.strip_suffix(AS_IT_COMES);
@@ -57,7 +60,7 @@ fn is_version(text: &str) -> bool {
 
 /// Asks for a path of the API and returns the answer.
 pub(super) async fn json(client: Docker, path: String) -> Result<Value, ApiError> {
-    let mut pieces = stream(client, path);
+    let mut pieces = pieces(client, path);
     let mut answer = Vec::new();
     while let Some(piece) = pieces.try_next().await? {
         if answer.len() + piece.len() > MOST_BYTES {
@@ -67,6 +70,46 @@ pub(super) async fn json(client: Docker, path: String) -> Result<Value, ApiError
         answer.extend_from_slice(&piece);
     }
     Ok(serde_json::from_slice(&answer)?)
+}
+
+/// Asks for a path of the API that is answered by one JSON value a line, and returns them as they come. A line that
+/// cannot be read is `null`: it says nothing but that there was one.
+pub(super) fn lines(client: Docker, path: String) -> BoxStream<'static, Result<Value, ApiError>> {
+    values(pieces(client, path))
+}
+
+fn values(
+    pieces: BoxStream<'static, Result<Bytes, ApiError>>,
+) -> BoxStream<'static, Result<Value, ApiError>> {
+    let start = (pieces, Vec::new());
+    stream::try_unfold(start, async |(mut pieces, mut held): (_, Vec<u8>)| {
+        loop {
+            if let Some(end) = held.iter().position(|byte| *byte == b'\n') {
+                let rest = held.split_off(end + 1);
+                let line = mem::replace(&mut held, rest);
+                if line.trim_ascii().is_empty() {
+                    continue;
+                }
+                return Ok(Some((value(&line), (pieces, held))));
+            }
+            match BoxStream::try_next(&mut pieces).await? {
+                Some(piece) if held.len() + piece.len() <= LONGEST_LINE => {
+                    held.extend_from_slice(&piece);
+                }
+                Some(_) => {
+                    let error = std::io::Error::other("a line is too long");
+                    return Err(ApiError::IOError { err: error });
+                }
+                None if held.trim_ascii().is_empty() => return Ok(None),
+                None => return Ok(Some((value(&mem::take(&mut held)), (pieces, held)))),
+            }
+        }
+    })
+    .boxed()
+}
+
+fn value(line: &[u8]) -> Value {
+    serde_json::from_slice(line).unwrap_or_default()
 }
 
 /// Writes filters, each a name and what is accepted, as the query of a path.
@@ -430,6 +473,32 @@ mod tests {
             let network = json!({ "Options": options });
             assert_eq!(longest_packet(&network), expected, "{network}");
         }
+    }
+
+    #[tokio::test]
+    async fn values_come_a_line_each_however_they_are_cut_and_one_that_is_none_costs_only_itself() {
+        let sent = b"{\"a\":1}\n\n{\"b\":\nnonsense\r\n[2]\n{\"c\":3}";
+        for at_once in 1..=sent.len() {
+            let pieces: Vec<_> = sent
+                .chunks(at_once)
+                .map(|piece| Ok(Bytes::copy_from_slice(piece)))
+                .collect();
+            let told: Vec<Value> = values(stream::iter(pieces).boxed())
+                .try_collect()
+                .await
+                .unwrap();
+            let expected = [
+                json!({ "a": 1 }),
+                json!(null),
+                json!(null),
+                json!([2]),
+                json!({ "c": 3 }),
+            ];
+            assert_eq!(told, expected);
+        }
+        let endless = std::iter::repeat_with(|| Ok(Bytes::from(vec![b'x'; 65_536]))).take(1_000);
+        let told = values(stream::iter(endless).boxed()).try_collect::<Vec<_>>();
+        assert!(told.await.is_err(), "a line without end is not held");
     }
 
     #[test]

@@ -24,14 +24,15 @@ use serde_json::Value;
 use super::connection::DockerEngine;
 use super::credentials::{Lender, for_engine};
 use super::errors::{is_not_found, pull_error, translate};
-use super::{answers, registry, wording};
+use super::{answers, frames, measured, registry, wording};
 use crate::engine::{
-    Archive, ContainerFacts, ContainerNetwork, ContainerSpec, ContainerState, DEFAULT_NETWORKS,
-    Engine, EngineCapacity, EngineFacts, EngineIdentity, Exec, ExecOutput, ExecSpec, ImageFacts,
-    ImageView, Labels, LayerSize, Lent, NETWORK_PREFIX, NetworkFacts, NetworkKind, Owned,
-    PullMessage, Waits,
+    Archive, Change, ContainerFacts, ContainerNetwork, ContainerSpec, ContainerState,
+    DEFAULT_NETWORKS, Engine, EngineCapacity, EngineFacts, EngineIdentity, Exec, ExecOutput,
+    ExecSpec, ImageFacts, ImageView, Labels, LayerSize, Lent, NETWORK_PREFIX, NetworkFacts,
+    NetworkKind, Owned, PullMessage, Waits,
 };
 use crate::error::{EngineCommand, Error, ImageReason, NamedKind};
+use crate::figures::{ContainerLimits, Figures};
 use crate::image::ImageReference;
 use crate::labels;
 use crate::session::SessionId;
@@ -45,9 +46,9 @@ const DOCKER_HUB: &str = "docker.io";
 const EXEC_BUFFER: usize = 64 * 1024;
 
 /// Events after which a session may be another than before, as Docker and Podman call them.
-const CHANGES: [&str; 11] = [
+const CHANGES: [&str; 12] = [
     "create", "start", "die", "died", "pause", "unpause", "rename", "destroy", "remove", "stop",
-    "kill",
+    "kill", "oom",
 ];
 
 /// Capabilities that no development work needs and that reach beyond the container.
@@ -480,19 +481,53 @@ impl Engine for DockerEngine {
         }
     }
 
-    async fn changes(&self) -> Result<BoxStream<'static, Result<(), Error>>, Error> {
+    async fn changes(&self) -> Result<BoxStream<'static, Result<Change, Error>>, Error> {
         // Volumes' events carry no labels, so that nothing can be sorted out here; but execs, which every
         // look at a file makes, are.
         let filters = answers::filters(&[("type", &["container", "volume"]), ("event", &CHANGES)]);
-        let events = answers::stream(self.client(), format!("/events?{filters}"));
+        let events = answers::lines(self.client(), format!("/events?{filters}"));
         let command = self.command();
         Ok(events
-            .map(move |piece| {
-                piece
-                    .map(drop)
+            .map(move |event| {
+                event
+                    .map(|event| measured::change(&event))
                     .map_err(|error| translate(command, "follow the engine's events", &error))
             })
             .boxed())
+    }
+
+    async fn figures(
+        &self,
+        container: &str,
+    ) -> Result<BoxStream<'static, Result<Figures, Error>>, Error> {
+        let path = format!("/containers/{container}/stats?stream=true");
+        let measured = answers::lines(self.client(), path);
+        let command = self.command();
+        Ok(measured
+            .map_err(move |error| translate(command, "measure the container", &error))
+            .try_filter_map(move |said| future::ready(Ok(measured::figures(&said, command))))
+            .boxed())
+    }
+
+    async fn limits(&self, container: &str) -> Result<ContainerLimits, Error> {
+        let path = format!("/containers/{container}/json");
+        let found = self.asked(path, "inspect the container").await?;
+        Ok(measured::limits(&found))
+    }
+
+    async fn log(
+        &self,
+        container: &str,
+        tail: usize,
+        follow: bool,
+    ) -> Result<BoxStream<'static, Result<ExecOutput, Error>>, Error> {
+        let path = format!(
+            "/containers/{container}/logs?stdout=true&stderr=true&tail={tail}&follow={follow}"
+        );
+        let command = self.command();
+        let pieces = answers::pieces(self.client(), path)
+            .map_err(move |error| translate(command, "read the container's log", &error));
+        Ok(frames::told_apart(pieces.boxed()))
     }
 
     async fn exec(&self, container: &str, spec: &ExecSpec) -> Result<Exec, Error> {

@@ -13,12 +13,13 @@ use cove_agent::streams::{Event, StreamId, Streams};
 use cove_agent::tree::Piece;
 use cove_core::assets::{Asset, Assets};
 use cove_core::engine::{
-    Archive, Connected, ContainerFacts, ContainerNetwork, ContainerSpec, ContainerState, Engine,
-    EngineCapacity, EngineFacts, EngineId, EngineIdentity, EngineProblem, Exec, ExecOutput,
+    Archive, Change, Connected, ContainerFacts, ContainerNetwork, ContainerSpec, ContainerState,
+    Engine, EngineCapacity, EngineFacts, EngineId, EngineIdentity, EngineProblem, Exec, ExecOutput,
     ExecSpec, Found, ImageFacts, ImageView, Labels, LayerSize, Lent, MountedVolume, NetworkFacts,
     NetworkKind, Owned, Places, PullDialect, PullMessage, Waits,
 };
 use cove_core::error::{EngineCommand, EngineReason, Error, NetworkReason};
+use cove_core::figures::{ContainerLimits, Figures};
 use cove_core::image::ImageReference;
 use cove_core::labels;
 use cove_core::session::SessionId;
@@ -736,9 +737,29 @@ impl Engine for FakeEngine {
         ))
     }
 
-    async fn changes(&self) -> Result<BoxStream<'static, Result<(), Error>>, Error> {
+    async fn changes(&self) -> Result<BoxStream<'static, Result<Change, Error>>, Error> {
         self.act("changes").await?;
         Ok(stream::pending().boxed())
+    }
+
+    async fn figures(&self, _: &str) -> Result<BoxStream<'static, Result<Figures, Error>>, Error> {
+        self.act("figures").await?;
+        Ok(stream::pending().boxed())
+    }
+
+    async fn limits(&self, _: &str) -> Result<ContainerLimits, Error> {
+        self.act("limits").await?;
+        Ok(ContainerLimits::default())
+    }
+
+    async fn log(
+        &self,
+        _: &str,
+        _: usize,
+        _: bool,
+    ) -> Result<BoxStream<'static, Result<ExecOutput, Error>>, Error> {
+        self.act("log").await?;
+        Ok(stream::empty().boxed())
     }
 
     async fn exec(&self, name: &str, spec: &ExecSpec) -> Result<Exec, Error> {
