@@ -16,6 +16,8 @@ use std::time::Duration;
 use serde::de::{DeserializeOwned, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::search::{FoundName, MOST_NAMES};
+
 /// The version of the protocol. Both sides must speak the same one; [`Call::Hello`] finds out.
 pub const VERSION: u32 = 1;
 
@@ -122,6 +124,17 @@ pub enum Call {
         /// What the delete answered.
         trash: String,
     },
+    /// Which files have names that are most like this?
+    Find {
+        /// What is typed of the name.
+        query: String,
+        /// The most names to answer with, at most [`MOST_NAMES`].
+        limit: u32,
+        /// Whether names do not count that were read before.
+        fresh: bool,
+        /// How many milliseconds names may be read before the answer, at least one folder.
+        patience_ms: u32,
+    },
     /// How many processes does the container have, and how many may it have?
     Processes,
     /// What have the programs of the container done so far?
@@ -198,6 +211,17 @@ pub enum Reply {
     },
     /// The entries are back.
     Restore,
+    /// The files whose names are most like what was typed.
+    Find {
+        /// The best first.
+        names: Vec<FoundName>,
+        /// How many are like it.
+        total: u64,
+        /// Whether all names have been read; if not, asking again reads on.
+        settled: bool,
+        /// Whether there are more names than are kept.
+        truncated: bool,
+    },
     /// How many processes there are.
     Processes {
         /// Processes and threads, as the kernel counts them for the limit; the agent's own are among them.
@@ -375,6 +399,9 @@ struct ReadReply {
     written_bytes: Option<u64>,
     ended: Option<u64>,
     left: Option<u64>,
+    names: Option<Bounded<FoundName, { MOST_NAMES as usize }>>,
+    total: Option<u64>,
+    settled: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -389,6 +416,7 @@ enum ReplyKind {
     Copy,
     Delete,
     Restore,
+    Find,
     Processes,
     Work,
     EndProcesses,
@@ -404,7 +432,7 @@ impl TryFrom<ReadReply> for Reply {
                 ReplyKind::List => read
                     .entries
                     .zip(read.truncated)
-                    .map(|(ReadEntries(entries), truncated)| Self::List { entries, truncated }),
+                    .map(|(Bounded(entries), truncated)| Self::List { entries, truncated }),
                 ReplyKind::Read => read.size.zip(read.truncated).zip(read.revision).map(
                     |((size, truncated), revision)| Self::Read {
                         size,
@@ -418,6 +446,7 @@ impl TryFrom<ReadReply> for Reply {
                 ReplyKind::Copy => read.path.map(|path| Self::Copy { path }),
                 ReplyKind::Delete => read.trash.map(|trash| Self::Delete { trash }),
                 ReplyKind::Restore => Some(Self::Restore),
+                ReplyKind::Find => read.find(),
                 ReplyKind::Processes => read.running.map(|running| Self::Processes {
                     running,
                     limit: read.limit,
@@ -438,6 +467,16 @@ impl TryFrom<ReadReply> for Reply {
 }
 
 impl ReadReply {
+    fn find(self) -> Option<Reply> {
+        let Bounded(names) = self.names?;
+        Some(Reply::Find {
+            names,
+            total: self.total?,
+            settled: self.settled?,
+            truncated: self.truncated?,
+        })
+    }
+
     fn hello(self) -> Option<Hello> {
         Some(Hello {
             protocol: self.protocol?,
@@ -451,31 +490,34 @@ impl ReadReply {
 }
 
 /// Entries, of which no more are kept than it takes to see that there are too many.
-struct ReadEntries(Vec<Entry>);
+type ReadEntries = Bounded<Entry, { LIST_LIMIT as usize }>;
 
-impl<'de> Deserialize<'de> for ReadEntries {
+/// A list of which no more is kept than one over the limit.
+struct Bounded<T, const LIMIT: usize>(Vec<T>);
+
+impl<'de, T: Deserialize<'de>, const LIMIT: usize> Deserialize<'de> for Bounded<T, LIMIT> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Kept;
-        impl<'de> Visitor<'de> for Kept {
-            type Value = ReadEntries;
+        struct Kept<T, const LIMIT: usize>(PhantomData<fn() -> T>);
+        impl<'de, T: Deserialize<'de>, const LIMIT: usize> Visitor<'de> for Kept<T, LIMIT> {
+            type Value = Bounded<T, LIMIT>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list of entries")
+                f.write_str("a list")
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<ReadEntries, A::Error> {
-                let mut entries = Vec::new();
-                while entries.len() <= LIST_LIMIT as usize {
-                    let Some(entry) = list.next_element()? else {
-                        return Ok(ReadEntries(entries));
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut kept = Vec::new();
+                while kept.len() <= LIMIT {
+                    let Some(next) = list.next_element()? else {
+                        return Ok(Bounded(kept));
                     };
-                    entries.push(entry);
+                    kept.push(next);
                 }
                 while list.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(ReadEntries(entries))
+                Ok(Bounded(kept))
             }
         }
-        deserializer.deserialize_seq(Kept)
+        deserializer.deserialize_seq(Kept(PhantomData))
     }
 }
 

@@ -22,7 +22,7 @@ use crate::protocol::{
 };
 use crate::readiness::NotReady;
 use crate::tree::UNFILLED;
-use crate::workspace::Workspace;
+use crate::workspace::{Wanted, Workspace};
 use crate::{accounts, processes, readiness};
 
 /// How many requests are worked on at the same time.
@@ -189,6 +189,19 @@ impl Agent<'_> {
                 workspace?.restore(&trash)?;
                 Reply::Restore
             }
+            Call::Find {
+                query,
+                limit,
+                fresh,
+                patience_ms,
+            } => {
+                let wanted = Wanted {
+                    limit,
+                    fresh,
+                    patience: Duration::from_millis(patience_ms.into()),
+                };
+                workspace?.find(&query, wanted)
+            }
             Call::Processes => processes::count(),
             Call::Work => processes::work(),
             Call::EndProcesses => processes::end(),
@@ -207,6 +220,10 @@ impl Agent<'_> {
                     protocol::VERSION
                 ),
             });
+        }
+        // It is asked for every few seconds.
+        if let Ok(workspace) = &self.workspace {
+            workspace.forget_names();
         }
         readiness::wait(self.directory, SETUP_LIMIT).map_err(|reason| match reason {
             NotReady::Failed(reason) => reason,

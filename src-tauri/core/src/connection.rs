@@ -185,6 +185,7 @@ impl Connection {
             Call::Hello { .. }
             | Call::List { .. }
             | Call::Read { .. }
+            | Call::Find { .. }
             | Call::Processes
             | Call::Work => true,
             Call::Write { .. }
