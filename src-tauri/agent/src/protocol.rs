@@ -3,7 +3,7 @@
 //! A frame is a `u32` (big endian) with the length of what follows, a `u32` with the length of the
 //! header, the header as JSON, and the body: the raw bytes of a file, so that content is never made
 //! into text. The app sends [`Request`]s, the agent answers each with one [`Response`] of the same id,
-//! in any order. A stream ends at the first frame that breaks these rules: there is no way to find the
+//! in any order; a search with several, and a [`Call::Cancel`] with none. A stream ends at the first frame that breaks these rules: there is no way to find the
 //! next one.
 //!
 //! This module does no I/O: [`encode`] makes the bytes of a frame and a [`Decoder`] takes frames out of
@@ -16,7 +16,7 @@ use std::time::Duration;
 use serde::de::{DeserializeOwned, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::search::{FoundName, MOST_NAMES};
+use crate::search::{FoundFile, FoundName, MOST_MATCHES, MOST_NAMES, Query, Searched};
 
 /// The version of the protocol. Both sides must speak the same one; [`Call::Hello`] finds out.
 pub const VERSION: u32 = 1;
@@ -54,6 +54,9 @@ pub struct Request {
 pub struct Response {
     /// The id of the request.
     pub id: u64,
+    /// Whether another response follows to the same request.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
     /// What became of it; a success answers with the [`Reply`] of the same name as the call.
     pub result: Result<Reply, CallError>,
 }
@@ -134,6 +137,18 @@ pub enum Call {
         fresh: bool,
         /// How many milliseconds names may be read before the answer, at least one folder.
         patience_ms: u32,
+    },
+    /// Where is this in files? Answered by several [`Reply::Search`], the last of which says what was searched.
+    Search {
+        /// What is searched for.
+        query: Query,
+        /// The most matches, at most [`MOST_MATCHES`](crate::search::MOST_MATCHES).
+        limit: u32,
+    },
+    /// Ends a search early, which is answered as always.
+    Cancel {
+        /// The id of its request.
+        search: u64,
     },
     /// How many processes does the container have, and how many may it have?
     Processes,
@@ -221,6 +236,13 @@ pub enum Reply {
         settled: bool,
         /// Whether there are more names than are kept.
         truncated: bool,
+    },
+    /// What was found since the last answer.
+    Search {
+        /// In these files.
+        files: Vec<FoundFile>,
+        /// What was searched; `null` while it goes on.
+        searched: Option<Searched>,
     },
     /// How many processes there are.
     Processes {
@@ -402,6 +424,8 @@ struct ReadReply {
     names: Option<Bounded<FoundName, { MOST_NAMES as usize }>>,
     total: Option<u64>,
     settled: Option<bool>,
+    files: Option<Bounded<FoundFile, { MOST_MATCHES as usize }>>,
+    searched: Option<Searched>,
 }
 
 #[derive(Deserialize)]
@@ -417,6 +441,7 @@ enum ReplyKind {
     Delete,
     Restore,
     Find,
+    Search,
     Processes,
     Work,
     EndProcesses,
@@ -447,6 +472,11 @@ impl TryFrom<ReadReply> for Reply {
                 ReplyKind::Delete => read.trash.map(|trash| Self::Delete { trash }),
                 ReplyKind::Restore => Some(Self::Restore),
                 ReplyKind::Find => read.find(),
+                ReplyKind::Search => {
+                    let searched = read.searched;
+                    let search = |Bounded(files)| Self::Search { files, searched };
+                    read.files.map(search)
+                }
                 ReplyKind::Processes => read.running.map(|running| Self::Processes {
                     running,
                     limit: read.limit,
@@ -1013,6 +1043,7 @@ mod tests {
     fn responses_about_whole_entries_are_written_as_documented() {
         let ok = |reply| Response {
             id: 1,
+            more: false,
             result: Ok(reply),
         };
         check_json(
@@ -1043,10 +1074,12 @@ mod tests {
     fn responses_are_written_as_documented() {
         let ok = |reply| Response {
             id: 1,
+            more: false,
             result: Ok(reply),
         };
         let error = |failure| Response {
             id: 1,
+            more: false,
             result: Err(CallError {
                 failure,
                 message: "no".into(),
@@ -1096,6 +1129,40 @@ mod tests {
                 revision: revision(),
             }),
             r#"{"id":1,"result":{"Ok":{"kind":"write","revision":"r"}}}"#,
+        );
+        check_json(
+            &ok(Reply::Find {
+                names: vec![crate::search::FoundName {
+                    path: "/workspace/a".into(),
+                    marks: vec![(0, 1)],
+                    ignored: false,
+                }],
+                total: 1,
+                settled: true,
+                truncated: false,
+            }),
+            r#"{"id":1,"result":{"Ok":{"kind":"find","names":[{"path":"/workspace/a","marks":[[0,1]],"ignored":false}],"total":1,"settled":true,"truncated":false}}}"#,
+        );
+        check_json(
+            &Response {
+                more: true,
+                ..ok(Reply::Search {
+                    files: vec![],
+                    searched: None,
+                })
+            },
+            r#"{"id":1,"more":true,"result":{"Ok":{"kind":"search","files":[],"searched":null}}}"#,
+        );
+        check_json(
+            &ok(Reply::Search {
+                files: vec![],
+                searched: Some(Searched {
+                    files: 3,
+                    truncated: false,
+                    unread: 1,
+                }),
+            }),
+            r#"{"id":1,"result":{"Ok":{"kind":"search","files":[],"searched":{"files":3,"truncated":false,"unread":1}}}}"#,
         );
         check_json(
             &ok(Reply::Processes {

@@ -7,13 +7,15 @@
 //!
 //! What was deleted long ago is removed when the workspace is first listed, and after each delete, when the answer is out.
 
+use std::collections::HashSet;
 use std::io::{self, Read, Write};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Resource, Rlimit, getegid, geteuid, getrlimit, setrlimit};
 
@@ -21,6 +23,7 @@ use crate::protocol::{
     self, Call, CallError, Decoder, Failure, Frame, Hello, ProtocolError, Reply, Request, Response,
 };
 use crate::readiness::NotReady;
+use crate::search::Query;
 use crate::tree::UNFILLED;
 use crate::workspace::{Wanted, Workspace};
 use crate::{accounts, processes, readiness};
@@ -30,6 +33,9 @@ const AT_ONCE: usize = 8;
 
 /// The stack of each of the threads. An image's `RUST_MIN_STACK` does not count.
 const STACK: usize = 512 << 10;
+
+/// How often a search that finds nothing says that it goes on.
+const GOES_ON: Duration = Duration::from_millis(500);
 
 /// How long a hello waits for a setup that says nothing.
 const SETUP_LIMIT: Duration = Duration::from_secs(10);
@@ -51,6 +57,7 @@ pub fn run(directory: &Path, workspace: &Path) -> ExitCode {
         workspace: Workspace::open(workspace),
         directory,
         has_listed: AtomicBool::new(false),
+        searches: Mutex::default(),
     };
     match agent.serve(io::stdin().lock(), io::stdout()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -68,6 +75,8 @@ struct Agent<'a> {
     directory: &'a Path,
     /// Whether the workspace was listed already.
     has_listed: AtomicBool,
+    /// The searches that are wanted.
+    searches: Mutex<HashSet<u64>>,
 }
 
 impl Agent<'_> {
@@ -81,11 +90,15 @@ impl Agent<'_> {
                 Call::List { .. } => !self.has_listed.swap(true, Ordering::Relaxed),
                 _ => false,
             };
-            let response = self.respond(frame);
-            let mut output = lock(&output);
-            // If the app no longer listens, stdin ends too.
-            let _ = output.write_all(&response).and_then(|()| output.flush());
-            drop(output);
+            let say = |response: &[u8]| {
+                let mut output = lock(&output);
+                // If the app no longer listens, stdin ends too.
+                let _ = output.write_all(response).and_then(|()| output.flush());
+            };
+            match frame.header.call {
+                Call::Search { query, limit } => self.search(frame.header.id, &query, limit, say),
+                _ => say(&self.respond(frame)),
+            }
             if let (true, Ok(workspace)) = (leads_to_trash, &self.workspace) {
                 workspace.empty_trash(SystemTime::now());
             }
@@ -106,6 +119,17 @@ impl Agent<'_> {
             // The queue ends with `requests`, and with it the workers.
             let requests = requests;
             each_request(input, |frame| {
+                // Not queued: what is to be ended may be what holds the queue up.
+                match frame.header.call {
+                    Call::Cancel { search } => {
+                        lock(&self.searches).remove(&search);
+                        return;
+                    }
+                    Call::Search { .. } => {
+                        lock(&self.searches).insert(frame.header.id);
+                    }
+                    _ => {}
+                }
                 if workers == 0 {
                     work(frame);
                 } else {
@@ -114,6 +138,34 @@ impl Agent<'_> {
                 }
             })
         })
+    }
+
+    fn search(&self, id: u64, query: &Query, limit: u32, say: impl Fn(&[u8]) + Sync) {
+        let is_wanted = || lock(&self.searches).contains(&id);
+        let mut said = Instant::now();
+        let result = self.workspace.as_ref().map_err(Clone::clone);
+        let result = result.and_then(|workspace| {
+            workspace.search(query, limit, |files| {
+                if !is_wanted() {
+                    return ControlFlow::Break(());
+                }
+                if !files.is_empty() || said.elapsed() >= GOES_ON {
+                    said = Instant::now();
+                    let found = Reply::Search {
+                        files,
+                        searched: None,
+                    };
+                    say(&response(id, true, Ok(found), &[]));
+                }
+                ControlFlow::Continue(())
+            })
+        });
+        lock(&self.searches).remove(&id);
+        let result = result.map(|searched| Reply::Search {
+            files: Vec::new(),
+            searched: Some(searched),
+        });
+        say(&response(id, false, result, &[]));
     }
 
     fn respond(
@@ -127,20 +179,7 @@ impl Agent<'_> {
             Ok((reply, body)) => (Ok(reply), body),
             Err(error) => (Err(error), Vec::new()),
         };
-        protocol::encode(&Response { id, result }, &body).unwrap_or_else(|error| {
-            let error = CallError {
-                failure: Failure::TooLarge,
-                message: error.to_string(),
-            };
-            protocol::encode(
-                &Response {
-                    id,
-                    result: Err(error),
-                },
-                &[],
-            )
-            .unwrap_or_default()
-        })
+        response(id, false, result, &body)
     }
 
     fn answer(&self, call: Call, body: &[u8]) -> Result<(Reply, Vec<u8>), CallError> {
@@ -202,6 +241,12 @@ impl Agent<'_> {
                 };
                 workspace?.find(&query, wanted)
             }
+            Call::Search { .. } | Call::Cancel { .. } => {
+                return Err(CallError {
+                    failure: Failure::Invalid,
+                    message: "a search has more than one answer".to_owned(),
+                });
+            }
             Call::Processes => processes::count(),
             Call::Work => processes::work(),
             Call::EndProcesses => processes::end(),
@@ -253,6 +298,22 @@ impl Agent<'_> {
     }
 }
 
+/// Returns the bytes of a response; one that is too long for a frame says so.
+fn response(id: u64, more: bool, result: Result<Reply, CallError>, body: &[u8]) -> Vec<u8> {
+    protocol::encode(&Response { id, more, result }, body).unwrap_or_else(|error| {
+        let error = CallError {
+            failure: Failure::TooLarge,
+            message: error.to_string(),
+        };
+        let response = Response {
+            id,
+            more: false,
+            result: Err(error),
+        };
+        protocol::encode(&response, &[]).unwrap_or_default()
+    })
+}
+
 /// Takes the requests out of a stream until that ends.
 fn each_request(
     mut input: impl Read,
@@ -287,10 +348,18 @@ mod tests {
     /// Plays a whole stream to an agent on an empty workspace, and returns the responses by id.
     fn check(requests: &[(Call, &[u8])]) -> Vec<(u64, Result<Reply, CallError>, Vec<u8>)> {
         let workspace = tempfile::tempdir().unwrap();
+        check_in(workspace.path(), requests)
+    }
+
+    fn check_in(
+        workspace: &Path,
+        requests: &[(Call, &[u8])],
+    ) -> Vec<(u64, Result<Reply, CallError>, Vec<u8>)> {
         let agent = Agent {
-            workspace: Workspace::open(workspace.path()),
+            workspace: Workspace::open(workspace),
             directory: Path::new("/nonexistent"),
             has_listed: AtomicBool::new(false),
+            searches: Mutex::default(),
         };
         let input: Vec<u8> = (1..)
             .zip(requests)
@@ -354,12 +423,68 @@ mod tests {
     }
 
     #[test]
+    fn a_search_is_answered_until_it_is_over() {
+        let query = Query {
+            text: "word".to_owned(),
+            ..Query::default()
+        };
+        let write = Call::Write {
+            path: "/workspace/a".into(),
+            condition: WriteCondition::Anything,
+        };
+        let workspace = tempfile::tempdir().unwrap();
+        let answers = check_in(workspace.path(), &[(write, b"a word")]);
+        assert_eq!(answers.len(), 1);
+        let search = Call::Search { query, limit: 10 };
+        let found = |answers: &[(u64, Result<Reply, CallError>, Vec<u8>)]| {
+            let mut found = Vec::new();
+            for (_, answer, _) in answers {
+                match answer {
+                    Ok(Reply::Search { files, .. }) => found.extend(files.clone()),
+                    other => panic!("{other:?}"),
+                }
+            }
+            found
+        };
+        let answers = check_in(workspace.path(), &[(search.clone(), b"")]);
+        assert_eq!(found(&answers)[0].path, "/workspace/a");
+        let Some((1, Ok(Reply::Search { searched, .. }), _)) = answers.last() else {
+            panic!("{answers:?}");
+        };
+        assert_eq!(searched.map(|searched| searched.files), Some(1));
+        // One that is cancelled before a thread takes it finds nothing, and its end is told all the same.
+        let busy: Vec<_> = (0..8)
+            .map(|_| (Call::Hello { protocol: 99 }, b"".as_slice()))
+            .collect();
+        let cancel = Call::Cancel { search: 9 };
+        let requests = [busy, vec![(search, b""), (cancel, b"")]].concat();
+        let answers = check_in(workspace.path(), &requests);
+        let last = answers.iter().filter(|(id, ..)| *id == 9).next_back();
+        assert!(matches!(
+            last,
+            Some((
+                9,
+                Ok(Reply::Search {
+                    searched: Some(_),
+                    ..
+                }),
+                _
+            ))
+        ));
+        assert!(
+            answers.iter().all(|(id, ..)| *id <= 9),
+            "a cancel has no answer"
+        );
+    }
+
+    #[test]
     fn a_missing_workspace_is_told_by_every_call() {
         let nowhere = Path::new("/nonexistent");
         let agent = Agent {
             workspace: Workspace::open(nowhere),
             directory: nowhere,
             has_listed: AtomicBool::new(false),
+            searches: Mutex::default(),
         };
         let error = agent
             .answer(
@@ -379,6 +504,7 @@ mod tests {
             workspace: Workspace::open(Path::new("/")),
             directory: Path::new("/nonexistent"),
             has_listed: AtomicBool::new(false),
+            searches: Mutex::default(),
         };
         assert!(agent.serve([255; 64].as_slice(), Vec::new()).is_err());
     }

@@ -29,6 +29,8 @@ use crate::words;
 
 /// Requests that may wait to be written.
 const QUEUE: usize = 64;
+/// Answers to one request that may wait to be taken.
+const ANSWERS: usize = 4;
 /// How long a call may take, with all that is tried again meanwhile.
 const CALL_LIMIT: Duration = Duration::from_secs(4);
 /// How much longer than it works on a copy the agent may take to answer: it takes half of one back.
@@ -186,6 +188,7 @@ impl Connection {
             | Call::List { .. }
             | Call::Read { .. }
             | Call::Find { .. }
+            | Call::Search { .. }
             | Call::Processes
             | Call::Work => true,
             Call::Write { .. }
@@ -194,6 +197,7 @@ impl Connection {
             | Call::Copy { .. }
             | Call::Delete { .. }
             | Call::Restore { .. }
+            | Call::Cancel { .. }
             | Call::EndProcesses => false,
         };
         loop {
@@ -206,6 +210,16 @@ impl Connection {
                 Err(LinkFailure::Broken) => return Err(CallFailure::Broken),
             }
         }
+    }
+
+    /// Asks the agent something that it answers more than once. Nothing is asked again when the connection breaks.
+    ///
+    /// # Errors
+    /// [`CallFailure::NoAnswer`] when there is no connection for 4 s.
+    pub(crate) async fn stream(&self, call: Call) -> Result<Answers, CallFailure> {
+        let link = timeout(CALL_LIMIT, self.a_link()).await;
+        let link = link.unwrap_or(Err(CallFailure::NoAnswer(CALL_LIMIT)))?;
+        link.ask_for_many(call).await
     }
 
     /// Waits for a link that works.
@@ -400,7 +414,50 @@ type Answer = Result<(Reply, Vec<u8>), CallError>;
 
 /// The requests that have no answer yet; `None` when there will be no more answers.
 #[derive(Debug)]
-struct Waiting(Mutex<Option<HashMap<u64, oneshot::Sender<Answer>>>>);
+struct Waiting(Mutex<Option<HashMap<u64, Asker>>>);
+
+/// Who waits for an answer, or for several.
+#[derive(Debug)]
+enum Asker {
+    Once(oneshot::Sender<Answer>),
+    Many(mpsc::Sender<Answer>),
+}
+
+/// The answers to a request that has several. Dropped, it ends what they are about.
+#[derive(Debug)]
+pub(crate) struct Answers {
+    link: Arc<Link>,
+    id: u64,
+    answers: mpsc::Receiver<Answer>,
+}
+
+impl Answers {
+    /// Waits for the next answer; `None` behind the last, and when the connection broke.
+    pub(crate) async fn next(&mut self) -> Option<Answer> {
+        loop {
+            match timeout(SILENCE, self.answers.recv()).await {
+                Ok(answer) => return answer,
+                Err(_elapsed) => self.link.doubted.notify_one(),
+            }
+        }
+    }
+}
+
+impl Drop for Answers {
+    fn drop(&mut self) {
+        if self.link.waiting.remove(self.id).is_none() {
+            return;
+        }
+        let cancel = Request {
+            id: self.link.next_id.fetch_add(1, Ordering::Relaxed),
+            call: Call::Cancel { search: self.id },
+        };
+        if let Ok(frame) = encode(&cancel, &[]) {
+            // Where it does not get there, the agent goes on to the end for nobody.
+            let _ = self.link.requests.try_send(frame);
+        }
+    }
+}
 
 /// Why a link has no good answer.
 #[derive(Debug)]
@@ -450,7 +507,7 @@ impl Link {
                     ExecOutput::Out(bytes) => {
                         counted.fetch_add(bytes.len() as u64, Ordering::Relaxed);
                         decoder.push(&bytes);
-                        if !answers.take_all(&mut decoder) {
+                        if !answers.take_all(&mut decoder).await {
                             let length = bytes.len().min(LONGEST_WORDS);
                             *not_answers.lock() = bytes.slice(..length).to_vec();
                             break;
@@ -492,6 +549,29 @@ impl Link {
         self.ask(Call::Hello { protocol: VERSION }, &[]).await
     }
 
+    async fn ask_for_many(self: Arc<Self>, call: Call) -> Result<Answers, CallFailure> {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let frame = encode(&Request { id, call }, &[]).map_err(|error| {
+            CallFailure::Refused(CallError {
+                failure: Failure::TooLarge,
+                message: error.to_string(),
+            })
+        })?;
+        let (sender, answers) = mpsc::channel(ANSWERS);
+        if !self.waiting.add(id, Asker::Many(sender)) {
+            return Err(CallFailure::Broken);
+        }
+        let answers = Answers {
+            link: self,
+            id,
+            answers,
+        };
+        match answers.link.requests.send(frame).await {
+            Ok(()) => Ok(answers),
+            Err(_closed) => Err(CallFailure::Broken),
+        }
+    }
+
     async fn ask(&self, call: Call, body: &[u8]) -> Result<(Reply, Vec<u8>), LinkFailure> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let frame = encode(&Request { id, call }, body).map_err(|error| {
@@ -501,7 +581,7 @@ impl Link {
             })
         })?;
         let (sender, answer) = oneshot::channel();
-        if !self.waiting.add(id, sender) {
+        if !self.waiting.add(id, Asker::Once(sender)) {
             return Err(LinkFailure::NotAsked);
         }
         // Whoever gives up waits no more: a late answer belongs to nobody.
@@ -556,32 +636,46 @@ struct Forget<'a> {
 
 impl Drop for Forget<'_> {
     fn drop(&mut self) {
-        if let Some(open) = self.waiting.0.lock().as_mut() {
-            open.remove(&self.id);
-        }
+        self.waiting.remove(self.id);
     }
 }
 
 impl Waiting {
     /// Adds a request, unless there will be no more answers.
-    fn add(&self, id: u64, sender: oneshot::Sender<Answer>) -> bool {
+    fn add(&self, id: u64, asker: Asker) -> bool {
         let mut waiting = self.0.lock();
         waiting
             .as_mut()
-            .map(|open| open.insert(id, sender))
+            .map(|open| open.insert(id, asker))
             .is_some()
     }
 
-    /// Hands out all answers that have arrived; `false` when the stream makes no sense.
-    fn take_all(&self, decoder: &mut Decoder<Response>) -> bool {
+    fn remove(&self, id: u64) -> Option<Asker> {
+        self.0.lock().as_mut().and_then(|open| open.remove(&id))
+    }
+
+    /// Returns who waits for this answer; who waits for more is still there afterwards.
+    fn asker(&self, id: u64, more: bool) -> Option<Asker> {
+        let mut waiting = self.0.lock();
+        let open = waiting.as_mut()?;
+        match open.get(&id) {
+            Some(Asker::Many(sender)) if more => Some(Asker::Many(sender.clone())),
+            _ => open.remove(&id),
+        }
+    }
+
+    /// Hands out all answers that have arrived; `false` when the stream makes no sense. Who asked for several and does not take
+    /// them holds up all others.
+    async fn take_all(&self, decoder: &mut Decoder<Response>) -> bool {
         loop {
             match decoder.next_frame() {
                 Ok(Some(Frame { header, body })) => {
-                    let mut waiting = self.0.lock();
-                    let sender = waiting.as_mut().and_then(|open| open.remove(&header.id));
-                    if let Some(sender) = sender {
-                        // An asker that has gone away needs no answer.
-                        let _ = sender.send(header.result.map(|reply| (reply, body)));
+                    let answer = header.result.map(|reply| (reply, body));
+                    // An asker that has gone away needs no answer.
+                    match self.asker(header.id, header.more) {
+                        Some(Asker::Once(sender)) => drop(sender.send(answer)),
+                        Some(Asker::Many(sender)) => drop(sender.send(answer).await),
+                        None => {}
                     }
                 }
                 Ok(None) => return true,

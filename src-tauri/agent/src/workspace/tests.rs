@@ -216,6 +216,7 @@ fn a_list_always_fits_in_a_frame() {
     assert!(
         encode(
             &Response {
+                more: false,
                 id: u64::MAX,
                 result
             },

@@ -840,6 +840,9 @@ impl FakeAgent {
             | Call::Copy { .. }
             | Call::Delete { .. }
             | Call::Restore { .. }
+            | Call::Find { .. }
+            | Call::Search { .. }
+            | Call::Cancel { .. }
             | Call::Processes
             | Call::Work
             | Call::EndProcesses => Err(CallError {
@@ -847,7 +850,15 @@ impl FakeAgent {
                 message: "made up".to_owned(),
             }),
         };
-        let answer = encode(&Response { id, result }, &[]).unwrap();
+        let answer = encode(
+            &Response {
+                id,
+                more: false,
+                result,
+            },
+            &[],
+        )
+        .unwrap();
         Some((Ok(ExecOutput::Out(answer.into())), self))
     }
 }
