@@ -1071,6 +1071,49 @@ mod tests {
     }
 
     #[test]
+    fn answers_about_names_and_searches_are_written_as_documented() {
+        let ok = |reply| Response {
+            id: 1,
+            more: false,
+            result: Ok(reply),
+        };
+        check_json(
+            &ok(Reply::Find {
+                names: vec![crate::search::FoundName {
+                    path: "/workspace/a".into(),
+                    marks: vec![(0, 1)],
+                    ignored: false,
+                }],
+                total: 1,
+                settled: true,
+                truncated: false,
+            }),
+            r#"{"id":1,"result":{"Ok":{"kind":"find","names":[{"path":"/workspace/a","marks":[[0,1]],"ignored":false}],"total":1,"settled":true,"truncated":false}}}"#,
+        );
+        check_json(
+            &Response {
+                more: true,
+                ..ok(Reply::Search {
+                    files: vec![],
+                    searched: None,
+                })
+            },
+            r#"{"id":1,"more":true,"result":{"Ok":{"kind":"search","files":[],"searched":null}}}"#,
+        );
+        check_json(
+            &ok(Reply::Search {
+                files: vec![],
+                searched: Some(Searched {
+                    files: 3,
+                    truncated: false,
+                    unread: 1,
+                }),
+            }),
+            r#"{"id":1,"result":{"Ok":{"kind":"search","files":[],"searched":{"files":3,"truncated":false,"unread":1}}}}"#,
+        );
+    }
+
+    #[test]
     fn responses_are_written_as_documented() {
         let ok = |reply| Response {
             id: 1,
@@ -1129,40 +1172,6 @@ mod tests {
                 revision: revision(),
             }),
             r#"{"id":1,"result":{"Ok":{"kind":"write","revision":"r"}}}"#,
-        );
-        check_json(
-            &ok(Reply::Find {
-                names: vec![crate::search::FoundName {
-                    path: "/workspace/a".into(),
-                    marks: vec![(0, 1)],
-                    ignored: false,
-                }],
-                total: 1,
-                settled: true,
-                truncated: false,
-            }),
-            r#"{"id":1,"result":{"Ok":{"kind":"find","names":[{"path":"/workspace/a","marks":[[0,1]],"ignored":false}],"total":1,"settled":true,"truncated":false}}}"#,
-        );
-        check_json(
-            &Response {
-                more: true,
-                ..ok(Reply::Search {
-                    files: vec![],
-                    searched: None,
-                })
-            },
-            r#"{"id":1,"more":true,"result":{"Ok":{"kind":"search","files":[],"searched":null}}}"#,
-        );
-        check_json(
-            &ok(Reply::Search {
-                files: vec![],
-                searched: Some(Searched {
-                    files: 3,
-                    truncated: false,
-                    unread: 1,
-                }),
-            }),
-            r#"{"id":1,"result":{"Ok":{"kind":"search","files":[],"searched":{"files":3,"truncated":false,"unread":1}}}}"#,
         );
         check_json(
             &ok(Reply::Processes {

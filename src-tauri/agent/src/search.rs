@@ -46,6 +46,7 @@ const STATES: usize = 2 << 20;
 const DEEPEST: u32 = 250;
 
 /// What is searched for, and where.
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Query {
     /// The text, or the regular expression.

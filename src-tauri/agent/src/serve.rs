@@ -459,7 +459,7 @@ mod tests {
         let cancel = Call::Cancel { search: 9 };
         let requests = [busy, vec![(search, b""), (cancel, b"")]].concat();
         let answers = check_in(workspace.path(), &requests);
-        let last = answers.iter().filter(|(id, ..)| *id == 9).next_back();
+        let last = answers.iter().rfind(|(id, ..)| *id == 9);
         assert!(matches!(
             last,
             Some((

@@ -428,14 +428,14 @@ enum Asker {
 pub(crate) struct Answers {
     link: Arc<Link>,
     id: u64,
-    answers: mpsc::Receiver<Answer>,
+    arriving: mpsc::Receiver<Answer>,
 }
 
 impl Answers {
     /// Waits for the next answer; `None` behind the last, and when the connection broke.
     pub(crate) async fn next(&mut self) -> Option<Answer> {
         loop {
-            match timeout(SILENCE, self.answers.recv()).await {
+            match timeout(SILENCE, self.arriving.recv()).await {
                 Ok(answer) => return answer,
                 Err(_elapsed) => self.link.doubted.notify_one(),
             }
@@ -557,14 +557,14 @@ impl Link {
                 message: error.to_string(),
             })
         })?;
-        let (sender, answers) = mpsc::channel(ANSWERS);
+        let (sender, arriving) = mpsc::channel(ANSWERS);
         if !self.waiting.add(id, Asker::Many(sender)) {
             return Err(CallFailure::Broken);
         }
         let answers = Answers {
             link: self,
             id,
-            answers,
+            arriving,
         };
         match answers.link.requests.send(frame).await {
             Ok(()) => Ok(answers),

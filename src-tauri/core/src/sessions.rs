@@ -14,6 +14,7 @@ mod lifecycle;
 mod ready;
 mod registry;
 mod runs;
+mod searching;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

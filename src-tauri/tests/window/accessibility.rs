@@ -76,6 +76,11 @@ fn check_theme(theme: &str, is_dark: bool) {
         .wait_for("[data-testid=viewer] .cm-content", SOON)
         .unwrap();
     check(&app, &name("ready"));
+
+    crate::search::show(&app);
+    check(&app, &name("search"));
+    crate::search::show_quick_open(&app);
+    check(&app, &name("quick-open"));
 }
 
 #[test]

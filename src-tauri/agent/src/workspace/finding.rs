@@ -413,17 +413,15 @@ impl Scorer {
     }
 
     fn score(&mut self, text: &[u8], word: &Atom) -> Option<u16> {
-        match std::str::from_utf8(text) {
-            Ok(text) => {
-                let text = Utf32Str::new(text, &mut self.characters);
-                word.score(text, &mut self.matcher)
-            }
-            Err(_) => {
-                let text = display_name(text);
-                let text = Utf32Str::new(&text, &mut self.characters);
-                word.score(text, &mut self.matcher)
-            }
-        }
+        let shown;
+        let text = if let Ok(text) = std::str::from_utf8(text) {
+            text
+        } else {
+            shown = display_name(text);
+            &shown
+        };
+        let text = Utf32Str::new(text, &mut self.characters);
+        word.score(text, &mut self.matcher)
     }
 
     /// Returns where the words are in the path as it is shown, in characters.

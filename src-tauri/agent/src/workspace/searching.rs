@@ -162,7 +162,7 @@ impl<T: FnMut(Batch) -> ControlFlow<()> + Send> Search<'_, T> {
         };
         while let Some(task) = self.next() {
             match task {
-                Task::Folder(folder) => searcher.folder(folder),
+                Task::Folder(folder) => searcher.folder(&folder),
                 Task::Files {
                     directory,
                     folder,
@@ -228,7 +228,7 @@ struct Searcher<'a, T> {
 }
 
 impl<T: FnMut(Batch) -> ControlFlow<()> + Send> Searcher<'_, T> {
-    fn folder(&mut self, folder: Folder) {
+    fn folder(&mut self, folder: &Folder) {
         self.look_up();
         let search = self.search;
         let Ok(contents) = folder.read(&search.workspace.root, search.heeds_rules) else {
@@ -264,7 +264,7 @@ impl<T: FnMut(Batch) -> ControlFlow<()> + Send> Searcher<'_, T> {
         if !others.is_empty() {
             search.put(others);
         }
-        self.files(&directory, &folder, mine);
+        self.files(&directory, folder, mine);
     }
 
     fn files(&mut self, directory: &OwnedFd, folder: &Folder, names: Vec<Vec<u8>>) {

@@ -265,7 +265,7 @@ impl Sessions {
     }
 
     /// The gate: returns the way into a session, if it is ready.
-    async fn ready(&self, id: SessionId) -> Result<Arc<OpenSession>, Error> {
+    pub(super) async fn ready(&self, id: SessionId) -> Result<Arc<OpenSession>, Error> {
         let open = self.connected(id).await?;
         if open.is_paused() {
             return Err(Error::SessionNotReady(SessionState::Paused.as_str()));
@@ -277,7 +277,7 @@ impl Sessions {
     }
 
     /// Returns the way into a session that is ready, or held up: its terminals are there all the same.
-    async fn connected(&self, id: SessionId) -> Result<Arc<OpenSession>, Error> {
+    pub(super) async fn connected(&self, id: SessionId) -> Result<Arc<OpenSession>, Error> {
         self.know(id).await?;
         self.with_entry(id, |entry| {
             let open = entry.activity.connected().cloned();

@@ -35,6 +35,7 @@ mod network;
 mod podman;
 mod pulls;
 mod recovering;
+mod searching;
 mod support;
 mod terminals;
 mod tools;
