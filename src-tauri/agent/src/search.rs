@@ -42,6 +42,8 @@ pub const LONGEST_NAME: usize = 1_024;
 const LARGEST_EXPRESSION: usize = 4 << 20;
 /// The memory that a search may keep its states in.
 const STATES: usize = 2 << 20;
+/// The most letters of a class whose other cases are looked for one by one.
+const MOST_FOLDED: u64 = 8_192;
 /// How deep an expression may nest.
 const DEEPEST: u32 = 250;
 
@@ -190,7 +192,6 @@ impl Query {
             .utf8(false)
             .multi_line(true)
             .crlf(true)
-            .case_insensitive(!self.case)
             .nest_limit(DEEPEST)
             .build()
             .parse(&text)
@@ -212,7 +213,12 @@ impl Query {
                 "would find nothing but places between characters".to_owned(),
             ));
         }
-        let within = within_a_line(parsed);
+        let meant = if self.case {
+            parsed
+        } else {
+            in_any_case(parsed)
+        };
+        let within = within_a_line(meant);
         let hir = if self.word {
             let (start, end) = (Look::WordStartHalfUnicode, Look::WordEndHalfUnicode);
             Hir::concat(vec![Hir::look(start), within, Hir::look(end)])
@@ -344,12 +350,72 @@ fn holds_break(hir: &Hir) -> bool {
     }
 }
 
+/// Lets small letters and capitals of an expression mean each other. The library could do so, with tables that are a
+/// tenth of the agent's size.
+fn in_any_case(hir: Hir) -> Hir {
+    map(hir, &|leaf| match leaf {
+        HirKind::Literal(literal) => match std::str::from_utf8(&literal.0) {
+            Ok(text) => Hir::concat(text.chars().map(any_case_of).collect()),
+            Err(_) => Hir::literal(literal.0),
+        },
+        HirKind::Class(Class::Unicode(class)) => {
+            let complement = {
+                let mut complement = class.clone();
+                complement.negate();
+                complement
+            };
+            // One of both is short, but for classes that have both cases of all letters, as `\w` does.
+            let class = if let Some(folded) = folded(&class) {
+                folded
+            } else if let Some(mut folded) = folded(&complement) {
+                folded.negate();
+                folded
+            } else {
+                class
+            };
+            Hir::class(Class::Unicode(class))
+        }
+        HirKind::Class(Class::Bytes(mut class)) => {
+            class.case_fold_simple();
+            Hir::class(Class::Bytes(class))
+        }
+        other => rebuilt(other),
+    })
+}
+
+/// Returns a class with both cases of its letters, unless it has very many.
+fn folded(class: &ClassUnicode) -> Option<ClassUnicode> {
+    let length = |range: &ClassUnicodeRange| u32::from(range.end()) - u32::from(range.start());
+    let total = class.iter().map(|range| u64::from(length(range)) + 1);
+    if total.sum::<u64>() > MOST_FOLDED {
+        return None;
+    }
+    let letters = class.iter().flat_map(|range| range.start()..=range.end());
+    let all = letters.flat_map(cases_of);
+    Some(ClassUnicode::new(
+        all.map(|letter| ClassUnicodeRange::new(letter, letter)),
+    ))
+}
+
+fn any_case_of(letter: char) -> Hir {
+    let ranges = cases_of(letter).map(|letter| ClassUnicodeRange::new(letter, letter));
+    Hir::class(Class::Unicode(ClassUnicode::new(ranges)))
+}
+
+/// Returns a letter with what is the same in another case, where that is one letter too.
+fn cases_of(letter: char) -> impl Iterator<Item = char> {
+    fn single(mut letters: impl Iterator<Item = char>) -> Option<char> {
+        letters.next().filter(|_| letters.next().is_none())
+    }
+    let upper = single(letter.to_uppercase());
+    let lower = single(letter.to_lowercase());
+    let again = upper.and_then(|upper| single(upper.to_lowercase()));
+    [Some(letter), upper, lower, again].into_iter().flatten()
+}
+
 /// Takes line breaks out of the classes of an expression, so that `\s` and `[^a]` end with the line.
 fn within_a_line(hir: Hir) -> Hir {
-    match hir.into_kind() {
-        HirKind::Empty => Hir::empty(),
-        HirKind::Literal(literal) => Hir::literal(literal.0),
-        HirKind::Look(look) => Hir::look(look),
+    map(hir, &|leaf| match leaf {
         HirKind::Class(Class::Unicode(mut class)) => {
             class.difference(&ClassUnicode::new([ClassUnicodeRange::new('\n', '\n')]));
             Hir::class(Class::Unicode(class))
@@ -358,6 +424,13 @@ fn within_a_line(hir: Hir) -> Hir {
             class.difference(&ClassBytes::new([ClassBytesRange::new(b'\n', b'\n')]));
             Hir::class(Class::Bytes(class))
         }
+        other => rebuilt(other),
+    })
+}
+
+/// Puts something else in the place of each literal and class.
+fn map(hir: Hir, leaf: &dyn Fn(HirKind) -> Hir) -> Hir {
+    match hir.into_kind() {
         HirKind::Repetition(Repetition {
             min,
             max,
@@ -367,17 +440,36 @@ fn within_a_line(hir: Hir) -> Hir {
             min,
             max,
             greedy,
-            sub: Box::new(within_a_line(*sub)),
+            sub: Box::new(map(*sub, leaf)),
         }),
         HirKind::Capture(Capture { index, name, sub }) => Hir::capture(Capture {
             index,
             name,
-            sub: Box::new(within_a_line(*sub)),
+            sub: Box::new(map(*sub, leaf)),
         }),
-        HirKind::Concat(parts) => Hir::concat(parts.into_iter().map(within_a_line).collect()),
-        HirKind::Alternation(parts) => {
-            Hir::alternation(parts.into_iter().map(within_a_line).collect())
+        HirKind::Concat(parts) => {
+            Hir::concat(parts.into_iter().map(|part| map(part, leaf)).collect())
         }
+        HirKind::Alternation(parts) => {
+            Hir::alternation(parts.into_iter().map(|part| map(part, leaf)).collect())
+        }
+        kind @ (HirKind::Empty | HirKind::Literal(_) | HirKind::Class(_) | HirKind::Look(_)) => {
+            leaf(kind)
+        }
+    }
+}
+
+/// Returns what has no parts as it was.
+fn rebuilt(kind: HirKind) -> Hir {
+    match kind {
+        HirKind::Literal(literal) => Hir::literal(literal.0),
+        HirKind::Class(class) => Hir::class(class),
+        HirKind::Look(look) => Hir::look(look),
+        HirKind::Empty
+        | HirKind::Repetition(_)
+        | HirKind::Capture(_)
+        | HirKind::Concat(_)
+        | HirKind::Alternation(_) => Hir::empty(),
     }
 }
 
@@ -464,7 +556,25 @@ mod tests {
         check(&regex("x[^y]*"), "xa\nbx", &["xa", "x"]);
         check(&regex(r"(?s)a.*"), "ab\nac", &["ab", "ac"]);
         check(&regex("^b$"), "a\r\nb\r\n", &["b"]);
-        check(&regex(r"\pL+"), "né 1", &["né"]);
+    }
+
+    #[test]
+    fn small_letters_and_capitals_mean_each_other_in_expressions_too() {
+        check(
+            &regex("[a-c]x|ß|É"),
+            "AX bX cx ß é",
+            &["AX", "bX", "cx", "ß", "é"],
+        );
+        check(&regex("[^ä ]+"), "aÄbäc d", &["a", "b", "c", "d"]);
+        check(&regex(r"\w+"), "né 1", &["né", "1"]);
+        check(&regex(r"\W+"), "né -1", &[" -"]);
+        check(&regex(r"[^\w.]+"), "né, .1", &[", "]);
+        check(&regex("σ"), "Σ σ", &["Σ", "σ"]);
+        let exact = Query {
+            case: true,
+            ..regex("[^ä ]+")
+        };
+        check(&exact, "aÄbäc", &["aÄb", "c"]);
     }
 
     #[test]
@@ -492,7 +602,7 @@ mod tests {
         check_refused(&query(""), Part::Text, "must not be empty");
         let breaks = "must not look for a line break: lines are searched one by one";
         check_refused(&regex(r"a\nb"), Part::Text, breaks);
-        check_refused(&regex(r"a(b|[\n])"), Part::Text, breaks);
+        check_refused(&regex(r"a(bc|[\n])"), Part::Text, breaks);
         check_refused(
             &query("a\nb"),
             Part::Text,

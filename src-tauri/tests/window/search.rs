@@ -81,10 +81,19 @@ fn expect_open(app: &App, name: &str, line: &str, has_focus: bool) {
     wait_script(app, &format!("{name} at its line"), script, &arguments);
 }
 
+/// Waits until something in the page has a text that fits.
+fn expect_text(app: &App, selector: &str, fits: impl Fn(&str) -> bool) {
+    let script = "return document.querySelector(arguments[0])?.textContent ?? null";
+    let mut last = Value::Null;
+    let outcome = app.window.wait(selector, SOON, |window| {
+        last = window.execute(script, &[json!(selector)])?;
+        Ok(last.as_str().is_some_and(&fits).then_some(()))
+    });
+    outcome.unwrap_or_else(|error| panic!("{error:#}: {last}"));
+}
+
 fn expect_summary(app: &App, fits: impl Fn(&str) -> bool) {
-    app.window
-        .wait_text("[data-testid=search-summary]", SOON, fits)
-        .unwrap();
+    expect_text(app, "[data-testid=search-summary]", fits);
 }
 
 /// The rows of the results, each as one text.
@@ -145,11 +154,9 @@ fn a_file_is_opened_by_what_is_typed_of_its_name() {
     ";
     wait_script(&app, "the file before this one", recent, &[]);
     keys(&app, &[], "passwd");
-    app.window
-        .wait_text(&format!("{QUICK} [role=status]"), SOON, |note| {
-            note == "No file has such a name"
-        })
-        .unwrap();
+    expect_text(&app, &format!("{QUICK} [role=status]"), |note| {
+        note == "No file has such a name"
+    });
     keys(&app, &[], ESCAPE);
     app.window.wait_gone(QUICK, SOON).unwrap();
     expect_open(&app, "users.py", "import os", true);
