@@ -9,6 +9,7 @@ use cove_core::event::Phase;
 use cove_core::figures::Figures;
 use cove_core::files::{DirContent, Encoding, FileContent, NewContent, NewPlace, WriteIf};
 use cove_core::processes::ProcessesEnded;
+use cove_core::search::{FoundFiles, NameQuery, SearchNews, SearchSink, TextQuery};
 use cove_core::session::{
     ChosenArchive, Listing, Seen, SessionId, SessionState, SessionStatus, Usage,
 };
@@ -17,6 +18,7 @@ use cove_core::settings::{EngineBounds, Settings};
 use cove_core::template::{self, TemplateCard};
 use cove_core::terminal::{Output, Sink, Size};
 use serde::Serialize;
+use serde::de::IgnoredAny;
 use serde_json::json;
 use tauri::ipc::{Channel, Invoke, InvokeResponseBody, IpcResponse, JavaScriptChannelId, Request};
 use tauri::{AppHandle, State, Webview, Wry};
@@ -79,6 +81,9 @@ commands![
     copy_entry,
     delete_entries,
     restore_entries,
+    find_files,
+    search_files,
+    cancel_search,
     keep_draft,
     read_drafts,
     drop_draft,
@@ -329,7 +334,7 @@ async fn session_stats(
 ) -> Answer<StatsAnswer> {
     let arguments = Arguments::of(request.body());
     let id = arguments.id()?;
-    ok(match channel(&arguments, "on_figures", webview)? {
+    ok(match channel_or_none(&arguments, "on_figures", webview)? {
         None => StatsAnswer {
             watch_id: None,
             figures: sessions.figures(id).await?,
@@ -362,7 +367,7 @@ async fn read_log(
 ) -> Answer<LogAnswer> {
     let arguments = Arguments::of(request.body());
     let (id, tail) = (arguments.id()?, arguments.get("tail")?);
-    ok(match channel(&arguments, "on_log", webview)? {
+    ok(match channel_or_none(&arguments, "on_log", webview)? {
         None => LogAnswer {
             watch_id: None,
             log: sessions.read_log(id, tail).await?,
@@ -400,20 +405,6 @@ async fn dismiss_note(request: Request<'_>, sessions: State<'_, Sessions>) -> An
         session_id,
         seen: sessions.seen(session_id),
     })
-}
-
-/// Returns the channel that an argument names, if it is there.
-fn channel<T>(
-    arguments: &Arguments<'_>,
-    name: &str,
-    webview: Webview,
-) -> Result<Option<Channel<T>>, Error> {
-    let Some(channel) = arguments.get::<Option<String>>(name)? else {
-        return Ok(None);
-    };
-    let channel = channel.parse::<JavaScriptChannelId>();
-    let channel = channel.map_err(|_| Error::field(name, "must be a channel"))?;
-    Ok(Some(channel.channel_on(webview)))
 }
 
 fn watch_sink<T: Serialize + Send + Sync + 'static>(channel: Channel<T>) -> WatchSink<T> {
@@ -719,6 +710,63 @@ fn place(arguments: &Arguments<'_>, whole: &str) -> Result<NewPlace, Error> {
     })
 }
 
+/// Names are read anew unless `fresh` is false; `partial` takes an answer before all are read.
+#[tauri::command]
+async fn find_files(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<FoundFiles> {
+    let arguments = Arguments::of(request.body());
+    let id = arguments.id()?;
+    let query = NameQuery {
+        text: arguments.get("query")?,
+        limit: arguments.get("limit")?,
+        fresh: arguments.get::<Option<bool>>("fresh")? != Some(false),
+        partial: arguments.get::<Option<bool>>("partial")? == Some(true),
+    };
+    ok(sessions.find_files(id, &query).await?)
+}
+
+#[derive(Serialize)]
+struct Search {
+    search_id: String,
+}
+
+#[tauri::command]
+async fn search_files(
+    request: Request<'_>,
+    webview: Webview,
+    sessions: State<'_, Sessions>,
+) -> Answer<Search> {
+    let arguments = Arguments::of(request.body());
+    let id = arguments.id()?;
+    let is_set = |name: &str| Ok::<_, Error>(arguments.get::<Option<bool>>(name)? == Some(true));
+    let query = TextQuery {
+        text: arguments.get("query")?,
+        regex: is_set("regex")?,
+        case: is_set("case")?,
+        word: is_set("word")?,
+        include: arguments.get("include")?,
+        exclude: arguments.get("exclude")?,
+        ignored: is_set("ignored")?,
+    };
+    let channel: Channel<SearchNews> = channel(&arguments, "on_match", webview)?;
+    let sink: SearchSink = Box::new(move |news| {
+        if let Err(error) = channel.send(news) {
+            log::warn!("what was found did not reach the window: {error}");
+        }
+    });
+    ok(Search {
+        search_id: sessions.search_files(id, query, sink).await?,
+    })
+}
+
+#[tauri::command]
+async fn cancel_search(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<Done> {
+    let arguments = Arguments::of(request.body());
+    let session_id = arguments.id()?;
+    let search_id = arguments.get::<String>("search_id")?;
+    sessions.cancel_search(session_id, &search_id).await?;
+    ok(Done { session_id })
+}
+
 #[tauri::command]
 async fn keep_draft(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<Done> {
     let arguments = Arguments::of(request.body());
@@ -765,12 +813,7 @@ async fn open_terminal(
     let arguments = Arguments::of(request.body());
     let id = arguments.id()?;
     let size = size(&arguments)?;
-    let channel: Channel<TerminalMessage> = arguments
-        .get::<String>("on_output")?
-        .parse::<JavaScriptChannelId>()
-        .map_err(|_| Error::field("on_output", "must be a channel"))?
-        .channel_on(webview);
-    let sink = sink(channel);
+    let sink = sink(channel(&arguments, "on_output", webview)?);
     let terminal_id = match arguments.get::<Option<String>>("terminal_id")? {
         None => {
             let ended = arguments.get::<Option<String>>("replaces")?;
@@ -832,6 +875,31 @@ async fn close_terminal(request: Request<'_>, sessions: State<'_, Sessions>) -> 
         .close_terminal(session_id, &arguments.get::<String>("terminal_id")?)
         .await?;
     ok(Done { session_id })
+}
+
+/// Returns the channel that an argument names, if it is there.
+fn channel_or_none<T>(
+    arguments: &Arguments<'_>,
+    name: &str,
+    webview: Webview,
+) -> Result<Option<Channel<T>>, Error> {
+    match arguments.get::<Option<IgnoredAny>>(name)? {
+        Some(_) => channel(arguments, name, webview).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Returns the channel that an argument names.
+fn channel<T>(
+    arguments: &Arguments<'_>,
+    name: &str,
+    webview: Webview,
+) -> Result<Channel<T>, Error> {
+    let id = arguments
+        .get::<String>(name)?
+        .parse::<JavaScriptChannelId>();
+    let id = id.map_err(|_| Error::field(name, "must be a channel"))?;
+    Ok(id.channel_on(webview))
 }
 
 fn size(arguments: &Arguments<'_>) -> Result<Size, Error> {

@@ -20,7 +20,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitCode};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,7 @@ use rustix::net::sockopt::socket_peercred;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGCHLD, SIGTERM};
 
-use self::calls::Calls;
+use self::calls::{Answering as Answerer, Calls, Part};
 use self::terminal::Terminal;
 use crate::accounts::Owner;
 use crate::protocol::{Call, CallError, Decoder, Failure, Frame, MOST_TERMINALS, Reply, encode};
@@ -91,8 +91,8 @@ struct Daemon {
     /// What is written to its other end wakes the daemon.
     awake: UnixStream,
     calls: Calls,
-    /// Frames that answer calls, and the streams of theirs.
-    answers: mpsc::Receiver<(Place, Vec<u8>)>,
+    /// What answers calls, and the streams of theirs.
+    answers: mpsc::Receiver<(Place, Part)>,
     answering: Answering,
     connections: BTreeMap<u64, Connection>,
     next_connection: u64,
@@ -105,7 +105,7 @@ struct Daemon {
 /// How an answer finds its way to the daemon.
 #[derive(Clone)]
 struct Answering {
-    sender: mpsc::Sender<(Place, Vec<u8>)>,
+    sender: mpsc::Sender<(Place, Part)>,
     waker: Arc<UnixStream>,
 }
 
@@ -140,12 +140,27 @@ struct Connection {
 enum Talk {
     /// The call has not come whole.
     Asking(Decoder<Call>),
-    /// It is being worked on.
-    Working,
-    /// It is being answered; so much of the answer has been sent.
-    Answering { answer: Vec<u8>, sent: usize },
+    /// It is being worked on and answered.
+    Answering(Answer),
     /// It shows a terminal.
     Terminal(View),
+}
+
+/// An answer on its way.
+struct Answer {
+    /// What is still to be sent, with what has been sent.
+    bytes: Vec<u8>,
+    sent: usize,
+    /// Whether nothing follows.
+    is_whole: bool,
+    /// Whether anybody waits for it.
+    wanted: Arc<AtomicBool>,
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.wanted.store(false, Ordering::Relaxed);
+    }
 }
 
 /// A stream on which a terminal is shown.
@@ -214,8 +229,8 @@ impl Daemon {
                 shown.terminal.go_on(sent);
             }
             self.accept();
-            while let Ok((place, answer)) = self.answers.try_recv() {
-                self.answer(place, answer);
+            while let Ok((place, part)) = self.answers.try_recv() {
+                self.answer(place, part);
             }
             let ids: Vec<u64> = self.connections.keys().copied().collect();
             for id in ids {
@@ -223,6 +238,7 @@ impl Daemon {
                 self.speak(id);
             }
             self.forget_closed();
+            self.calls.rest();
             if self.is_over() {
                 return Ok(());
             }
@@ -375,7 +391,7 @@ impl Daemon {
             },
             Event::Finished(stream) => match connection.talks.get(&stream) {
                 Some(Talk::Asking(_) | Talk::Terminal(_)) => connection.end(stream),
-                Some(Talk::Working | Talk::Answering { .. }) | None => {}
+                Some(Talk::Answering(_)) | None => {}
             },
             Event::Reset(stream) => drop(connection.talks.remove(&stream)),
         }
@@ -447,14 +463,24 @@ impl Daemon {
             }
             header => {
                 let Answering { sender, waker } = self.answering.clone();
-                let answer = move |bytes| {
+                let say = move |part| {
                     // A daemon that has ended needs no answer, and one that has much to do is awake.
-                    let _ = sender.send((place, bytes));
+                    let _ = sender.send((place, part));
                     let _ = (&*waker).write(&[1]);
                 };
+                let wanted = Arc::new(AtomicBool::new(true));
+                let answerer = Answerer {
+                    say: Box::new(say),
+                    wanted: Arc::clone(&wanted),
+                };
                 let body = frame.body;
-                self.calls.begin(Frame { header, body }, Box::new(answer));
-                Talk::Working
+                self.calls.begin(Frame { header, body }, answerer);
+                Talk::Answering(Answer {
+                    bytes: Vec::new(),
+                    sent: 0,
+                    is_whole: false,
+                    wanted,
+                })
             }
         }
     }
@@ -516,12 +542,14 @@ impl Daemon {
         connection.talks.insert(place.1, Talk::Terminal(view));
     }
 
-    fn answer(&mut self, (id, stream): Place, answer: Vec<u8>) {
+    fn answer(&mut self, (id, stream): Place, part: Part) {
         // An app that has gone away needs no answer.
         if let Some(connection) = self.connections.get_mut(&id)
-            && let Some(talk) = connection.talks.get_mut(&stream)
+            && let Some(Talk::Answering(answer)) = connection.talks.get_mut(&stream)
         {
-            *talk = Talk::Answering { answer, sent: 0 };
+            answer.bytes.drain(..std::mem::take(&mut answer.sent));
+            answer.bytes.extend(part.frame);
+            answer.is_whole |= part.is_last;
         }
     }
 
@@ -557,10 +585,12 @@ impl Daemon {
 
 impl Talk {
     fn answering(result: Result<Reply, CallError>) -> Self {
-        Self::Answering {
-            answer: calls::frame_of(result, &[]),
+        Self::Answering(Answer {
+            bytes: calls::frame_of(result, &[]),
             sent: 0,
-        }
+            is_whole: true,
+            wanted: Arc::default(),
+        })
     }
 }
 
@@ -579,10 +609,11 @@ impl Connection {
     fn write_on(&mut self, id: u64, terminals: &mut [Shown]) -> bool {
         let streams = &mut self.streams;
         self.talks.retain(|stream, talk| match talk {
-            Talk::Asking(_) | Talk::Working => true,
-            Talk::Answering { answer, sent } => {
-                *sent += streams.send(*stream, answer.get(*sent..).unwrap_or_default());
-                let is_sent = *sent == answer.len();
+            Talk::Asking(_) => true,
+            Talk::Answering(answer) => {
+                let rest = answer.bytes.get(answer.sent..).unwrap_or_default();
+                answer.sent += streams.send(*stream, rest);
+                let is_sent = answer.is_whole && answer.sent == answer.bytes.len();
                 if is_sent {
                     streams.finish(*stream);
                 }

@@ -6,6 +6,7 @@
 
 pub mod path;
 pub mod protocol;
+pub mod search;
 pub mod streams;
 pub mod terminal;
 pub mod tree;

@@ -2,8 +2,8 @@
 //!
 //! A frame is a `u32` (big endian) with the length of what follows, a `u32` with the length of the
 //! header, the header as JSON, and the body: the raw bytes of a file, so that content is never made
-//! into text. The app opens a stream for each [`Call`], and the agent answers with one [`Response`]. Both finish it then,
-//! but for a terminal, which goes on in the frames of [`crate::terminal`]. A stream ends at the first frame that breaks
+//! into text. The app opens a stream for each [`Call`], and the agent answers with one [`Response`], a search with
+//! several. Both finish it then, but for a terminal, which goes on in the frames of [`crate::terminal`]. A stream ends at the first frame that breaks
 //! these rules: there is no way to find the next one.
 //!
 //! This module does no I/O: [`encode`] makes the bytes of a frame and a [`Decoder`] takes frames out of
@@ -15,6 +15,8 @@ use std::time::Duration;
 
 use serde::de::{DeserializeOwned, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::search::{FoundFile, FoundName, MOST_MATCHES, MOST_NAMES, Query, Searched};
 
 /// The version of the protocol. Both sides must speak the same one: they find out before the first stream, and from
 /// [`Call::Hello`].
@@ -117,6 +119,25 @@ pub enum Call {
         /// What the delete answered.
         trash: String,
     },
+    /// Which files have names that are most like this?
+    Find {
+        /// What is typed of the name.
+        query: String,
+        /// The most names to answer with, at most [`MOST_NAMES`].
+        limit: u32,
+        /// Whether names do not count that were read before.
+        fresh: bool,
+        /// How many milliseconds names may be read before the answer, at least one folder.
+        patience_ms: u32,
+    },
+    /// Where is this in files? Answered by several [`Reply::Search`], the last of which says what was searched; a
+    /// reset of the stream ends it.
+    Search {
+        /// What is searched for.
+        query: Query,
+        /// The most matches, at most [`MOST_MATCHES`](crate::search::MOST_MATCHES).
+        limit: u32,
+    },
     /// How many processes does the container have, and how many may it have?
     Processes,
     /// What have the programs of the container done so far?
@@ -216,6 +237,24 @@ pub enum Reply {
     },
     /// The entries are back.
     Restore,
+    /// The files whose names are most like what was typed.
+    Find {
+        /// The best first.
+        names: Vec<FoundName>,
+        /// How many are like it.
+        total: u64,
+        /// Whether all names have been read; if not, asking again reads on.
+        settled: bool,
+        /// Whether there are more names than are kept.
+        truncated: bool,
+    },
+    /// What was found since the last answer.
+    Search {
+        /// In these files.
+        files: Vec<FoundFile>,
+        /// What was searched; `null` while it goes on.
+        searched: Option<Searched>,
+    },
     /// How many processes there are.
     Processes {
         /// Processes and threads, as the kernel counts them for the limit; the agent's own are among them.
@@ -394,7 +433,7 @@ impl std::error::Error for CallError {}
 #[derive(Deserialize)]
 struct ReadReply {
     kind: ReplyKind,
-    entries: Option<ReadList<Entry, { LIST_LIMIT as usize }>>,
+    entries: Option<Bounded<Entry, { LIST_LIMIT as usize }>>,
     truncated: Option<bool>,
     size: Option<u64>,
     revision: Option<Revision>,
@@ -412,10 +451,15 @@ struct ReadReply {
     written_bytes: Option<u64>,
     ended: Option<u64>,
     left: Option<u64>,
-    terminals: Option<ReadList<String, MOST_TERMINALS>>,
+    terminals: Option<Bounded<String, MOST_TERMINALS>>,
     from: Option<u64>,
     written: Option<u64>,
     typed: Option<u64>,
+    names: Option<Bounded<FoundName, { MOST_NAMES as usize }>>,
+    total: Option<u64>,
+    settled: Option<bool>,
+    files: Option<Bounded<FoundFile, { MOST_MATCHES as usize }>>,
+    searched: Option<Searched>,
 }
 
 #[derive(Deserialize)]
@@ -430,6 +474,8 @@ enum ReplyKind {
     Copy,
     Delete,
     Restore,
+    Find,
+    Search,
     Processes,
     Work,
     EndProcesses,
@@ -449,7 +495,7 @@ impl TryFrom<ReadReply> for Reply {
                 ReplyKind::List => read
                     .entries
                     .zip(read.truncated)
-                    .map(|(ReadList(entries), truncated)| Self::List { entries, truncated }),
+                    .map(|(Bounded(entries), truncated)| Self::List { entries, truncated }),
                 ReplyKind::Read => read.size.zip(read.truncated).zip(read.revision).map(
                     |((size, truncated), revision)| Self::Read {
                         size,
@@ -463,6 +509,12 @@ impl TryFrom<ReadReply> for Reply {
                 ReplyKind::Copy => read.path.map(|path| Self::Copy { path }),
                 ReplyKind::Delete => read.trash.map(|trash| Self::Delete { trash }),
                 ReplyKind::Restore => Some(Self::Restore),
+                ReplyKind::Find => read.find(),
+                ReplyKind::Search => {
+                    let searched = read.searched;
+                    let search = |Bounded(files)| Self::Search { files, searched };
+                    read.files.map(search)
+                }
                 ReplyKind::Processes => read.running.map(|running| Self::Processes {
                     running,
                     limit: read.limit,
@@ -479,7 +531,7 @@ impl TryFrom<ReadReply> for Reply {
                     .map(|(ended, left)| Self::EndProcesses { ended, left }),
                 ReplyKind::Terminals => read
                     .terminals
-                    .map(|ReadList(terminals)| Self::Terminals { terminals }),
+                    .map(|Bounded(terminals)| Self::Terminals { terminals }),
                 ReplyKind::OpenTerminal => Some(Self::OpenTerminal),
                 ReplyKind::AttachTerminal => {
                     read.from
@@ -498,6 +550,16 @@ impl TryFrom<ReadReply> for Reply {
 }
 
 impl ReadReply {
+    fn find(self) -> Option<Reply> {
+        let Bounded(names) = self.names?;
+        Some(Reply::Find {
+            names,
+            total: self.total?,
+            settled: self.settled?,
+            truncated: self.truncated?,
+        })
+    }
+
     fn hello(self) -> Option<Hello> {
         Some(Hello {
             protocol: self.protocol?,
@@ -510,14 +572,14 @@ impl ReadReply {
     }
 }
 
-/// A list, of which no more is kept than it takes to see that there is more than there may be.
-struct ReadList<T, const MOST: usize>(Vec<T>);
+/// A list of which no more is kept than one over the limit.
+struct Bounded<T, const LIMIT: usize>(Vec<T>);
 
-impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for ReadList<T, MOST> {
+impl<'de, T: Deserialize<'de>, const LIMIT: usize> Deserialize<'de> for Bounded<T, LIMIT> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Kept<T, const MOST: usize>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for Kept<T, MOST> {
-            type Value = ReadList<T, MOST>;
+        struct Kept<T, const LIMIT: usize>(PhantomData<fn() -> T>);
+        impl<'de, T: Deserialize<'de>, const LIMIT: usize> Visitor<'de> for Kept<T, LIMIT> {
+            type Value = Bounded<T, LIMIT>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a list")
@@ -525,14 +587,14 @@ impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for ReadList<
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
                 let mut kept = Vec::new();
-                while kept.len() <= MOST {
-                    let Some(item) = list.next_element()? else {
-                        return Ok(ReadList(kept));
+                while kept.len() <= LIMIT {
+                    let Some(next) = list.next_element()? else {
+                        return Ok(Bounded(kept));
                     };
-                    kept.push(item);
+                    kept.push(next);
                 }
                 while list.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(ReadList(kept))
+                Ok(Bounded(kept))
             }
         }
         deserializer.deserialize_seq(Kept(PhantomData))
@@ -1072,6 +1134,46 @@ mod tests {
                 typed: 2,
             }),
             r#"{"result":{"Ok":{"kind":"attach_terminal","from":7,"written":9,"typed":2}}}"#,
+        );
+    }
+
+    #[test]
+    fn answers_about_names_and_searches_are_written_as_documented() {
+        let ok = |reply| Response {
+            id: 1,
+            more: false,
+            result: Ok(reply),
+        };
+        check_json(
+            &ok(Reply::Find {
+                names: vec![crate::search::FoundName {
+                    path: "/workspace/a".into(),
+                    marks: vec![(0, 1)],
+                    ignored: false,
+                }],
+                total: 1,
+                settled: true,
+                truncated: false,
+            }),
+            r#"{"result":{"Ok":{"kind":"find","names":[{"path":"/workspace/a","marks":[[0,1]],"ignored":false}],"total":1,"settled":true,"truncated":false}}}"#,
+        );
+        check_json(
+            &ok(Reply::Search {
+                files: vec![],
+                searched: None,
+            }),
+            r#"{"result":{"Ok":{"kind":"search","files":[],"searched":null}}}"#,
+        );
+        check_json(
+            &ok(Reply::Search {
+                files: vec![],
+                searched: Some(Searched {
+                    files: 3,
+                    truncated: false,
+                    unread: 1,
+                }),
+            }),
+            r#"{"result":{"Ok":{"kind":"search","files":[],"searched":{"files":3,"truncated":false,"unread":1}}}}"#,
         );
     }
 

@@ -1,4 +1,5 @@
-//! The files of the workspace: list, read, write. What is done to whole entries is in [`entries`], `copying` and `trash`.
+//! The files of the workspace: list, read, write. What is done to whole entries is in [`entries`], `copying` and `trash`; finding
+//! and searching them is in `finding` and `searching`.
 //!
 //! # How a file is written
 //! The new content goes to a temporary file in the same directory, is synced, and takes the place of the
@@ -16,8 +17,11 @@
 
 mod copying;
 mod entries;
+mod finding;
 mod removing;
+mod searching;
 mod trash;
+mod walking;
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -42,6 +46,8 @@ use crate::protocol::{
 use crate::resolve::{LastLink, Place, ResolveError, Root};
 use crate::tree::TRASH;
 use crate::workspace::entries::rename_new;
+use crate::workspace::finding::Finding;
+pub(crate) use crate::workspace::finding::Wanted;
 
 /// The workspace as the image's user may use it.
 #[derive(Debug)]
@@ -54,6 +60,7 @@ pub(crate) struct Workspace {
     trash: Mutex<()>,
     /// Held while what was deleted long ago is removed.
     emptying: Mutex<()>,
+    finding: Mutex<Finding>,
 }
 
 /// A piece of a file.
@@ -83,6 +90,7 @@ impl Workspace {
             writing: Mutex::new(()),
             trash: Mutex::new(()),
             emptying: Mutex::new(()),
+            finding: Mutex::default(),
         })
     }
 

@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub(crate) use self::link::Stream;
+pub(crate) use self::link::{Answers, Stream};
 use self::link::{Link, LinkFailure};
 use crate::engine::{ContainerState, Engine, ExecSpec};
 use crate::error::Error;
@@ -154,6 +154,8 @@ impl Connection {
             Call::Hello { .. }
             | Call::List { .. }
             | Call::Read { .. }
+            | Call::Find { .. }
+            | Call::Search { .. }
             | Call::Processes
             | Call::Work
             | Call::Terminals
@@ -199,6 +201,20 @@ impl Connection {
                 Ok(Err(LinkFailure::Broken)) => return Err(CallFailure::Broken),
                 Err(_elapsed) => return Err(CallFailure::NoAnswer(CALL_LIMIT)),
             }
+        }
+    }
+
+    /// Asks the agent something that it answers more than once. Nothing is asked again when the connection breaks.
+    ///
+    /// # Errors
+    /// [`CallFailure::NoAnswer`] when there is no connection for 4 s.
+    pub(crate) async fn stream(&self, call: Call) -> Result<Answers, CallFailure> {
+        let link = timeout(CALL_LIMIT, self.a_link()).await;
+        let link = link.unwrap_or(Err(CallFailure::NoAnswer(CALL_LIMIT)))?;
+        match link.ask_for_many(&call).await {
+            Ok(answers) => Ok(answers),
+            Err(LinkFailure::Refused(error)) => Err(CallFailure::Refused(error)),
+            Err(LinkFailure::NotAsked | LinkFailure::Broken) => Err(CallFailure::Broken),
         }
     }
 

@@ -27,6 +27,7 @@ pub mod processes;
 pub mod progress;
 mod provision;
 pub mod remembered;
+pub mod search;
 pub mod session;
 pub mod sessions;
 pub mod settings;

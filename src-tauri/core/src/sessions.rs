@@ -14,6 +14,7 @@ mod lifecycle;
 mod ready;
 mod registry;
 mod runs;
+mod searching;
 mod watching;
 
 use std::collections::BTreeMap;

@@ -87,6 +87,10 @@ fn check_theme(theme: &str, is_dark: bool) {
         .wait_for("[data-testid=log-dialog]", SOON)
         .unwrap();
     check(&app, &name("log"));
+    crate::search::show(&app);
+    check(&app, &name("search"));
+    crate::search::show_quick_open(&app);
+    check(&app, &name("quick-open"));
 }
 
 #[test]

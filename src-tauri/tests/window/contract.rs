@@ -43,6 +43,12 @@ fn id_commands() -> Vec<(&'static str, Value)> {
         ),
         ("delete_entries", json!({"paths": ["/workspace/a"]})),
         ("restore_entries", json!({"trash": "0123456789abcdef"})),
+        ("find_files", json!({"query": "a"})),
+        (
+            "search_files",
+            json!({"query": "a", "on_match": "__CHANNEL__:1"}),
+        ),
+        ("cancel_search", json!({"search_id": "s"})),
         (
             "keep_draft",
             json!({"draft": {"path": "/workspace/a", "name": "a", "content": "", "charset": null, "revision": null}}),

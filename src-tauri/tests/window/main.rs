@@ -39,6 +39,7 @@ mod outside;
 mod own_files;
 mod pull;
 mod reload;
+mod search;
 #[cfg(target_os = "linux")]
 mod starting;
 mod strangers;

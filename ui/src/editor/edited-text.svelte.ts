@@ -7,6 +7,7 @@ import { diff, MergeView } from "@codemirror/merge";
 import { highlightSelectionMatches, search } from "@codemirror/search";
 import {
   Compartment,
+  EditorSelection,
   EditorState,
   type Extension,
   type StateEffect,
@@ -50,6 +51,13 @@ export interface Options {
   onchange: () => void;
 }
 
+/** Where in a text something is: a line counted from 1, and UTF-16 units on it. */
+export interface Place {
+  line: number;
+  column: number;
+  length: number;
+}
+
 /** A text at one moment: as it is edited, and as the file has it. */
 export interface Snapshot {
   doc: Text;
@@ -70,6 +78,8 @@ export class EditedText {
   #view: EditorView | null = null;
   #place: StateEffect<unknown> | undefined;
   #language: Extension = NONE;
+  /** Whether the next view is to have the focus. */
+  #wantsFocus = false;
 
   constructor({ name, content, readOnly, onchange }: Options) {
     const parts = takeApart(readOnly ? drawable(content) : content);
@@ -109,6 +119,10 @@ export class EditedText {
     const follow = () => (this.#place = view.scrollSnapshot());
     view.scrollDOM.addEventListener("scroll", follow, { passive: true });
     this.#view = view;
+    if (this.#wantsFocus) {
+      this.#wantsFocus = false;
+      view.focus();
+    }
     return () => {
       view.scrollDOM.removeEventListener("scroll", follow);
       if (this.#view === view) this.#view = null;
@@ -170,6 +184,23 @@ export class EditedText {
   /** Whether this is what the file had before it was edited here. */
   wasSavedAs(content: string): boolean {
     return this.#saved?.content === content;
+  }
+
+  /** Selects what is at a place, as far as there is such a place, and brings it into sight. */
+  goTo({ line, column, length }: Place): void {
+    const at = this.doc.line(Math.min(Math.max(line, 1), this.doc.lines));
+    const anchor = Math.min(at.from + column, at.to);
+    const head = Math.min(anchor + length, at.to);
+    const sight = EditorView.scrollIntoView(EditorSelection.range(anchor, head), { y: "center" });
+    // A view that is made later begins there.
+    this.#place = sight;
+    this.#apply({ selection: { anchor, head }, ...(this.#view ? { effects: sight } : {}) });
+  }
+
+  /** Gives the text the focus, as soon as it is shown. */
+  focus(): void {
+    if (this.#view) this.#view.focus();
+    else this.#wantsFocus = true;
   }
 
   /** Puts something behind the text, by one step that can be undone. */

@@ -11,7 +11,7 @@ import type { WrittenCharset } from "../bindings/WrittenCharset";
 import type { WriteCondition, WrittenText } from "../lib/ipc/commands";
 import { reportOf } from "../lib/ipc/error";
 import { DraftKeeper } from "./draft-keeper.svelte";
-import { EditedText } from "./edited-text.svelte";
+import { EditedText, type Place } from "./edited-text.svelte";
 import { configsOf, wishesOf } from "./editorconfig";
 import { drawable } from "./tame";
 
@@ -97,6 +97,24 @@ export class OpenFiles {
     const file = this.#tab(entry);
     this.activePath = file.path;
     await this.look(file);
+  }
+
+  /**
+   * Opens a file and shows what is at a place of it, if it is text; without one it is shown as it was left. Whoever goes on
+   * to another file meanwhile stays there.
+   */
+  async openAt(entry: Pick<FileEntry, "path" | "name">, place: Place | null, takesFocus: boolean): Promise<void> {
+    const file = this.#tab(entry);
+    this.activePath = file.path;
+    const show = () => {
+      if (place !== null) file.edited?.goTo(place);
+      if (takesFocus) file.edited?.focus();
+    };
+    // What is there already need not wait for the disk, which may have another text by now.
+    const before = file.edited;
+    if (before) show();
+    await this.look(file);
+    if (this.active === file && (file.edited !== before || before === null)) show();
   }
 
   /** Shows a file as a text in this encoding; with null as what it looks like. */

@@ -7,18 +7,20 @@
 //!
 //! What was deleted long ago is removed when the workspace is first listed, and after each delete, when the answer is out.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{getegid, geteuid};
 
 use crate::protocol::{self, Call, CallError, Failure, Frame, Hello, Reply, Response};
 use crate::readiness::NotReady;
+use crate::search::Query;
 use crate::tree::UNFILLED;
-use crate::workspace::Workspace;
+use crate::workspace::{Wanted, Workspace};
 use crate::{accounts, processes, readiness};
 
 /// How many calls are worked on at the same time.
@@ -27,16 +29,30 @@ const AT_ONCE: usize = 8;
 /// The stack of each of the threads. An image's `RUST_MIN_STACK` does not count.
 const STACK: usize = 512 << 10;
 
+/// How often a search that finds nothing says that it goes on.
+const GOES_ON: Duration = Duration::from_millis(500);
+
 /// How long a hello waits for a setup that says nothing.
 const SETUP_LIMIT: Duration = Duration::from_secs(10);
 
-/// Takes the frame that answers a call.
-pub(super) type Answer = Box<dyn FnOnce(Vec<u8>) + Send>;
+/// A frame that answers a call.
+pub(super) struct Part {
+    pub(super) frame: Vec<u8>,
+    /// Whether none follows.
+    pub(super) is_last: bool,
+}
+
+/// Takes what answers a call.
+pub(super) struct Answering {
+    pub(super) say: Box<dyn Fn(Part) + Send + Sync>,
+    /// Whether anybody waits for it.
+    pub(super) wanted: Arc<AtomicBool>,
+}
 
 /// Those who work on calls.
 pub(super) struct Calls {
     agent: Arc<Agent>,
-    queue: Option<mpsc::Sender<(Frame<Call>, Answer)>>,
+    queue: Option<mpsc::Sender<(Frame<Call>, Answering)>>,
 }
 
 impl Calls {
@@ -47,7 +63,7 @@ impl Calls {
             directory,
             has_listed: AtomicBool::new(false),
         });
-        let (sender, queue) = mpsc::channel::<(Frame<Call>, Answer)>();
+        let (sender, queue) = mpsc::channel::<(Frame<Call>, Answering)>();
         let queue = Arc::new(Mutex::new(queue));
         let workers = (0..AT_ONCE).map_while(|_| {
             let (agent, queue) = (Arc::clone(&agent), Arc::clone(&queue));
@@ -55,8 +71,8 @@ impl Calls {
             let next = move || lock(&queue).recv().ok();
             // It ends with the queue.
             let worker = worker.spawn(move || {
-                while let Some((frame, answer)) = next() {
-                    agent.work(frame, answer);
+                while let Some((frame, answering)) = next() {
+                    agent.work(frame, &answering);
                 }
             });
             worker.ok()
@@ -65,12 +81,20 @@ impl Calls {
         Self { agent, queue }
     }
 
+    /// Gives memory back that nobody has needed for a while. An app that is connected says that it is there every few
+    /// seconds, which leads here.
+    pub(super) fn rest(&self) {
+        if let Ok(workspace) = &self.agent.workspace {
+            workspace.forget_names();
+        }
+    }
+
     /// Lets somebody work on a call. How many may wait is the caller's to say.
-    pub(super) fn begin(&self, frame: Frame<Call>, answer: Answer) {
+    pub(super) fn begin(&self, frame: Frame<Call>, answering: Answering) {
         match &self.queue {
             // The threads end only after this.
-            Some(queue) => drop(queue.send((frame, answer))),
-            None => self.agent.work(frame, answer),
+            Some(queue) => drop(queue.send((frame, answering))),
+            None => self.agent.work(frame, &answering),
         }
     }
 }
@@ -84,20 +108,60 @@ struct Agent {
 }
 
 impl Agent {
-    fn work(&self, frame: Frame<Call>, answer: Answer) {
+    fn work(&self, frame: Frame<Call>, answering: &Answering) {
         let leads_to_trash = match frame.header {
             Call::Delete { .. } => true,
             Call::List { .. } => !self.has_listed.swap(true, Ordering::Relaxed),
             _ => false,
         };
-        let (result, body) = match self.answer(frame.header, &frame.body) {
+        let result = match frame.header {
+            Call::Search { query, limit } => self.search(&query, limit, answering),
+            call => self.answer(call, &frame.body),
+        };
+        let (result, body) = match result {
             Ok((reply, body)) => (Ok(reply), body),
             Err(error) => (Err(error), Vec::new()),
         };
-        answer(frame_of(result, &body));
+        (answering.say)(Part {
+            frame: frame_of(result, &body),
+            is_last: true,
+        });
         if let (true, Ok(workspace)) = (leads_to_trash, &self.workspace) {
             workspace.empty_trash(SystemTime::now());
         }
+    }
+
+    /// Says what a search finds while it goes on; returns its last answer.
+    fn search(
+        &self,
+        query: &Query,
+        limit: u32,
+        Answering { say, wanted }: &Answering,
+    ) -> Result<(Reply, Vec<u8>), CallError> {
+        let mut said = Instant::now();
+        let workspace = self.workspace.as_ref().map_err(Clone::clone)?;
+        let searched = workspace.search(query, limit, |files| {
+            if !wanted.load(Ordering::Relaxed) {
+                return ControlFlow::Break(());
+            }
+            if !files.is_empty() || said.elapsed() >= GOES_ON {
+                said = Instant::now();
+                let found = Reply::Search {
+                    files,
+                    searched: None,
+                };
+                say(Part {
+                    frame: frame_of(Ok(found), &[]),
+                    is_last: false,
+                });
+            }
+            ControlFlow::Continue(())
+        })?;
+        let last = Reply::Search {
+            files: Vec::new(),
+            searched: Some(searched),
+        };
+        Ok((last, Vec::new()))
     }
 
     fn answer(&self, call: Call, body: &[u8]) -> Result<(Reply, Vec<u8>), CallError> {
@@ -145,6 +209,25 @@ impl Agent {
             Call::Restore { trash } => {
                 workspace?.restore(&trash)?;
                 Reply::Restore
+            }
+            Call::Find {
+                query,
+                limit,
+                fresh,
+                patience_ms,
+            } => {
+                let wanted = Wanted {
+                    limit,
+                    fresh,
+                    patience: Duration::from_millis(patience_ms.into()),
+                };
+                workspace?.find(&query, wanted)
+            }
+            Call::Search { .. } => {
+                return Err(CallError {
+                    failure: Failure::Invalid,
+                    message: "a search has more than one answer".to_owned(),
+                });
             }
             Call::Processes => processes::count(),
             Call::Work => processes::work(),
@@ -239,8 +322,12 @@ mod tests {
                 header,
                 body: body.to_vec(),
             };
-            let answer = move |bytes| sender.send((number, bytes)).unwrap();
-            calls.begin(frame, Box::new(answer));
+            let say = move |part: Part| sender.send((number, part.frame)).unwrap();
+            let answering = Answering {
+                say: Box::new(say),
+                wanted: Arc::new(AtomicBool::new(true)),
+            };
+            calls.begin(frame, answering);
         }
         let mut answers: Vec<_> = answers.iter().take(count).collect();
         answers.sort();
@@ -288,6 +375,54 @@ mod tests {
             }
         );
         assert_eq!(error.message, "the agent speaks protocol 2, not 99");
+    }
+
+    #[test]
+    fn a_search_is_answered_until_it_is_over_or_nobody_wants_it() {
+        let workspace = tempfile::tempdir().unwrap();
+        std::fs::write(workspace.path().join("a"), "a word").unwrap();
+        let calls = Calls::new(
+            Workspace::open(workspace.path()),
+            PathBuf::from("/nonexistent"),
+        );
+        let search = |is_wanted: bool| {
+            let query = Query {
+                text: "word".to_owned(),
+                ..Query::default()
+            };
+            let (sender, parts) = mpsc::channel();
+            let frame = Frame {
+                header: Call::Search { query, limit: 10 },
+                body: Vec::new(),
+            };
+            let answering = Answering {
+                say: Box::new(move |part| sender.send(part).unwrap()),
+                wanted: Arc::new(AtomicBool::new(is_wanted)),
+            };
+            calls.begin(frame, answering);
+            // It ends with whoever says it.
+            let parts: Vec<Part> = parts.iter().collect();
+            let (mut found, mut searched) = (Vec::new(), None);
+            for (index, part) in parts.iter().enumerate() {
+                assert_eq!(part.is_last, index + 1 == parts.len());
+                let mut decoder = Decoder::<Response>::new();
+                decoder.push(&part.frame);
+                match decoder.next_frame().unwrap().unwrap().header.result {
+                    Ok(Reply::Search {
+                        files,
+                        searched: now,
+                    }) => {
+                        assert_eq!(now.is_some(), part.is_last);
+                        found.extend(files.into_iter().map(|file| file.path));
+                        searched = now;
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+            (found, searched.map(|searched| searched.files))
+        };
+        assert_eq!(search(true), (vec!["/workspace/a".to_owned()], Some(1)));
+        assert_eq!(search(false).0, Vec::<String>::new());
     }
 
     #[test]

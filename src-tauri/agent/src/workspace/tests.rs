@@ -675,3 +675,5 @@ fn a_deep_path_is_reached() {
 }
 
 mod entries;
+mod finding;
+mod searching;

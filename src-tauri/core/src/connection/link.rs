@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cove_agent::protocol::{
-    Call, CallError, Decoder, Failure, Frame, Header, MOST_SHOWN, Reply, Response, VERSION, encode,
+    Call, CallError, Decoder, Failure, Frame, Header, MOST_SHOWN, ProtocolError, Reply, Response,
+    VERSION, encode,
 };
 use cove_agent::streams::{Event, StreamId, Streams};
 use futures_util::StreamExt;
@@ -84,6 +85,14 @@ pub(crate) struct Stream {
     wire: Arc<Wire>,
     id: StreamId,
     changed: Arc<Notify>,
+}
+
+/// The answers to a call that has several. Dropped, it ends what they are about.
+#[derive(Debug)]
+pub(crate) struct Answers {
+    link: Arc<Link>,
+    stream: Stream,
+    decoder: Decoder<Response>,
 }
 
 impl Link {
@@ -174,6 +183,17 @@ impl Link {
             Ok((reply, body, stream, decoder.followed_by()))
         })
         .await
+    }
+
+    /// Asks what is answered more than once.
+    pub(super) async fn ask_for_many(self: Arc<Self>, call: &Call) -> Result<Answers, LinkFailure> {
+        let stream = self.begin(call, &[]).await?;
+        stream.finish();
+        Ok(Answers {
+            link: self,
+            stream,
+            decoder: Decoder::new().with_bodies_up_to(0),
+        })
     }
 
     pub(super) async fn hello(&self) -> Result<(Reply, Vec<u8>), LinkFailure> {
@@ -422,16 +442,35 @@ impl Stream {
                     let reply = header.result.map_err(LinkFailure::Refused)?;
                     return Ok((reply, body, decoder));
                 }
-                Err(error) => {
-                    log::error!("the agent's answer cannot be read: {error}");
-                    return Err(LinkFailure::Refused(CallError {
-                        failure: Failure::Io,
-                        message: "it answered something else than was asked".to_owned(),
-                    }));
-                }
+                Err(error) => return Err(LinkFailure::Refused(nonsense(&error))),
             }
         }
         Err(LinkFailure::Broken)
+    }
+}
+
+impl Answers {
+    /// Waits for the next answer; `None` behind the last, and when the connection broke.
+    pub(crate) async fn next(&mut self) -> Option<Result<(Reply, Vec<u8>), CallError>> {
+        loop {
+            match self.decoder.next_frame() {
+                Ok(Some(Frame { header, body })) => {
+                    return Some(header.result.map(|reply| (reply, body)));
+                }
+                Ok(None) => {}
+                Err(error) => return Some(Err(nonsense(&error))),
+            }
+            let bytes = self.link.doubting(self.stream.next()).await?;
+            self.decoder.push(&bytes);
+        }
+    }
+}
+
+fn nonsense(error: &ProtocolError) -> CallError {
+    log::error!("the agent's answer cannot be read: {error}");
+    CallError {
+        failure: Failure::Io,
+        message: "it answered something else than was asked".to_owned(),
     }
 }
 

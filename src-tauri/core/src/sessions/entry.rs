@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::searching::Searches;
 use crate::connection::Connection;
 use crate::engine::ContainerState;
 use crate::engines::{Engines, KnownEngine};
@@ -105,6 +106,7 @@ pub(super) struct OpenSession {
     pub(super) container: String,
     /// In the order in which they were opened.
     terminals: Mutex<Vec<Arc<Terminal>>>,
+    pub(super) searches: Searches,
     used: watch::Sender<Instant>,
     /// When it is going to be stopped because nobody uses it, in milliseconds since 1970. Changed only while the lock of
     /// the entries is held, because it is part of what a session is.
@@ -144,6 +146,7 @@ impl OpenSession {
             terminals: Mutex::new(terminals.into_iter().map(found).collect()),
             connection,
             container,
+            searches: Searches::default(),
             used: watch::Sender::new(Instant::now()),
             idle_stop_ms: Mutex::default(),
             reach: watch::Sender::new(Reach::Connected),

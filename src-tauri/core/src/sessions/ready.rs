@@ -272,7 +272,7 @@ impl Sessions {
     }
 
     /// Returns the way into a session that is ready, or held up: its terminals are there all the same.
-    async fn connected(&self, id: SessionId) -> Result<Arc<OpenSession>, Error> {
+    pub(super) async fn connected(&self, id: SessionId) -> Result<Arc<OpenSession>, Error> {
         self.know(id).await?;
         self.with_entry(id, |entry| {
             let open = entry.activity.connected().cloned();

@@ -37,6 +37,7 @@ mod network;
 mod podman;
 mod pulls;
 mod recovering;
+mod searching;
 mod support;
 mod terminals;
 mod tools;

@@ -29,6 +29,7 @@ async function rejection(promise: Promise<unknown>): Promise<CommandError> {
 
 const size = { cols: 80, rows: 24 };
 const deaf = { onbytes: () => {}, onpause: () => {}, onreplayed: () => {}, onexit: () => {} };
+const anything = { query: "a", regex: false, case: false, word: false, include: "", exclude: "", ignored: false };
 
 const WITH_ID: Record<string, (id: string | null | undefined) => Promise<unknown>> = {
   session_status: commands.sessionStatus,
@@ -55,6 +56,9 @@ const WITH_ID: Record<string, (id: string | null | undefined) => Promise<unknown
   move_entry: (id) => commands.moveEntry(id, "/workspace/a", "/workspace/b", null),
   copy_entry: (id) => commands.copyEntry(id, "/workspace/a", "/workspace/b", true),
   delete_entries: (id) => commands.deleteEntries(id, ["/workspace/a"]),
+  find_files: (id) => commands.findFiles(id, "a", true),
+  search_files: (id) => commands.searchFiles(id, anything, () => {}),
+  cancel_search: (id) => commands.cancelSearch(id, "s"),
   restore_entries: (id) => commands.restoreEntries(id, "0123456789abcdef"),
   write_file: (id) => commands.writeFile(id, "/workspace/a", { content: "", charset: null }),
   keep_draft: (id) => commands.keepDraft(id, { path: "/workspace/a", name: "a", content: "", charset: null, revision: null }),
@@ -123,6 +127,23 @@ describe("what goes over the wire", () => {
     await commands.openTerminal("s1", "t7", size, deaf);
     expect(sent[0]?.args).not.toHaveProperty("terminal_id");
     expect(sent[1]?.args).toMatchObject({ id: "s1", terminal_id: "t7", cols: 80, rows: 24 });
+  });
+
+  it("hears what a search finds, and its end", async () => {
+    const heard: unknown[] = [];
+    const end = { searched: 1, matches: 0, truncated: false, unread: 0, cancelled: false, error: null };
+    answer = (_command, args) => {
+      expect(args).toMatchObject({ id: "s1", query: "a", regex: false, include: "", ignored: false });
+      const channel = args["on_match"] as { onmessage: (message: unknown) => void };
+      channel.onmessage({ files: [] });
+      channel.onmessage({ end });
+      return { ok: true, search_id: "7" };
+    };
+    expect(await commands.searchFiles("s1", anything, (news) => heard.push(news))).toBe("7");
+    expect(heard).toEqual([{ files: [] }, { end }]);
+    answer = () => ({ ok: true });
+    await commands.cancelSearch("s1", "7");
+    expect(sent.at(-1)).toEqual({ command: "cancel_search", args: { id: "s1", search_id: "7" } });
   });
 
   it("hears bytes in every form in which the channel brings them, pauses between them, then the exit", async () => {

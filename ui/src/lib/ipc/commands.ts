@@ -12,12 +12,14 @@ import type { Figures } from "../../bindings/Figures";
 import type { FiguresNews } from "../../bindings/FiguresNews";
 import type { FileContent } from "../../bindings/FileContent";
 import type { FileEntry } from "../../bindings/FileEntry";
+import type { FoundFiles } from "../../bindings/FoundFiles";
 import type { ImageView } from "../../bindings/ImageView";
 import type { Phase } from "../../bindings/Phase";
 import type { ProcessesEnded } from "../../bindings/ProcessesEnded";
 import type { Listing } from "../../bindings/Listing";
 import type { LogNews } from "../../bindings/LogNews";
 import type { Network } from "../../bindings/Network";
+import type { SearchNews } from "../../bindings/SearchNews";
 import type { Seen } from "../../bindings/Seen";
 import type { SessionId } from "../../bindings/SessionId";
 import type { SessionStatus } from "../../bindings/SessionStatus";
@@ -98,6 +100,18 @@ export interface WrittenText {
 
 /** What a file must be for it to be written: as it was at a revision, not there, or anything. */
 export type WriteCondition = { revision: string } | { missing: true } | Record<string, never>;
+
+/** What is searched for in files; globs stand between commas. */
+export interface TextQuery {
+  query: string;
+  regex: boolean;
+  case: boolean;
+  word: boolean;
+  include: string;
+  exclude: string;
+  /** Whether files are searched too that Git ignores. */
+  ignored: boolean;
+}
 
 /** The directory that every session's files live in. */
 export const WORKSPACE = "/workspace";
@@ -309,6 +323,26 @@ export async function deleteEntries(id: MaybeId, paths: string[]): Promise<strin
 /** Puts back what one delete has taken, all or nothing. */
 export async function restoreEntries(id: MaybeId, trash: string): Promise<void> {
   await callWithId("restore_entries", id, { trash });
+}
+
+/**
+ * Finds files by what is typed of their names, from as many as have been read within a moment. `fresh` says that names
+ * which were read before do not count.
+ */
+export function findFiles(id: MaybeId, query: string, fresh: boolean, limit = 100): Promise<FoundFiles> {
+  return callWithId("find_files", id, { query, limit, fresh, partial: true });
+}
+
+/** Begins a search in files and returns its id; `hear` gets what is found, and then how it ended. */
+export async function searchFiles(id: MaybeId, query: TextQuery, hear: (news: SearchNews) => void): Promise<string> {
+  const on_match = new Channel<SearchNews>();
+  on_match.onmessage = hear;
+  return (await callWithId<{ search_id: string }>("search_files", id, { ...query, on_match })).search_id;
+}
+
+/** Ends a search early; one that has ended is left alone. */
+export async function cancelSearch(id: MaybeId, search_id: string): Promise<void> {
+  await callWithId("cancel_search", id, { search_id });
 }
 
 /** Keeps the unsaved text of a file until it is dropped or the session is deleted. */
