@@ -1139,11 +1139,7 @@ mod tests {
 
     #[test]
     fn answers_about_names_and_searches_are_written_as_documented() {
-        let ok = |reply| Response {
-            id: 1,
-            more: false,
-            result: Ok(reply),
-        };
+        let ok = |reply| Response { result: Ok(reply) };
         check_json(
             &ok(Reply::Find {
                 names: vec![crate::search::FoundName {

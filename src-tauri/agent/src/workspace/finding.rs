@@ -35,6 +35,8 @@ const IN_NAME: i32 = 40;
 const IS_IGNORED: i32 = 60;
 /// Names that one thread takes at a time, and below twice of which there is one thread.
 const SHARE: usize = 16_384;
+/// The most letters of a word that is short.
+const SHORT: usize = 3;
 /// The most threads that look at names.
 const MOST_THREADS: usize = 8;
 /// Their stack.
@@ -91,6 +93,9 @@ struct Entry {
     start: u32,
     length: u16,
     is_ignored: bool,
+    /// See [`letters_in`]: those of the path, and of the name alone.
+    letters: u32,
+    letters_in_name: u32,
 }
 
 impl Workspace {
@@ -108,7 +113,13 @@ impl Workspace {
             finding.walk = Some(Walk::new());
         }
         if let Some(mut walk) = finding.walk.take() {
-            if walk.go_on(&self.root, begun + wanted.patience) {
+            // Names that are known already can be told at once.
+            let patience = if finding.kept.is_some() && !wanted.fresh {
+                wanted.patience / 4
+            } else {
+                wanted.patience
+            };
+            if walk.go_on(&self.root, begun + patience) {
                 finding.kept = Some(Kept {
                     names: walk.names,
                     since: Instant::now(),
@@ -211,6 +222,7 @@ fn leads_to_file(root: &Root, folder: &Folder, link: &Name) -> bool {
 impl Names {
     fn add<'a>(&mut self, folder: &[u8], names: impl Iterator<Item = &'a Name>) {
         let mut in_folder = None;
+        let in_folders = letters_in(folder);
         for Name { name, is_ignored } in names {
             let is_full = self.entries.len() >= MOST_KEPT
                 || self.text.len() + folder.len() + name.len() > MOST_BYTES;
@@ -229,6 +241,8 @@ impl Names {
                 start,
                 length: u16::try_from(length).unwrap_or(u16::MAX),
                 is_ignored: *is_ignored,
+                letters: in_folders | letters_in(name),
+                letters_in_name: letters_in(name),
             });
         }
     }
@@ -357,17 +371,57 @@ impl Names {
     }
 }
 
-/// The words of what is typed, all of which must be in a path.
-struct Sought(Vec<Atom>);
+/// The words of what is typed, all of which must be in a path, and their letters.
+struct Sought {
+    words: Vec<Word>,
+    letters: u32,
+}
+
+struct Word {
+    atom: Atom,
+    letters: u32,
+    /// Whether it is so short that nearly all names match: they are then judged by the first place where they do, and not by
+    /// the best one.
+    is_short: bool,
+    ignores_case: bool,
+}
 
 impl Sought {
     fn new(query: &str) -> Self {
-        let atom = |word| {
+        let word = |word: &str| {
             let (case, normal) = (CaseMatching::Smart, Normalization::Smart);
-            Atom::new(word, case, normal, AtomKind::Fuzzy, false)
+            Word {
+                atom: Atom::new(word, case, normal, AtomKind::Fuzzy, false),
+                letters: ascii_letters_in(word),
+                is_short: word.is_ascii() && word.len() <= SHORT,
+                ignores_case: !word.chars().any(char::is_uppercase),
+            }
         };
-        Self(query.split_whitespace().map(atom).collect())
+        Self {
+            words: query.split_whitespace().map(word).collect(),
+            letters: ascii_letters_in(query),
+        }
     }
+}
+
+fn ascii_letters_in(text: &str) -> u32 {
+    let letters = text.split(|letter: char| !letter.is_ascii_alphanumeric());
+    letters.fold(0, |all, letters| all | letters_in(letters.as_bytes()))
+}
+
+/// Returns which letters and digits there are in a text, a bit for each, whatever their case. Most paths lack one of those that are
+/// sought, and need no closer look. What is not ASCII may be like any letter.
+fn letters_in(text: &[u8]) -> u32 {
+    text.iter().fold(0, |letters, byte| {
+        letters
+            | match byte.to_ascii_lowercase() {
+                letter @ b'a'..=b'z' => 1 << (letter - b'a'),
+                // Two digits share a bit, so that all have room.
+                digit @ b'0'..=b'9' => 1 << (26 + (digit - b'0') / 2),
+                128.. => u32::MAX,
+                _ => 0,
+            }
+    })
 }
 
 /// What it takes to judge names one after another.
@@ -390,11 +444,19 @@ impl Default for Scorer {
 impl Scorer {
     /// Returns how well a name matches, or `None` if it does not.
     fn worth(&mut self, names: &Names, entry: &Entry, sought: &Sought) -> Option<i32> {
+        if sought.letters & !entry.letters != 0 {
+            return None;
+        }
         let name = names.name(entry);
         let mut worth = if entry.is_ignored { -IS_IGNORED } else { 0 };
         let mut has_path = false;
-        for word in &sought.0 {
-            if let Some(score) = self.score(name, word) {
+        for word in &sought.words {
+            let in_name = if word.letters & !entry.letters_in_name == 0 {
+                self.score(name, word)
+            } else {
+                None
+            };
+            if let Some(score) = in_name {
                 worth += i32::from(score) + IN_NAME;
                 continue;
             }
@@ -412,7 +474,7 @@ impl Scorer {
         Some(worth)
     }
 
-    fn score(&mut self, text: &[u8], word: &Atom) -> Option<u16> {
+    fn score(&mut self, text: &[u8], word: &Word) -> Option<u16> {
         let shown;
         let text = if let Ok(text) = std::str::from_utf8(text) {
             text
@@ -421,7 +483,13 @@ impl Scorer {
             &shown
         };
         let text = Utf32Str::new(text, &mut self.characters);
-        word.score(text, &mut self.matcher)
+        if word.is_short {
+            self.matcher.config.ignore_case = word.ignores_case;
+            self.matcher.config.normalize = true;
+            let needle = word.atom.needle_text();
+            return self.matcher.fuzzy_match_greedy(text, needle);
+        }
+        word.atom.score(text, &mut self.matcher)
     }
 
     /// Returns where the words are in the path as it is shown, in characters.
@@ -436,10 +504,11 @@ impl Scorer {
         };
         let before = u32::try_from(before).unwrap_or(u32::MAX);
         let mut marked = Vec::new();
-        for word in &sought.0 {
+        for word in &sought.words {
             let mut places = Vec::new();
             let in_name = Utf32Str::new(&name, &mut self.characters);
             if word
+                .atom
                 .indices(in_name, &mut self.matcher, &mut places)
                 .is_some()
             {
@@ -449,6 +518,7 @@ impl Scorer {
             places.clear();
             let in_path = Utf32Str::new(&path, &mut self.characters);
             if word
+                .atom
                 .indices(in_path, &mut self.matcher, &mut places)
                 .is_some()
             {
