@@ -87,6 +87,10 @@ fn check_theme(theme: &str, is_dark: bool) {
         .wait_for("[data-testid=log-dialog]", SOON)
         .unwrap();
     check(&app, &name("log"));
+    app.window.driver().press(&[], "\u{E00C}").unwrap();
+    app.window
+        .wait_gone("[data-testid=log-dialog]", SOON)
+        .unwrap();
     crate::search::show(&app);
     check(&app, &name("search"));
     crate::search::show_quick_open(&app);

@@ -36,6 +36,12 @@ fn add_tool(tree: &mut Tree) {
         0,
         passwd.replace("SHELL", shell).into(),
     );
+    tree.file(
+        "etc/group",
+        0o644,
+        0,
+        "root:x:0:\nstaff:x:50:other,app\napp:x:1500:\ntools:x:77:app\n".into(),
+    );
     tree.folder("home/app", 0o755, 1500);
 }
 
@@ -47,8 +53,13 @@ fn variables(text: &str) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// A terminal of this image has all that a shell of `docker exec -it` has, and a little more.
-async fn check(app: &App, reference: &str, user: &str, shell: &str) {
+/// What a program may do: its user and groups, its limits, and what it could gain.
+const MAY: &str =
+    "id; umask; ulimit -a; grep -E '^(Cap|NoNewPrivs|Seccomp|Groups)' /proc/self/status";
+
+/// A terminal of this image has all that a shell of `docker exec -it` has, and a little more; and what runs in it may do what
+/// it may there.
+pub(crate) async fn check(app: &App, reference: &str, user: &str, shell: &str) {
     let id = app.ready(Some(reference)).await;
     let terminal = Shell::open(app, id).await;
     let found = terminal.output_of("cargo").await;
@@ -89,13 +100,23 @@ async fn check(app: &App, reference: &str, user: &str, shell: &str) {
         "{added:?}"
     );
     assert_eq!(ours["TERM"], "xterm-256color");
+
+    let ours = terminal.output_of(MAY).await.replace('\r', "");
+    let beside = ["exec", "--user", user, &name, shell, "-c", MAY];
+    let theirs = app.engine().docker(&beside).unwrap();
+    assert_eq!(ours.trim(), theirs.trim(), "{reference}");
+}
+
+/// An image of busybox with a user that is in groups.
+pub(crate) fn in_busybox(app: &App) -> String {
+    let config = own_image::config("app", &SET);
+    own_image::load(app, "environment-ash", &config, add_tool)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_terminal_has_the_environment_of_its_image_in_busybox() {
     let Some(app) = App::shared() else { return };
-    let config = own_image::config("app", &SET);
-    let reference = own_image::load(&app, "environment-ash", &config, add_tool);
+    let reference = in_busybox(&app);
     check(&app, &reference, "app", "sh").await;
 }
 

@@ -6,6 +6,7 @@ use cove_core::session::SessionState;
 use cove_testbed::{Engine, EngineKind, EngineOptions, TestImage};
 
 #[cfg(unix)]
+use crate::environment;
 use crate::figures::{check_figures, check_log};
 use crate::limits::{check_process_limit, check_work};
 use crate::support::{App, check_ready, eventually};
@@ -121,6 +122,14 @@ async fn images_that_cannot_be_sessions_are_refused_with_the_reason_on_podman() 
     check_unknown_users(&app).await;
     check_unusable_workspaces(&app).await;
     check_linked_workspaces(&app).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_has_the_environment_of_its_image_on_podman() {
+    let Some(engine) = podman() else { return };
+    let app = App::on(&engine);
+    let reference = environment::in_busybox(&app);
+    environment::check(&app, &reference, "app", "sh").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
