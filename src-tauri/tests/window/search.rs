@@ -24,11 +24,9 @@ fn put_project(app: &App, id: &str) {
     );
 }
 
-fn keys(app: &App, modifiers: &[char], text: impl ToString) {
-    app.window
-        .driver()
-        .press(modifiers, &text.to_string())
-        .unwrap();
+fn keys(app: &App, modifiers: &[char], text: impl Into<String>) {
+    let text = text.into();
+    app.window.driver().press(modifiers, &text).unwrap();
 }
 
 /// Takes the focus out of the terminal, whose shell has uses of its own for Ctrl+P.
