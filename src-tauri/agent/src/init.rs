@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::env;
-use std::ffi::{OsStr, c_int};
+use std::ffi::c_int;
 use std::io::{self, PipeWriter, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -54,12 +54,21 @@ const STOP: [c_int; 9] = [
     SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPWR, SIGUSR1, SIGUSR2, SIGWINCH, SIGRTMIN_3,
 ];
 
+/// As whom programs run.
+#[derive(Debug, Clone, Copy)]
+pub struct User<'a> {
+    /// The image's user as the engine writes it.
+    pub name: &'a str,
+    /// Whether `HOME` is what the image has set, and not what the engine has, for root.
+    pub keeps_home: bool,
+}
+
 /// Is process 1 until the container is stopped.
 ///
-/// `owner` is the image's user as the engine writes it; the files are given once for each token. A setup that
+/// The files are given to the user once for each token. A setup that
 /// fails is announced like one that succeeds: only the daemon can tell the app.
 #[must_use]
-pub fn run(owner: &str, give: (Give, &str), directory: &Path, workspace: &Path) -> ExitCode {
+pub fn run(user: User<'_>, give: (Give, &str), directory: &Path, workspace: &Path) -> ExitCode {
     if getpid() != Pid::INIT {
         complain("`agent init` must be process 1 of a container");
         return ExitCode::FAILURE;
@@ -73,11 +82,12 @@ pub fn run(owner: &str, give: (Give, &str), directory: &Path, workspace: &Path) 
         }
     };
     let mut children = Children {
-        owner: owner.to_owned(),
+        owner: user.name.to_owned(),
+        keeps_home: user.keeps_home,
         daemon: None,
     };
     match set_up(
-        owner,
+        user.name,
         give,
         (directory, workspace),
         &mut signals,
@@ -105,6 +115,7 @@ pub fn run(owner: &str, give: (Give, &str), directory: &Path, workspace: &Path) 
 struct Children {
     /// The image's user as the engine writes it.
     owner: String,
+    keeps_home: bool,
     daemon: Option<Daemon>,
 }
 
@@ -120,7 +131,7 @@ impl Children {
     /// Starts a daemon, if none runs.
     fn ensure_daemon(&mut self) {
         if self.daemon.is_none() {
-            match Daemon::start(&self.owner) {
+            match Daemon::start(&self.owner, self.keeps_home) {
                 Ok(daemon) => self.daemon = Some(daemon),
                 Err(error) => complain(&format!("failed to start the session's daemon: {error}")),
             }
@@ -200,14 +211,13 @@ impl Children {
 }
 
 impl Daemon {
-    fn start(owner: &str) -> io::Result<Self> {
+    fn start(owner: &str, keeps_home: bool) -> io::Result<Self> {
         let (stdin, until_stopped) = io::pipe()?;
         let mut command = Command::new(env::current_exe()?);
         command.args(["daemon", "--owner", owner]).stdin(stdin);
-        // The engine has set the home of root, which this process is; an image that has set one itself means all users.
+        // The engine has set the home of root, which this process is.
         let owner = Owner::of(owner);
-        let is_roots = env::var_os("HOME").is_none_or(|home| is_home_of_root(&home));
-        if owner.uid != 0 && is_roots {
+        if owner.uid != 0 && !keeps_home {
             command.env("HOME", owner.home());
         }
         let child = command.spawn()?;
@@ -218,11 +228,6 @@ impl Daemon {
             _until_stopped: until_stopped,
         })
     }
-}
-
-fn is_home_of_root(home: &OsStr) -> bool {
-    let roots = accounts::account_of(0, &accounts::passwd()).map(|root| root.home);
-    home == "/" || home == roots.as_deref().unwrap_or("/root")
 }
 
 fn set_up(
@@ -289,7 +294,15 @@ mod tests {
     fn init_refuses_to_be_any_other_process() {
         let nowhere = Path::new("/nonexistent");
         assert_eq!(
-            run("", (Give::All, ""), nowhere, nowhere),
+            run(
+                User {
+                    name: "",
+                    keeps_home: false
+                },
+                (Give::All, ""),
+                nowhere,
+                nowhere
+            ),
             ExitCode::FAILURE
         );
     }

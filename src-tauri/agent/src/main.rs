@@ -22,20 +22,33 @@ fn main() -> ExitCode {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let (directory, workspace) = (Path::new(AGENT_DIRECTORY), Path::new(WORKSPACE));
     match *arguments {
-        ["init", "--owner", owner, "--give", "all", "--token", token] => {
-            init::run(owner, (Give::All, token), directory, workspace)
-        }
         [
             "init",
             "--owner",
             owner,
             "--give",
-            "former",
+            give @ ("all" | "former"),
             "--token",
             token,
-        ] => init::run(owner, (Give::Former, token), directory, workspace),
+            ref home @ ..,
+        ] if matches!(home, [] | ["--keep-home"]) => {
+            let give = if give == "all" {
+                Give::All
+            } else {
+                Give::Former
+            };
+            let owner = init::User {
+                name: owner,
+                keeps_home: !home.is_empty(),
+            };
+            init::run(owner, (give, token), directory, workspace)
+        }
         // Containers that an earlier version made.
         ["init", "--owner", owner] | ["init", "--owner", owner, "--everything"] => {
+            let owner = init::User {
+                name: owner,
+                keeps_home: false,
+            };
             init::run(owner, (Give::Former, "earlier"), directory, workspace)
         }
         ["daemon", "--owner", owner] => daemon::run(owner, directory, workspace),
@@ -59,7 +72,7 @@ fn main() -> ExitCode {
             // Without a stderr there is nobody to tell.
             let _ = writeln!(
                 std::io::stderr(),
-                "usage: agent init --owner USER --give all|former --token TOKEN | daemon --owner USER | connect | shell | pack [--measure] | unpack --owner USER|--keep-owners | version"
+                "usage: agent init --owner USER --give all|former --token TOKEN [--keep-home] | daemon --owner USER | connect | shell | pack [--measure] | unpack --owner USER|--keep-owners | version"
             );
             ExitCode::from(2)
         }

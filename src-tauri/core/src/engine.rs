@@ -411,6 +411,8 @@ pub struct ImageFacts {
     pub architecture: String,
     /// The user that it runs as, as the image spells it; empty means root.
     pub user: String,
+    /// Whether it sets `HOME` itself, for whoever runs in it.
+    pub sets_home: bool,
     /// The paths that it declares as volumes, sorted.
     pub volumes: Vec<String>,
     /// The digests of its layers' content, the lowest first.

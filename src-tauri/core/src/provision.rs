@@ -150,6 +150,8 @@ struct Base {
     image: String,
     /// The user that the image runs as.
     user: String,
+    /// Whether the image sets `HOME` itself.
+    sets_home: bool,
     /// The folders that the image declares as volumes.
     volumes: Vec<String>,
 }
@@ -391,6 +393,8 @@ impl Run {
             return Ok(Base {
                 image: wanted.to_string(),
                 user: user.clone(),
+                // There is a container, which has been told.
+                sets_home: false,
                 volumes: Vec::new(),
             });
         }
@@ -428,6 +432,7 @@ impl Run {
         Ok(Base {
             image: image.id,
             user: image.user,
+            sets_home: image.sets_home,
             volumes: image.volumes,
         })
     }
@@ -737,6 +742,7 @@ impl Run {
             command: [AGENT_PATH, "init"]
                 .into_iter()
                 .chain(owner)
+                .chain(base.sets_home.then_some("--keep-home"))
                 .map(str::to_owned)
                 .collect(),
             environment: project

@@ -64,7 +64,9 @@ fn a_program_that_waits_is_marked_until_it_is_looked_at_and_told_on_the_desktop(
     app.window.wait_for(OF_TAB, SOON).unwrap();
     app.window.wait_for(OF_ROW, SOON).unwrap();
     app.picture("waiting");
-    app.window.click("[aria-label=Terminals] [role=tab]").unwrap();
+    app.window
+        .click("[aria-label=Terminals] [role=tab]")
+        .unwrap();
     app.window.wait_gone(OF_TAB, SOON).unwrap();
     app.window.wait_gone(OF_ROW, SOON).unwrap();
     assert!(notices.try_recv().is_err(), "the window is in front");

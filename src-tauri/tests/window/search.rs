@@ -24,11 +24,9 @@ fn put_project(app: &App, id: &str) {
     );
 }
 
-fn keys(app: &App, modifiers: &[char], text: &(impl ToString + ?Sized)) {
-    app.window
-        .driver()
-        .press(modifiers, &text.to_string())
-        .unwrap();
+fn keys(app: &App, modifiers: &[char], text: impl Into<String>) {
+    let text = text.into();
+    app.window.driver().press(modifiers, &text).unwrap();
 }
 
 /// Takes the focus out of the terminal, whose shell has uses of its own for Ctrl+P.
@@ -56,7 +54,7 @@ pub(crate) fn show(app: &App) {
     search_for(app, "find_user");
     expect_summary(app, |text| text == "5 results in 3 files");
     app.window.click("[data-testid=search-details]").unwrap();
-    keys(app, &[], &F4);
+    keys(app, &[], F4);
 }
 
 /// Shows quick open with files.
@@ -113,7 +111,7 @@ fn search_for(app: &App, text: &str) {
     let focused = "return document.activeElement?.dataset.testid === 'search-text'";
     wait_script(app, "the field of the search", focused, &[]);
     keys(app, &[CONTROL], "a");
-    keys(app, &[], &text);
+    keys(app, &[], text);
 }
 
 #[test]
@@ -137,15 +135,15 @@ fn a_file_is_opened_by_what_is_typed_of_its_name() {
     let marked = "return [...document.querySelectorAll('[data-testid=quick-open] [aria-selected=true] mark')].map((mark) => mark.textContent).join('')";
     assert_eq!(app.window.execute(marked, &[]).unwrap(), "usr");
     app.picture("quick-open");
-    keys(&app, &[], &DOWN);
-    keys(&app, &[], &ENTER);
+    keys(&app, &[], DOWN);
+    keys(&app, &[], ENTER);
     app.window.wait_gone(QUICK, SOON).unwrap();
     expect_open(&app, "test_users.py", "assert find_user(\"x\")", true);
 
     // What was looked at comes first; what leads outside does not come at all.
     keys(&app, &[CONTROL], "p");
     keys(&app, &[], "users.py");
-    keys(&app, &[], &ENTER);
+    keys(&app, &[], ENTER);
     expect_open(&app, "users.py", "import os", true);
     keys(&app, &[CONTROL], "p");
     let recent = "
@@ -157,7 +155,7 @@ fn a_file_is_opened_by_what_is_typed_of_its_name() {
     expect_text(&app, &format!("{QUICK} [role=status]"), |note| {
         note == "No file has such a name"
     });
-    keys(&app, &[], &ESCAPE);
+    keys(&app, &[], ESCAPE);
     app.window.wait_gone(QUICK, SOON).unwrap();
     expect_open(&app, "users.py", "import os", true);
 }
@@ -200,14 +198,14 @@ fn what_is_found_in_files_is_opened_at_its_line() {
     ";
     wait_script(&app, "the selected match", selected, &[]);
     app.picture("search-opened");
-    // By the keyboard: down into the list, and Enter goes to the text.
+    // By the keyboard: down into the list, where that was left, and on; Enter goes to the text.
     app.window.click(TEXT).unwrap();
-    for _ in 0..4 {
-        keys(&app, &[], &DOWN);
+    for _ in 0..3 {
+        keys(&app, &[], DOWN);
     }
-    keys(&app, &[], &ENTER);
+    keys(&app, &[], ENTER);
     expect_open(&app, "users.py", "def find_user(name):", true);
-    keys(&app, &[], &F4);
+    keys(&app, &[], F4);
     expect_open(&app, "users.py", "find_user(\"a\"), find_user(\"b\")", true);
 
     // Capitals, and what is no expression.

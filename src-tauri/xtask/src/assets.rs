@@ -87,11 +87,11 @@ fn agent(workspace: &Workspace, architecture: Architecture) -> Result<Vec<u8>> {
         .args(["--profile", "agent", "--target", &target])
         .env("CARGO_TARGET_DIR", &build)
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
-        // Relocations in short, where the linker knows how, and no index for unwinding, which an agent that aborts never does:
-        // a tenth of it would be nothing else.
+        // Relocations in short, where the linker knows how, and nothing for unwinding, which an agent that aborts never does: a
+        // tenth of it would be nothing else.
         .env(
             "RUSTFLAGS",
-            "-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs,--no-eh-frame-hdr",
+            "-C target-feature=+crt-static -C force-unwind-tables=no -C link-arg=-Wl,-z,pack-relative-relocs,--no-eh-frame-hdr",
         );
     run(&mut cargo)?;
     let binary = build.join(&target).join("agent/cove-agent");

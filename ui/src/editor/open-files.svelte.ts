@@ -62,6 +62,8 @@ export class OpenFile {
   revision: string | null = null;
   /** Whether the project wants the last line to end like the others. */
   finalNewline = false;
+  /** What is to be shown of it once its text is there. */
+  wanted: { place: Place | null; takesFocus: boolean } | null = null;
   /** Counts what asks or changes the disk; only the answer to the last question holds. */
   turn = 0;
   readonly draft: DraftKeeper;
@@ -106,15 +108,21 @@ export class OpenFiles {
   async openAt(entry: Pick<FileEntry, "path" | "name">, place: Place | null, takesFocus: boolean): Promise<void> {
     const file = this.#tab(entry);
     this.activePath = file.path;
-    const show = () => {
-      if (place !== null) file.edited?.goTo(place);
-      if (takesFocus) file.edited?.focus();
-    };
+    file.wanted = { place, takesFocus };
     // What is there already need not wait for the disk, which may have another text by now.
     const before = file.edited;
-    if (before) show();
+    this.#showWanted(file);
+    file.wanted = before === null ? { place, takesFocus } : null;
     await this.look(file);
-    if (this.active === file && (file.edited !== before || before === null)) show();
+  }
+
+  /** Does what was wanted of a file that is shown, as soon as there is a text; whoever has read it. */
+  #showWanted(file: OpenFile): void {
+    const { wanted, edited } = file;
+    if (wanted === null || edited === null || this.active !== file) return;
+    file.wanted = null;
+    if (wanted.place !== null) edited.goTo(wanted.place);
+    if (wanted.takesFocus) edited.focus();
   }
 
   /** Shows a file as a text in this encoding; with null as what it looks like. */
@@ -137,7 +145,9 @@ export class OpenFiles {
       if (file.turn === turn) this.#miss(file, reportOf(thrown));
       return;
     }
-    if (file.turn === turn) this.#meet(file, disk);
+    if (file.turn !== turn) return;
+    this.#meet(file, disk);
+    this.#showWanted(file);
   }
 
   /** Writes the text if it is unsaved or its file has gone. */

@@ -518,3 +518,35 @@ describe("what is moved in the tree", () => {
     expect(open.activePath).toBe("/workspace/ab");
   });
 });
+
+describe("a place in a file", () => {
+  it("is shown as soon as there is a text, whoever has asked for it last", async () => {
+    const files = new Files().put("/a", "one\ntwo three\n");
+    const answers: Array<() => void> = [];
+    const open = new OpenFiles({
+      read: (path) => new Promise((resolve) => answers.push(() => void files.read(path).then(resolve))),
+      write: (...args) => files.write(...args),
+      drafts: files.drafts,
+      keepDraft: files.keepDraft,
+      dropDraft: files.dropDraft,
+    });
+    const opening = open.openAt(entry("/a"), { line: 2, column: 4, length: 5 }, false);
+    // As when files may have changed just then: the second answer holds, and comes later.
+    const looking = open.look(only(open));
+    answers.shift()?.();
+    await opening;
+    expect(only(open).edited).toBeNull();
+    answers.shift()?.();
+    await looking;
+    const parent = document.createElement("div");
+    const end = only(open).edited?.show(parent);
+    const selected = () => EditorView.findFromDOM(parent)?.state.selection.main;
+    expect([selected()?.from, selected()?.to]).toEqual([8, 13]);
+    // In a text that is there at once, also where there is no such place any more.
+    void open.openAt(entry("/a"), { line: 99, column: 99, length: 9 }, false);
+    expect([selected()?.from, selected()?.to]).toEqual([14, 14]);
+    void open.openAt(entry("/a"), { line: 1, column: 0, length: 99 }, false);
+    expect([selected()?.from, selected()?.to]).toEqual([0, 3]);
+    end?.();
+  });
+});

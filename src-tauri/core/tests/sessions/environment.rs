@@ -19,10 +19,11 @@ const SET: [&str; 6] = [
     "WORDS=two words",
 ];
 
+const TOOL: &[u8] = b"#!/bin/sh\necho cargo-was-found\n";
+
 /// Adds a tool where only the image's `PATH` finds it, and login files that reset that.
 fn add_tool(tree: &mut Tree) {
-    let tool = b"#!/bin/sh\necho cargo-was-found\n";
-    tree.file("usr/local/cargo/bin/cargo", 0o755, 0, tool.to_vec());
+    tree.file("usr/local/cargo/bin/cargo", 0o755, 0, TOOL.to_vec());
     tree.file("etc/profile", 0o644, 0, PROFILE.into());
     let passwd = "root:x:0:0::/root:SHELL\napp:x:1500:1500::/home/app:SHELL\n";
     let shell = if tree.contains("bin/bash") {
@@ -117,6 +118,13 @@ pub(crate) fn in_busybox(app: &App) -> String {
 async fn a_terminal_has_the_environment_of_its_image_in_busybox() {
     let Some(app) = App::shared() else { return };
     let reference = in_busybox(&app);
+    check(&app, &reference, "app", "sh").await;
+    // A home that the image sets is that of every user.
+    let config = own_image::config("app", &["HOME=/root"]);
+    let reference = own_image::load(&app, "environment-home", &config, |tree| {
+        add_tool(tree);
+        tree.file("bin/cargo", 0o755, 0, TOOL.to_vec());
+    });
     check(&app, &reference, "app", "sh").await;
 }
 

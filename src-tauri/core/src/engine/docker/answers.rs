@@ -255,6 +255,9 @@ pub(super) fn image(value: &Value) -> Option<ImageFacts> {
             text(value, "/Architecture").unwrap_or_default(),
         ),
         user: text(value, "/Config/User").unwrap_or_default().to_owned(),
+        sets_home: texts(value.pointer("/Config/Env"))
+            .iter()
+            .any(|variable| variable.starts_with("HOME=")),
         volumes,
         layers: texts(value.pointer("/RootFS/Layers")),
     })

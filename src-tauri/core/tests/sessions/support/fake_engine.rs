@@ -471,6 +471,7 @@ impl Engine for FakeEngine {
             id: "sha256:made-up".to_owned(),
             architecture: "x86_64".to_owned(),
             user: String::new(),
+            sets_home: false,
             volumes: Vec::new(),
             layers: Vec::new(),
         }))
