@@ -100,6 +100,10 @@ struct Daemon {
     /// Shells whose terminals are gone, and who have not ended.
     left: Vec<Child>,
     stopping: Option<Instant>,
+    /// What is just being read.
+    piece: Vec<u8>,
+    /// How many files programs may have open: as many as the container sets.
+    open_files: Option<u64>,
 }
 
 /// How an answer finds its way to the daemon.
@@ -213,6 +217,8 @@ impl Daemon {
             terminals: Vec::new(),
             left: Vec::new(),
             stopping: None,
+            piece: vec![0; AT_ONCE],
+            open_files: limit.current,
         })
     }
 
@@ -226,7 +232,7 @@ impl Daemon {
             for shown in &mut self.terminals {
                 let sent = shown.viewer.map(|viewer| viewer.sent);
                 shown.terminal.look_at_shell();
-                shown.terminal.go_on(sent);
+                shown.terminal.go_on(sent, &mut self.piece);
             }
             self.accept();
             while let Ok((place, part)) = self.answers.try_recv() {
@@ -338,12 +344,11 @@ impl Daemon {
 
     /// Takes in what has come from an app.
     fn hear(&mut self, id: u64) {
-        let mut piece = vec![0; AT_ONCE];
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
-        let bytes = match connection.socket.read(&mut piece) {
-            Ok(count @ 1..) => piece.get(..count).unwrap_or_default(),
+        let bytes = match connection.socket.read(&mut self.piece) {
+            Ok(count @ 1..) => self.piece.get(..count).unwrap_or_default(),
             Err(error) if is_for_later(&error) => return,
             Ok(0) | Err(_) => {
                 connection.is_closed = true;
@@ -503,7 +508,8 @@ impl Daemon {
             let message = format!("There are {MOST_TERMINALS} terminals; close one first.");
             return Err((Failure::Invalid, message));
         }
-        let terminal = Terminal::open(cols, rows).map_err(|message| (Failure::Io, message))?;
+        let terminal = Terminal::open((cols, rows), self.open_files)
+            .map_err(|message| (Failure::Io, message))?;
         self.terminals.push(Shown {
             id: id.to_owned(),
             terminal,

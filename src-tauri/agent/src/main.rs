@@ -53,7 +53,8 @@ fn main() -> ExitCode {
         }
         ["daemon", "--owner", owner] => daemon::run(owner, directory, workspace),
         ["connect"] => connect::run(directory),
-        ["shell"] => shell::run(),
+        ["shell"] => shell::run(None),
+        ["shell", "--open-files", most] => shell::run(most.parse().ok()),
         ["pack"] => pack::run(workspace, false),
         ["pack", "--measure"] => pack::run(workspace, true),
         ["unpack", "--owner", owner] => unpack::run(Some(owner), directory, workspace),
@@ -72,7 +73,7 @@ fn main() -> ExitCode {
             // Without a stderr there is nobody to tell.
             let _ = writeln!(
                 std::io::stderr(),
-                "usage: agent init --owner USER --give all|former --token TOKEN [--keep-home] | daemon --owner USER | connect | shell | pack [--measure] | unpack --owner USER|--keep-owners | version"
+                "usage: agent init --owner USER --give all|former --token TOKEN [--keep-home] | daemon --owner USER | connect | shell [--open-files N] | pack [--measure] | unpack --owner USER|--keep-owners | version"
             );
             ExitCode::from(2)
         }

@@ -12,7 +12,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use rustix::process::{geteuid, ioctl_tiocsctty, setsid};
+use rustix::process::{Resource, Rlimit, geteuid, getrlimit, ioctl_tiocsctty, setrlimit, setsid};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 
 use crate::accounts::{self, Account};
@@ -35,9 +35,15 @@ The files can still be viewed. For a terminal, make a session
 of an image with a shell, such as the built-in one.
 ";
 
-/// Becomes the shell; returns only if there is none and the user has seen that.
+/// Becomes the shell, in which programs may have so many files open; returns only if there is none and the user has seen that.
 #[must_use]
-pub fn run() -> ExitCode {
+pub fn run(open_files: Option<u64>) -> ExitCode {
+    if let Some(current) = open_files {
+        let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+        let current = Some(current);
+        // The daemon has raised it for itself. Where that fails there may be more of them.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current, maximum });
+    }
     // Makes the TTY on stdin the one that Ctrl-C and a hang-up come from. Where this is not a new
     // TTY, as under a debugger, the shell works all the same.
     let _ = setsid();

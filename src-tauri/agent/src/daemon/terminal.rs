@@ -35,8 +35,6 @@ const MODE: (&[u8], usize) = (b"\x1b[?", 32);
 const AHEAD: u64 = 64 << 10;
 /// Typed bytes that may wait for the program to read them; beyond, no more are taken from the app.
 const WAITING: usize = 64 << 10;
-/// Bytes that are read at once.
-const PIECE: usize = 64 << 10;
 
 /// A terminal and its shell. Dropping it hangs up.
 pub(super) struct Terminal {
@@ -65,12 +63,12 @@ struct History {
 }
 
 impl Terminal {
-    /// Begins a terminal.
+    /// Begins a terminal of so many columns and rows, in which programs may have so many files open.
     ///
     /// # Errors
     /// Says how that failed, for people.
-    pub(super) fn open(cols: u16, rows: u16) -> Result<Self, String> {
-        Self::begin(cols, rows).map_err(|error| {
+    pub(super) fn open(size: (u16, u16), open_files: Option<u64>) -> Result<Self, String> {
+        Self::begin(size, open_files).map_err(|error| {
             if error.raw_os_error() == Some(rustix::io::Errno::AGAIN.raw_os_error()) {
                 "The session's process limit is used up, so that no shell can be started."
                     .to_owned()
@@ -80,11 +78,15 @@ impl Terminal {
         })
     }
 
-    fn begin(cols: u16, rows: u16) -> io::Result<Self> {
+    fn begin((cols, rows): (u16, u16), open_files: Option<u64>) -> io::Result<Self> {
         let (tty, slave) = open_tty()?;
         resize(&tty, cols, rows)?;
-        let shell = Command::new(env::current_exe()?)
-            .arg("shell")
+        let mut command = Command::new(env::current_exe()?);
+        command.arg("shell");
+        if let Some(open_files) = open_files {
+            command.args(["--open-files", &open_files.to_string()]);
+        }
+        let shell = command
             .stdin(Stdio::from(slave.try_clone()?))
             .stdout(Stdio::from(slave.try_clone()?))
             .stderr(Stdio::from(slave))
@@ -126,8 +128,8 @@ impl Terminal {
         self.status.is_some() && self.tty.is_some() && self.reads(sent)
     }
 
-    /// Reads and writes what can be without waiting.
-    pub(super) fn go_on(&mut self, sent: Option<u64>) {
+    /// Reads and writes what can be without waiting, at most a piece.
+    pub(super) fn go_on(&mut self, sent: Option<u64>, piece: &mut [u8]) {
         let Some(mut tty) = self.tty.take() else {
             return;
         };
@@ -143,12 +145,11 @@ impl Terminal {
         // Asked before the TTY is read, so that all that the shell wrote is kept. Programs that it left in the background
         // may hold the TTY; they are not waited for.
         self.look_at_shell();
-        let mut piece = vec![0; PIECE];
         if !self.reads(sent) {
             self.tty = Some(tty);
             return;
         }
-        match tty.read(&mut piece) {
+        match tty.read(piece) {
             Ok(count @ 1..) => {
                 self.keep(piece.get(..count).unwrap_or_default());
                 self.tty = Some(tty);
