@@ -10,7 +10,7 @@ use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 
 use rustix::fs::OFlags;
-use rustix::process::{Gid, Uid};
+use rustix::process::{Gid, Uid, getgid, getgroups};
 use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
 
 use crate::protocol::{CallError, Failure};
@@ -74,12 +74,16 @@ impl Owner {
         home.filter(|home| !home.is_empty()).unwrap_or("/")
     }
 
-    /// Makes this process, which has one thread, run as this user, for good.
+    /// Makes this process, which has one thread and is root as the engine started it, run as this user, for good.
     ///
     /// # Errors
     /// It stays as it is, or is half of each: it must not go on.
     pub(crate) fn become_it(&self) -> rustix::io::Result<()> {
-        let groups: Vec<Gid> = self.groups.iter().copied().map(Gid::from_raw).collect();
+        let mut groups: Vec<Gid> = self.groups.iter().copied().map(Gid::from_raw).collect();
+        // Docker puts everybody into their own group once more, Podman nobody.
+        if getgroups()?.contains(&getgid()) {
+            groups.push(Gid::from_raw(self.gid));
+        }
         set_thread_groups(&groups)?;
         set_thread_gid(Gid::from_raw(self.gid))?;
         set_thread_uid(Uid::from_raw(self.uid))

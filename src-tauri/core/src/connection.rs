@@ -37,7 +37,7 @@ const SETUP_SILENCE: Duration = Duration::from_secs(20);
 /// How long a new link may take until the agent answers through it.
 const LINK_LIMIT: Duration = Duration::from_secs(5);
 /// How long to wait before a new link is tried again, at first and at most.
-const TRY_AGAIN: (Duration, Duration) = (Duration::from_millis(400), Duration::from_secs(2));
+const TRY_AGAIN: (Duration, Duration) = (Duration::from_millis(400), Duration::from_secs(1));
 
 /// A connection to an agent that has answered once. Dropping it ends it; what the agent
 /// keeps running, runs on.
