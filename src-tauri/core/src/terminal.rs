@@ -434,7 +434,7 @@ impl Reading {
         loop {
             self.screen.wait_for_room().await;
             let mut batch = Vec::new();
-            let mut taken = self.take(next(stream, decoder).await, &mut batch);
+            let mut taken = take(next(stream, decoder).await, &mut batch);
             let gathered_by = Instant::now() + GATHER;
             while taken.is_continue() && batch.len() < BATCH {
                 let next = next(stream, decoder);
@@ -444,10 +444,12 @@ impl Reading {
                     tokio::time::timeout_at(gathered_by, next).await.ok()
                 };
                 match next {
-                    Some(next) => taken = self.take(next, &mut batch),
+                    Some(next) => taken = take(next, &mut batch),
                     None => break,
                 }
             }
+            // Only now: a stream that breaks meanwhile is asked again for what was not shown.
+            self.received = self.received.saturating_add(batch.len() as u64);
             if !batch.is_empty() {
                 self.screen.show(&batch);
             }
@@ -459,18 +461,17 @@ impl Reading {
             }
         }
     }
+}
 
-    /// Takes what has come; says how it ends, if it does.
-    fn take(&mut self, next: Heard, batch: &mut Vec<u8>) -> ControlFlow<Option<End>> {
-        match next {
-            Heard::Bytes(bytes) => {
-                self.received = self.received.saturating_add(bytes.len() as u64);
-                batch.extend(bytes);
-                ControlFlow::Continue(())
-            }
-            Heard::End(end) => ControlFlow::Break(Some(end)),
-            Heard::Broken => ControlFlow::Break(None),
+/// Takes what has come; says how it ends, if it does.
+fn take(next: Heard, batch: &mut Vec<u8>) -> ControlFlow<Option<End>> {
+    match next {
+        Heard::Bytes(bytes) => {
+            batch.extend(bytes);
+            ControlFlow::Continue(())
         }
+        Heard::End(end) => ControlFlow::Break(Some(end)),
+        Heard::Broken => ControlFlow::Break(None),
     }
 }
 
