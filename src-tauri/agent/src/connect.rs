@@ -21,7 +21,7 @@ use rustix::net::sockopt::socket_peercred;
 use rustix::process::{Signal, kill_process};
 use signal_hook::consts::SIGTERM;
 
-use crate::daemon;
+use crate::daemon::{self, is_for_later};
 
 /// How long the daemon may take until it listens: process 1 may just be starting it.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -144,8 +144,4 @@ impl Flow {
         }
         Ok(self.is_open)
     }
-}
-
-fn is_for_later(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }

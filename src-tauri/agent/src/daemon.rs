@@ -26,12 +26,13 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::socket_peercred;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, getrlimit};
 use signal_hook::consts::{SIGCHLD, SIGTERM};
 
 use self::calls::{Answering as Answerer, Calls, Part};
 use self::terminal::Terminal;
 use crate::accounts::Owner;
+use crate::pack;
 use crate::protocol::{Call, CallError, Decoder, Failure, Frame, MOST_TERMINALS, Reply, encode};
 use crate::streams::{Event, StreamId, Streams};
 use crate::terminal::{Input, Output, PIECE};
@@ -191,16 +192,8 @@ impl Daemon {
         let owner = Owner::of(owner);
         owner.become_it()?;
         crate::conceal();
-        // A path holds one descriptor for each of its directories; a limit that cannot be raised is met only
-        // by paths of a depth that nobody has.
-        let limit = getrlimit(Resource::Nofile);
-        let _ = setrlimit(
-            Resource::Nofile,
-            Rlimit {
-                current: limit.maximum,
-                maximum: limit.maximum,
-            },
-        );
+        let open_files = getrlimit(Resource::Nofile).current;
+        pack::allow_depth();
         let (sender, answers) = mpsc::channel();
         Ok(Self {
             listener,
@@ -218,7 +211,7 @@ impl Daemon {
             left: Vec::new(),
             stopping: None,
             piece: vec![0; AT_ONCE],
-            open_files: limit.current,
+            open_files,
         })
     }
 
@@ -686,6 +679,7 @@ impl Connection {
     }
 }
 
-fn is_for_later(error: &io::Error) -> bool {
+/// Returns whether there was nothing to read, or no room to write, just then.
+pub(crate) fn is_for_later(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }

@@ -7,17 +7,8 @@ import type { FoundLine } from "../bindings/FoundLine";
 import type { SearchEnd } from "../bindings/SearchEnd";
 import type { SearchNews } from "../bindings/SearchNews";
 import { count } from "../lib/format";
+import type { TextQuery } from "../lib/ipc/commands";
 import { problemsOf, reportOf } from "../lib/ipc/error";
-
-export interface TextQuery {
-  query: string;
-  regex: boolean;
-  case: boolean;
-  word: boolean;
-  include: string;
-  exclude: string;
-  ignored: boolean;
-}
 
 export interface Searcher {
   /** Begins a search and returns its id; `hear` gets what comes of it. */

@@ -3,7 +3,8 @@ import { beforeEach, describe, expect, it, vi } from "vitest";
 import type { FoundFile } from "../bindings/FoundFile";
 import type { SearchEnd } from "../bindings/SearchEnd";
 import type { SearchNews } from "../bindings/SearchNews";
-import { type Place, Search, type TextQuery } from "./search.svelte";
+import type { TextQuery } from "../lib/ipc/commands";
+import { type Place, Search } from "./search.svelte";
 
 interface Asked {
   query: TextQuery;

@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 use std::env;
 use std::fs::File;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, Read, Write};
 use std::num::NonZeroU16;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
@@ -21,6 +21,7 @@ use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl, open};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
+use super::is_for_later;
 use crate::terminal::End;
 
 /// Bytes of output that are kept for whoever looks again.
@@ -384,10 +385,6 @@ fn resize(tty: &File, cols: u16, rows: u16) -> io::Result<()> {
         ws_ypixel: 0,
     };
     tcsetwinsize(tty, size).map_err(io::Error::from)
-}
-
-fn is_for_later(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
 
 #[cfg(test)]
