@@ -94,15 +94,16 @@ fn expect_summary(app: &App, fits: impl Fn(&str) -> bool) {
     expect_text(app, "[data-testid=search-summary]", fits);
 }
 
-/// The rows of the results, each as one text.
-fn results(app: &App) -> Vec<String> {
+/// Waits until these are the rows of the results, each as one text.
+fn expect_results(app: &App, expected: &[&str]) {
     let script = "
         const rows = [...document.querySelectorAll('[data-testid=search-results] [role=treeitem]')];
         rows.sort((a, b) => a.getBoundingClientRect().top - b.getBoundingClientRect().top);
         const shown = (row) => [...row.querySelectorAll('span')].map((part) => part.textContent).filter(Boolean);
-        return rows.map((row) => shown(row).join(' | '));
+        const texts = rows.map((row) => shown(row).join(' | '));
+        return JSON.stringify(texts) === JSON.stringify(arguments[0]) ? true : texts;
     ";
-    serde_json::from_value(app.window.execute(script, &[]).unwrap()).unwrap()
+    wait_script(app, "the results", script, &[json!(expected)]);
 }
 
 /// Types a text into the search, in place of what is there.
@@ -170,9 +171,9 @@ fn what_is_found_in_files_is_opened_at_its_line() {
     leave_terminal(&app);
     search_for(&app, "Find_User");
     expect_summary(&app, |text| text == "5 results in 3 files");
-    assert_eq!(
-        results(&app),
-        [
+    expect_results(
+        &app,
+        &[
             "long.py | src/routes | 1",
             "201 | user = find_user(name)",
             "users.py | src | 3",
@@ -180,7 +181,7 @@ fn what_is_found_in_files_is_opened_at_its_line() {
             "8 | find_user(\"a\"), find_user(\"b\")",
             "test_users.py | tests | 1",
             "1 | assert find_user(\"x\")",
-        ]
+        ],
     );
     app.picture("search-results");
     // A press leaves the keyboard where it is; the place is selected and in sight.
