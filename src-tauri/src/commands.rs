@@ -13,7 +13,7 @@ use cove_core::search::{FoundFiles, NameQuery, SearchNews, SearchSink, TextQuery
 use cove_core::session::{
     ChosenArchive, Listing, Seen, SessionId, SessionState, SessionStatus, Usage,
 };
-use cove_core::sessions::{Sessions, WatchId, WatchSink};
+use cove_core::sessions::{Sessions, WatchId, WatchSink, Watching};
 use cove_core::settings::{EngineBounds, Settings};
 use cove_core::template::{self, TemplateCard};
 use cove_core::terminal::{Output, Sink, Size};
@@ -84,6 +84,7 @@ commands![
     find_files,
     search_files,
     cancel_search,
+    watch_dirs,
     keep_draft,
     read_drafts,
     drop_draft,
@@ -765,6 +766,14 @@ async fn cancel_search(request: Request<'_>, sessions: State<'_, Sessions>) -> A
     let search_id = arguments.get::<String>("search_id")?;
     sessions.cancel_search(session_id, &search_id).await?;
     ok(Done { session_id })
+}
+
+/// `files:changed` tells from then on what of these changes, and of nothing else.
+#[tauri::command]
+async fn watch_dirs(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<Watching> {
+    let arguments = Arguments::of(request.body());
+    let id = arguments.id()?;
+    ok(sessions.watch_dirs(id, arguments.get("paths")?).await?)
 }
 
 #[tauri::command]

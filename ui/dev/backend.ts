@@ -288,6 +288,8 @@ export class Backend {
         return this.#answerAbout(id);
       case "list_dir":
         return { ok: true, entries: FILES[String(args["path"])] ?? [], truncated: args["path"] === "/workspace/many" };
+      case "watch_dirs":
+        return { ok: true, limited: false };
       case "read_file":
         return this.#files.get(String(args["path"])) ?? text("");
       case "write_file": {
@@ -386,7 +388,7 @@ const TEMPLATES = [
 ];
 
 function entry(path: string, kind: FileEntry["kind"] = "file", size = 812, target_kind: FileEntry["target_kind"] = null): FileEntry {
-  return { name: path.slice(path.lastIndexOf("/") + 1), path, kind, target_kind, size, modified_ms: 0, mode: 0o644 };
+  return { name: path.slice(path.lastIndexOf("/") + 1), path, kind, target_kind, size, modified_ms: 0, mode: 0o644, ignored: false, unreadable: false };
 }
 
 const FILES: Record<string, FileEntry[]> = {

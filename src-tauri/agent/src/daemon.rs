@@ -12,6 +12,7 @@
 
 mod calls;
 mod terminal;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder};
@@ -31,11 +32,13 @@ use signal_hook::consts::{SIGCHLD, SIGTERM};
 
 use self::calls::{Answering as Answerer, Calls, Part};
 use self::terminal::Terminal;
+use self::watch::Watch;
 use crate::accounts::Owner;
 use crate::pack;
 use crate::protocol::{Call, CallError, Decoder, Failure, Frame, MOST_TERMINALS, Reply, encode};
 use crate::streams::{Event, StreamId, Streams};
 use crate::terminal::{Input, Output, PIECE};
+use crate::watch::{MOST_NEWS, Watched};
 use crate::workspace::Workspace;
 
 /// The most connections at the same time: an app, one that takes its place, and some that are just breaking.
@@ -43,6 +46,9 @@ const MOST_CONNECTIONS: usize = 16;
 
 /// The most calls of a connection that are being asked, worked on or answered.
 const MOST_CALLS: usize = 256;
+
+/// The most watches of all connections: each has a thread, and some of what the system lets a user watch.
+const MOST_WATCHES: usize = 8;
 
 /// Bytes that are read or written at once.
 const AT_ONCE: usize = 64 << 10;
@@ -149,6 +155,8 @@ enum Talk {
     Answering(Answer),
     /// It shows a terminal.
     Terminal(View),
+    /// It tells what changes.
+    Watch(Look),
 }
 
 /// An answer on its way.
@@ -177,6 +185,14 @@ struct View {
     first: Vec<u8>,
     /// Bytes that have come and not been granted anew, because the program does not read.
     held: usize,
+}
+
+/// A stream on which changes are told.
+struct Look {
+    watch: Watch,
+    input: Decoder<Watched>,
+    /// What is to be sent before any news.
+    first: Vec<u8>,
 }
 
 impl Daemon {
@@ -381,6 +397,10 @@ impl Daemon {
                     self.hear_call((id, stream), decoder, &bytes);
                 }
                 Some(Talk::Terminal(view)) => self.hear_input((id, stream), view, &bytes),
+                Some(Talk::Watch(look)) => {
+                    connection.streams.consume(stream, bytes.len());
+                    connection.hear_watched(stream, look, &bytes);
+                }
                 // Nothing follows a call.
                 other => {
                     connection.streams.consume(stream, bytes.len());
@@ -388,7 +408,9 @@ impl Daemon {
                 }
             },
             Event::Finished(stream) => match connection.talks.get(&stream) {
-                Some(Talk::Asking(_) | Talk::Terminal(_)) => connection.end(stream),
+                Some(Talk::Asking(_) | Talk::Terminal(_) | Talk::Watch(_)) => {
+                    connection.end(stream);
+                }
                 Some(Talk::Answering(_)) | None => {}
             },
             Event::Reset(stream) => drop(connection.talks.remove(&stream)),
@@ -408,7 +430,7 @@ impl Daemon {
     }
 
     fn begin(&mut self, place: Place, frame: Frame<Call>, decoder: Decoder<Call>) -> Talk {
-        let view = |id: String, reply: Reply, shown: &[u8]| {
+        let view = |decoder: Decoder<Call>, id: String, reply: Reply, shown: &[u8]| {
             Talk::Terminal(View {
                 id,
                 input: decoder.followed_by(),
@@ -423,7 +445,7 @@ impl Daemon {
                 Talk::answering(Ok(Reply::Terminals { terminals }))
             }
             Call::OpenTerminal { id, cols, rows } => match self.open(place, &id, (cols, rows)) {
-                Ok(()) => view(id, Reply::OpenTerminal, &[]),
+                Ok(()) => view(decoder, id, Reply::OpenTerminal, &[]),
                 Err((failure, message)) => refusal(failure, message),
             },
             Call::AttachTerminal { id, from } => {
@@ -445,7 +467,7 @@ impl Daemon {
                     written,
                     typed,
                 };
-                view(id, reply, &screen)
+                view(decoder, id, reply, &screen)
             }
             Call::CloseTerminal { id } => {
                 if let Some(at) = self.terminals.iter().position(|shown| shown.id == id) {
@@ -459,6 +481,14 @@ impl Daemon {
                 }
                 Talk::answering(Ok(Reply::CloseTerminal))
             }
+            Call::Watch => match self.watch() {
+                Ok(watch) => Talk::Watch(Look {
+                    watch,
+                    input: decoder.followed_by(),
+                    first: calls::frame_of(Ok(Reply::Watch), &[]),
+                }),
+                Err(error) => Talk::answering(Err(error)),
+            },
             header => {
                 let Answering { sender, waker } = self.answering.clone();
                 let say = move |part| {
@@ -509,6 +539,26 @@ impl Daemon {
             viewer: Some(Viewer { place, sent: 0 }),
         });
         Ok(())
+    }
+
+    fn watch(&self) -> Result<Watch, CallError> {
+        let talks = self
+            .connections
+            .values()
+            .flat_map(|connection| connection.talks.values());
+        if talks.filter(|talk| matches!(talk, Talk::Watch(_))).count() >= MOST_WATCHES {
+            return Err(CallError {
+                failure: Failure::Invalid,
+                message: "files are watched too often at the same time".to_owned(),
+            });
+        }
+        let waker = Arc::clone(&self.answering.waker);
+        // One that has much to do is awake.
+        let wake = move || drop((&*waker).write(&[1]));
+        Watch::begin(self.calls.workspace()?, wake).map_err(|error| CallError {
+            failure: Failure::Io,
+            message: format!("files cannot be watched: {error}"),
+        })
     }
 
     fn hear_input(&mut self, place: Place, mut view: View, bytes: &[u8]) {
@@ -598,6 +648,21 @@ fn refusal(failure: Failure, message: String) -> Talk {
 }
 
 impl Connection {
+    fn hear_watched(&mut self, stream: StreamId, mut look: Look, bytes: &[u8]) {
+        look.input.push(bytes);
+        loop {
+            match look.input.next_frame() {
+                Ok(Some(Frame { header, .. })) => look.watch.watch(&header.paths),
+                Ok(None) => break,
+                Err(_) => {
+                    self.streams.reset(stream);
+                    return;
+                }
+            }
+        }
+        self.talks.insert(stream, Talk::Watch(look));
+    }
+
     /// Ends what a stream is for.
     fn end(&mut self, stream: StreamId) {
         self.talks.remove(&stream);
@@ -618,6 +683,18 @@ impl Connection {
                 }
                 // One that was reset is not sent.
                 !is_sent && streams.is_open(*stream)
+            }
+            Talk::Watch(look) => {
+                let sent = streams.send(*stream, &look.first);
+                look.first.drain(..sent);
+                // Room for a frame of news.
+                while look.first.is_empty()
+                    && streams.room(*stream) >= MOST_NEWS + 8
+                    && let Some(news) = look.watch.news()
+                {
+                    streams.send(*stream, &encode(&news, &[]).unwrap_or_default());
+                }
+                streams.is_open(*stream)
             }
             Talk::Terminal(view) => {
                 let sent = streams.send(*stream, &view.first);

@@ -1,6 +1,6 @@
 //! The Cove agent: process 1 of a session's container, and the protocol to talk to it.
 //!
-//! [`streams`], [`protocol`], [`terminal`], [`path`] and [`tree`] are pure and compile everywhere: the app uses
+//! [`streams`], [`protocol`], [`terminal`], [`watch`], [`path`] and [`tree`] are pure and compile everywhere: the app uses
 //! them on every system. The rest is what the agent itself does and exists on Linux only. Nothing here knows about container
 //! engines: how the agent gets into a container and how its streams reach the app is the app's part.
 
@@ -10,6 +10,7 @@ pub mod search;
 pub mod streams;
 pub mod terminal;
 pub mod tree;
+pub mod watch;
 
 #[cfg(target_os = "linux")]
 mod accounts;

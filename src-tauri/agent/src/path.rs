@@ -79,6 +79,12 @@ impl WorkspacePath {
         Ok(Self { components })
     }
 
+    /// Returns the path of these names, from the root down.
+    #[must_use]
+    pub const fn of(components: Vec<Vec<u8>>) -> Self {
+        Self { components }
+    }
+
     /// Returns the names from the root down; none for the root itself.
     #[must_use]
     pub fn components(&self) -> &[Vec<u8>] {

@@ -3,7 +3,8 @@
 //! A frame is a `u32` (big endian) with the length of what follows, a `u32` with the length of the
 //! header, the header as JSON, and the body: the raw bytes of a file, so that content is never made
 //! into text. The app opens a stream for each [`Call`], and the agent answers with one [`Response`], a search with
-//! several. Both finish it then, but for a terminal, which goes on in the frames of [`crate::terminal`]. A stream ends at the first frame that breaks
+//! several. Both finish it then, but for a terminal and a watch, which go on in the frames of [`crate::terminal`] and
+//! [`crate::watch`]. A stream ends at the first frame that breaks
 //! these rules: there is no way to find the next one.
 //!
 //! This module does no I/O: [`encode`] makes the bytes of a frame and a [`Decoder`] takes frames out of
@@ -167,6 +168,8 @@ pub enum Call {
         /// Its name.
         id: String,
     },
+    /// Tells on this stream when files change; what follows is in [`crate::watch`].
+    Watch,
 }
 
 /// What a [`Call::Create`] makes.
@@ -296,6 +299,8 @@ pub enum Reply {
     },
     /// The terminal is gone.
     CloseTerminal,
+    /// What is to be watched may be said.
+    Watch,
 }
 
 /// Who answers.
@@ -333,6 +338,17 @@ pub struct Entry {
     pub modified_ms: i64,
     /// Permission bits, `0o7777` at most.
     pub mode: u32,
+    /// Whether `.gitignore`, `.ignore` or `.git/info/exclude` names it, or something that it is in.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub ignored: bool,
+    /// Whether nothing but its name can be known: the rest is made up.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub unreadable: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// What a name stands for.
@@ -483,6 +499,7 @@ enum ReplyKind {
     OpenTerminal,
     AttachTerminal,
     CloseTerminal,
+    Watch,
 }
 
 impl TryFrom<ReadReply> for Reply {
@@ -544,6 +561,7 @@ impl TryFrom<ReadReply> for Reply {
                         })
                 }
                 ReplyKind::CloseTerminal => Some(Self::CloseTerminal),
+                ReplyKind::Watch => Some(Self::Watch),
             };
         reply.ok_or("a reply without all of its fields")
     }
@@ -1191,6 +1209,8 @@ mod tests {
             size: 3,
             modified_ms: -1,
             mode: 0o777,
+            ignored: false,
+            unreadable: false,
         };
         let entry_json = r#"{"name":"a","path":"/workspace/a","kind":"symlink","target_kind":"dir","size":3,"modified_ms":-1,"mode":511}"#;
         check_json(

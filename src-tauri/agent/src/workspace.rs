@@ -22,6 +22,7 @@ mod removing;
 mod searching;
 mod trash;
 mod walking;
+mod watching;
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -48,6 +49,7 @@ use crate::tree::TRASH;
 use crate::workspace::entries::rename_new;
 use crate::workspace::finding::Finding;
 pub(crate) use crate::workspace::finding::Wanted;
+use crate::workspace::walking::Ignored;
 
 /// The workspace as the image's user may use it.
 #[derive(Debug)]
@@ -117,9 +119,9 @@ impl Workspace {
             .open(OFlags::RDONLY | OFlags::DIRECTORY)
             .map_err(failed)?;
         let mut names = names_in(&directory).map_err(failed)?;
-        if path.components().is_empty() {
-            names.retain(|(_, name)| name != TRASH.as_bytes());
-        }
+        let is_root = path.components().is_empty();
+        let is_ours = |name: &[u8]| is_temporary(name) || (is_root && name == TRASH.as_bytes());
+        names.retain(|(_, name)| !is_ours(name));
         names.sort_unstable_by(|(a_kind, a), (b_kind, b)| {
             (*b_kind == EntryKind::Dir)
                 .cmp(&(*a_kind == EntryKind::Dir))
@@ -130,19 +132,21 @@ impl Workspace {
                 })
                 .then_with(|| a.cmp(b))
         });
+        let ignored = Ignored::at(&self.root, &path);
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let mut truncated = names.len() > limit;
         let mut budget = LIST_BUDGET;
         let mut entries = Vec::new();
         for (kind, name) in names.into_iter().take(limit) {
             let place = path.join(&name);
-            let entry = match statat(&directory, &*name, AtFlags::SYMLINK_NOFOLLOW) {
+            let mut entry = match statat(&directory, &*name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => self.entry(&place, &stat),
                 // Removed since its name was read.
                 Err(Errno::NOENT) => continue,
                 // In a folder that may be read and not entered, names are all that can be known.
                 Err(_) => name_alone(&place, kind),
             };
+            entry.ignored = ignored.names(&name, entry.kind == EntryKind::Dir);
             let Some(rest) = budget.checked_sub(length_as_json(&entry)) else {
                 truncated = true;
                 break;
@@ -263,6 +267,8 @@ impl Workspace {
                 .saturating_mul(1000)
                 .saturating_add(nanoseconds / 1_000_000),
             mode: stat.st_mode & 0o7777,
+            ignored: false,
+            unreadable: false,
         }
     }
 }
@@ -277,6 +283,8 @@ fn name_alone(path: &WorkspacePath, kind: EntryKind) -> Entry {
         size: 0,
         modified_ms: 0,
         mode: 0,
+        ignored: false,
+        unreadable: true,
     }
 }
 
@@ -441,6 +449,14 @@ fn temporary_name() -> rustix::io::Result<String> {
     Ok(format!(".cove-{:016x}.tmp", random()?))
 }
 
+/// Returns whether a name is one of [`temporary_name`].
+pub(crate) fn is_temporary(name: &[u8]) -> bool {
+    let digits = name
+        .strip_prefix(b".cove-")
+        .and_then(|rest| rest.strip_suffix(b".tmp"));
+    digits.is_some_and(|digits| digits.len() == 16 && digits.iter().all(u8::is_ascii_hexdigit))
+}
+
 fn random() -> rustix::io::Result<u64> {
     let mut random = [0_u8; 8];
     getrandom(&mut random, GetRandomFlags::empty())?;
@@ -529,7 +545,7 @@ fn length_as_json(entry: &Entry) -> usize {
             })
             .sum()
     };
-    let rest = r#"{"name":"","path":"","kind":"symlink","target_kind":"symlink","size":,"modified_ms":,"mode":4095},"#;
+    let rest = r#"{"name":"","path":"","kind":"symlink","target_kind":"symlink","size":,"modified_ms":,"mode":4095,"ignored":true,"unreadable":true},"#;
     rest.len() + 2 * "-9223372036854775808".len() + escaped(&entry.name) + escaped(&entry.path)
 }
 

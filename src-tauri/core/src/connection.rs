@@ -168,6 +168,7 @@ impl Connection {
             | Call::Delete { .. }
             | Call::Restore { .. }
             | Call::OpenTerminal { .. }
+            | Call::Watch
             | Call::EndProcesses => false,
         };
         loop {

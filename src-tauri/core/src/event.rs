@@ -146,6 +146,18 @@ pub enum ExportOutcome {
     Cancelled,
 }
 
+/// Payload of `files:changed`: files that a window watches are not as they were. What they are now is to be asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS), ts(export))]
+pub struct FilesChanged {
+    /// The session that this is about.
+    pub session_id: SessionId,
+    /// Of the paths that are watched, those that have changed.
+    pub paths: Vec<String>,
+    /// Whether there were more changes than are kept, so that all count as changed.
+    pub overflowed: bool,
+}
+
 impl SessionEvent {
     /// Returns the name under which the UI listens for this event.
     #[must_use]
@@ -190,4 +202,7 @@ pub trait Reporter: Send + Sync + 'static {
 
     /// Hears that an engine has come or gone: `engine:changed`.
     fn engines_changed(&self, _engines: &[EngineView]) {}
+
+    /// Hears that files have changed which are watched: `files:changed`.
+    fn files_changed(&self, _changed: &FilesChanged) {}
 }

@@ -70,6 +70,10 @@ pub struct FileEntry {
     pub modified_ms: i64,
     /// Permission bits.
     pub mode: u32,
+    /// Whether Git ignores it, or a `.ignore` names it.
+    pub ignored: bool,
+    /// Whether nothing but its name can be known.
+    pub unreadable: bool,
 }
 
 /// How file content is written as text.
@@ -574,6 +578,8 @@ impl From<Entry> for FileEntry {
             size: entry.size,
             modified_ms: entry.modified_ms,
             mode: entry.mode,
+            ignored: entry.ignored,
+            unreadable: entry.unreadable,
         }
     }
 }

@@ -11,6 +11,7 @@ mod exporting;
 mod following;
 mod idle;
 mod lifecycle;
+mod live;
 mod ready;
 mod registry;
 mod runs;
@@ -29,6 +30,7 @@ use tokio_util::task::TaskTracker;
 
 use self::away::remembered;
 use self::entry::{Activity, Entry};
+pub use self::live::Watching;
 use self::registry::Registry;
 pub use self::runs::UnderWay;
 use self::watching::Watches;

@@ -31,6 +31,7 @@ mod interrupted;
 #[cfg(target_os = "linux")]
 mod leaving;
 mod lifecycle;
+mod live;
 mod many;
 mod offline;
 mod outliving;

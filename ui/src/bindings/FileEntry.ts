@@ -32,4 +32,12 @@ modified_ms: number,
 /**
  * Permission bits.
  */
-mode: number, };
+mode: number, 
+/**
+ * Whether Git ignores it, or a `.ignore` names it.
+ */
+ignored: boolean, 
+/**
+ * Whether nothing but its name can be known.
+ */
+unreadable: boolean, };

@@ -25,7 +25,7 @@ function entriesOf(folder: string): FileEntry[] {
     .filter((path) => folderOf(path) === folder)
     .map((path) => {
       const kind = disk.get(path) === null ? ("dir" as const) : ("file" as const);
-      return { name: nameOf(path), path, kind, target_kind: null, size: 0, modified_ms: 0, mode: 0o644 };
+      return { name: nameOf(path), path, kind, target_kind: null, size: 0, modified_ms: 0, mode: 0o644, ignored: false, unreadable: false };
     })
     .sort((a, b) => a.kind.localeCompare(b.kind) || a.name.localeCompare(b.name));
 }

@@ -6,7 +6,7 @@ import type { EntryRow } from "./tree.svelte";
 const row: EntryRow = {
   kind: "entry",
   key: "/workspace/a",
-  entry: { name: "a", path: "/workspace/a", kind: "file", target_kind: null, size: 0, modified_ms: 0, mode: 0o644 },
+  entry: { name: "a", path: "/workspace/a", kind: "file", target_kind: null, size: 0, modified_ms: 0, mode: 0o644, ignored: false, unreadable: false },
   depth: 1,
   position: 1,
   siblings: 1,

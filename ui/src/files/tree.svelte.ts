@@ -63,6 +63,8 @@ export type Row =
 export type EntryRow = Extract<Row, { kind: "entry" }>;
 
 const TYPE_AHEAD_MS = 700;
+/** How many directories are read at the same time. */
+const AT_ONCE = 16;
 
 export class FileTree {
   /** The entry that the keyboard stands on. */
@@ -124,17 +126,28 @@ export class FileTree {
     return row.branch ? row.entry.path : folderOf(row);
   }
 
+  /** The folders whose entries are in sight. */
+  readonly openFolders = $derived([WORKSPACE, ...this.#entries.filter((row) => row.branch?.open).map((row) => row.entry.path)]);
+
   load(): Promise<void> {
     return this.#load(WORKSPACE, this.root);
   }
 
   /** Reads every open directory again; what was open stays open. */
   async refresh(): Promise<void> {
-    const open = this.#entries.filter((row) => row.branch?.open);
-    await Promise.all([
-      this.#load(WORKSPACE, this.root),
-      ...open.map((row) => (row.branch ? this.#load(row.entry.path, row.branch) : undefined)),
-    ]);
+    await this.renew(this.openFolders);
+  }
+
+  /** Reads those of these paths again that are open directories. */
+  async renew(paths: string[]): Promise<void> {
+    const open = paths.flatMap((path) => {
+      const branch = this.#branch(path);
+      return branch?.open ? [{ path, branch }] : [];
+    });
+    // A session answers only so much at a time.
+    for (let at = 0; at < open.length; at += AT_ONCE) {
+      await Promise.all(open.slice(at, at + AT_ONCE).map(({ path, branch }) => this.#load(path, branch)));
+    }
   }
 
   /** Refreshes, one at a time: whatever is asked meanwhile is one more. */
@@ -164,10 +177,14 @@ export class FileTree {
 
   /** Reads a directory again, and opens it if it is not. */
   async reread(path: string): Promise<void> {
-    const branch = path === WORKSPACE ? this.root : this.#branches.get(path);
+    const branch = this.#branch(path);
     if (!branch) return;
     branch.open = true;
     await this.#load(path, branch);
+  }
+
+  #branch(path: string): Branch | undefined {
+    return path === WORKSPACE ? this.root : this.#branches.get(path);
   }
 
   isOpen(path: string): boolean {

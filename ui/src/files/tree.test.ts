@@ -5,7 +5,7 @@ import { CommandError, report } from "../lib/ipc/error";
 import { FileTree, type ReadDirectory, type Row } from "./tree.svelte";
 
 function entry(name: string, kind: FileEntry["kind"] = "file", more: Partial<FileEntry> = {}): FileEntry {
-  return { name, path: `opaque:${name}`, kind, target_kind: null, size: 1, modified_ms: 0, mode: 0o644, ...more };
+  return { name, path: `opaque:${name}`, kind, target_kind: null, size: 1, modified_ms: 0, mode: 0o644, ignored: false, unreadable: false, ...more };
 }
 
 const ROOT = [
@@ -181,4 +181,15 @@ it("a directory that is opened again reads what was left open in it, too", async
   inner.splice(0, 1, entry("new"));
   await tree.toggle("opaque:outer");
   expect(shown(tree)).toEqual(["outer", "  inner", "    new"]);
+});
+
+it("reads again only what is open of what has changed", async () => {
+  const { tree, read } = await loaded();
+  await tree.toggle("opaque:src");
+  await tree.toggle("opaque:tests");
+  expect(tree.openFolders).toEqual(["/workspace", "opaque:src", "opaque:tests"]);
+  await tree.toggle("opaque:tests");
+  read.mockClear();
+  await tree.renew(["opaque:tests", "opaque:src", "/workspace", "opaque:never", "opaque:a.txt"]);
+  expect(read.mock.calls.map(([path]) => path)).toEqual(["opaque:src", "/workspace"]);
 });

@@ -59,7 +59,7 @@ impl Calls {
     /// Makes the threads, or as many as can be made.
     pub(super) fn new(workspace: Result<Workspace, CallError>, directory: PathBuf) -> Self {
         let agent = Arc::new(Agent {
-            workspace,
+            workspace: workspace.map(Arc::new),
             directory,
             has_listed: AtomicBool::new(false),
         });
@@ -79,6 +79,11 @@ impl Calls {
         });
         let queue = (workers.count() > 0).then_some(sender);
         Self { agent, queue }
+    }
+
+    /// Returns the workspace, or why there is none.
+    pub(super) fn workspace(&self) -> Result<Arc<Workspace>, CallError> {
+        self.agent.workspace.clone()
     }
 
     /// Gives memory back that nobody has needed for a while. An app that is connected says that it is there every few
@@ -101,7 +106,7 @@ impl Calls {
 
 struct Agent {
     /// The failure is answered to every call: the app learns it from the first.
-    workspace: Result<Workspace, CallError>,
+    workspace: Result<Arc<Workspace>, CallError>,
     directory: PathBuf,
     /// Whether the workspace was listed already.
     has_listed: AtomicBool,
@@ -232,14 +237,14 @@ impl Agent {
             Call::Processes => processes::count(),
             Call::Work => processes::work(),
             Call::EndProcesses => processes::end(),
-            // They are the daemon's own.
             Call::Terminals
             | Call::OpenTerminal { .. }
             | Call::AttachTerminal { .. }
-            | Call::CloseTerminal { .. } => {
+            | Call::CloseTerminal { .. }
+            | Call::Watch => {
                 return Err(CallError {
                     failure: Failure::Invalid,
-                    message: "terminals are not files".to_owned(),
+                    message: "terminals and watches are the daemon's own".to_owned(),
                 });
             }
         };
@@ -429,7 +434,7 @@ mod tests {
     fn a_missing_workspace_is_told_by_every_call() {
         let nowhere = Path::new("/nonexistent");
         let agent = Agent {
-            workspace: Workspace::open(nowhere),
+            workspace: Workspace::open(nowhere).map(Arc::new),
             directory: nowhere.to_owned(),
             has_listed: AtomicBool::new(false),
         };

@@ -156,11 +156,85 @@ fn an_entry_tells_what_a_name_stands_for() {
         size: 4,
         modified_ms: 1_234_567,
         mode: 0o4750,
+        ignored: false,
+        unreadable: false,
     };
     assert_eq!(
         entries.into_iter().find(|entry| entry.name == "file"),
         Some(expected)
     );
+}
+
+#[test]
+fn a_list_tells_what_git_ignores() {
+    let fixture = fixture();
+    let disk = &fixture.disk;
+    for folder in [
+        ".git/info",
+        "src/deep",
+        "target/debug",
+        "nested/.git",
+        "kept",
+    ] {
+        fs::create_dir_all(disk.join(folder)).unwrap();
+    }
+    fs::write(disk.join(".git/info/exclude"), "mine.txt\n").unwrap();
+    fs::write(
+        disk.join(".gitignore"),
+        "target/\n*.log\n!kept/*.log\n/src/deep/only\n",
+    )
+    .unwrap();
+    fs::write(disk.join("src/.gitignore"), "!keep.log\n").unwrap();
+    fs::write(disk.join("kept/.ignore"), "b.log\n").unwrap();
+    for file in [
+        "a.log",
+        "mine.txt",
+        "target/debug/app",
+        "src/keep.log",
+        "src/deep/only",
+        "src/deep/other.log",
+        "src/only",
+        "nested/a.log",
+        "kept/a.log",
+        "kept/b.log",
+        ".cove-0123456789abcdef.tmp",
+    ] {
+        fs::write(disk.join(file), "").unwrap();
+    }
+    symlink("target", disk.join("link")).unwrap();
+    let check = |folder: &str, expected: &[&str]| {
+        let (entries, _) = fixture.workspace.list(folder, 100).unwrap();
+        let mark =
+            |entry: &Entry| format!("{}{}", if entry.ignored { "-" } else { "+" }, entry.name);
+        assert_eq!(
+            entries.iter().map(mark).collect::<Vec<_>>(),
+            expected,
+            "{folder}"
+        );
+    };
+    let root = [
+        "+.git",
+        "+kept",
+        "+nested",
+        "+src",
+        "-target",
+        "+.gitignore",
+        "-a.log",
+        "+link",
+        "-mine.txt",
+    ];
+    check("/workspace", &root);
+    check("/workspace/target", &["-debug"]);
+    check("/workspace/target/debug", &["-app"]);
+    check(
+        "/workspace/src",
+        &["+deep", "+.gitignore", "+keep.log", "+only"],
+    );
+    check("/workspace/src/deep", &["-only", "-other.log"]);
+    // A repository in a repository has rules of its own.
+    check("/workspace/nested", &["+.git", "+a.log"]);
+    check("/workspace/kept", &["+.ignore", "+a.log", "-b.log"]);
+    check("/workspace/link", &["+debug"]);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Going through the workspace to find and to search: one folder after another, with what `.gitignore` and `.ignore` say.
+//! Going through the workspace to find, to search and to list: one folder after another, with what `.gitignore` and `.ignore` say.
 //!
 //! A folder is opened by its names from the root down, none of which may be a symlink: whatever is swapped in meanwhile,
 //! the walk does not leave the workspace. Nothing is kept open between folders. `.git` and the trash are passed over, and so is
@@ -13,10 +13,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
-use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, openat, statat};
 use rustix::io::Errno;
 
-use super::names_in;
+use super::{kind_of, names_in};
 use crate::path::WorkspacePath;
 use crate::protocol::EntryKind;
 use crate::resolve::{LastLink, Root};
@@ -86,7 +86,12 @@ impl Folder {
         let names = names_in(&directory)?;
         // In what is ignored all is.
         let rules = if heeds_rules && !self.is_ignored {
-            self.rules_with_own(&directory, &names)
+            let has = |sought: &str, kind| {
+                let is_it =
+                    |(is, name): &(EntryKind, Vec<u8>)| *is == kind && name == sought.as_bytes();
+                names.iter().any(is_it)
+            };
+            self.rules_with_own(&directory, has)
         } else {
             None
         };
@@ -152,16 +157,12 @@ impl Folder {
         Ok(here)
     }
 
+    /// Returns the rules that hold in the folder, which may say whether it `has` something of a name and kind.
     fn rules_with_own(
         &self,
         directory: &OwnedFd,
-        names: &[(EntryKind, Vec<u8>)],
+        has: impl Fn(&str, EntryKind) -> bool,
     ) -> Option<Arc<Rules>> {
-        let has = |sought: &str, kind| {
-            let is_it =
-                |(is, name): &(EntryKind, Vec<u8>)| *is == kind && name == sought.as_bytes();
-            names.iter().any(is_it)
-        };
         let read = |name| {
             if has(name, EntryKind::File) {
                 open_file(directory, name.as_bytes()).map_or_else(|_| Gitignore::empty(), rules_in)
@@ -183,6 +184,50 @@ impl Folder {
             exclude,
             is_repository,
         }))
+    }
+
+    /// Returns whether something in the folder is ignored by the rules that are known.
+    fn ignores(&self, name: &[u8], is_folder: bool) -> bool {
+        let by_rule = |rules: &Arc<Rules>| rules.ignore(&self.path_of(name), is_folder);
+        self.is_ignored || self.rules.as_ref().is_some_and(by_rule)
+    }
+}
+
+/// What of a folder's entries is ignored.
+#[derive(Debug)]
+pub(super) struct Ignored {
+    folder: Folder,
+}
+
+impl Ignored {
+    /// Reads the rules of a folder and of those above it. In one that is reached by a symlink nothing is ignored: Git does not
+    /// look there.
+    pub(super) fn at(root: &Root, path: &WorkspacePath) -> Self {
+        let nothing = Self {
+            folder: Folder::root(),
+        };
+        let mut folder = Folder::root();
+        let mut names = path.components().iter();
+        loop {
+            let Ok(directory) = folder.open(root) else {
+                return nothing;
+            };
+            let has = |name: &str, kind| {
+                let stat = statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW);
+                stat.is_ok_and(|stat| kind_of(FileType::from_raw_mode(stat.st_mode)) == kind)
+            };
+            folder.rules = folder.rules_with_own(&directory, has);
+            let Some(name) = names.next() else {
+                return Self { folder };
+            };
+            folder.is_ignored = folder.ignores(name, true);
+            folder.path = folder.path_of(name);
+        }
+    }
+
+    /// Returns whether an entry is ignored.
+    pub(super) fn names(&self, name: &[u8], is_folder: bool) -> bool {
+        self.folder.ignores(name, is_folder)
     }
 }
 

@@ -51,6 +51,8 @@ mod tests {
             size: 1,
             modified_ms: 0,
             mode: 0o644,
+            ignored: false,
+            unreadable: false,
         }
     }
 

@@ -1,14 +1,15 @@
 //! What this process knows of one session: what it is doing, what the engine has of it, and the views of
 //! it that leave the crate.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::live::Asked;
 use super::searching::Searches;
 use crate::connection::Connection;
 use crate::engine::ContainerState;
@@ -107,6 +108,8 @@ pub(super) struct OpenSession {
     /// In the order in which they were opened.
     terminals: Mutex<Vec<Arc<Terminal>>>,
     pub(super) searches: Searches,
+    /// Asks for files to be watched, since the first were.
+    pub(super) watched: OnceLock<mpsc::Sender<Asked>>,
     used: watch::Sender<Instant>,
     /// When it is going to be stopped because nobody uses it, in milliseconds since 1970. Changed only while the lock of
     /// the entries is held, because it is part of what a session is.
@@ -147,6 +150,7 @@ impl OpenSession {
             connection,
             container,
             searches: Searches::default(),
+            watched: OnceLock::new(),
             used: watch::Sender::new(Instant::now()),
             idle_stop_ms: Mutex::default(),
             reach: watch::Sender::new(Reach::Connected),

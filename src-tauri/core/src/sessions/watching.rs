@@ -221,6 +221,7 @@ impl Sessions {
         for watch in std::mem::take(&mut self.shared.watches.lock().open).into_values() {
             watch.cancel.cancel();
         }
+        self.watch_no_files();
     }
 
     /// Takes note that the user knows that a session's memory was used up.

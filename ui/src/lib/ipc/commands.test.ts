@@ -59,6 +59,7 @@ const WITH_ID: Record<string, (id: string | null | undefined) => Promise<unknown
   find_files: (id) => commands.findFiles(id, "a", true),
   search_files: (id) => commands.searchFiles(id, anything, () => {}),
   cancel_search: (id) => commands.cancelSearch(id, "s"),
+  watch_dirs: (id) => commands.watchDirs(id, ["/workspace"]),
   restore_entries: (id) => commands.restoreEntries(id, "0123456789abcdef"),
   write_file: (id) => commands.writeFile(id, "/workspace/a", { content: "", charset: null }),
   keep_draft: (id) => commands.keepDraft(id, { path: "/workspace/a", name: "a", content: "", charset: null, revision: null }),

@@ -26,6 +26,7 @@ import type { SessionStatus } from "../../bindings/SessionStatus";
 import type { Settings } from "../../bindings/Settings";
 import type { TemplateCard } from "../../bindings/TemplateCard";
 import type { Usage } from "../../bindings/Usage";
+import type { Watching } from "../../bindings/Watching";
 import type { WrittenCharset } from "../../bindings/WrittenCharset";
 import { CommandError, report, reportOf } from "./error";
 
@@ -343,6 +344,11 @@ export async function searchFiles(id: MaybeId, query: TextQuery, hear: (news: Se
 /** Ends a search early; one that has ended is left alone. */
 export async function cancelSearch(id: MaybeId, search_id: string): Promise<void> {
   await callWithId("cancel_search", id, { search_id });
+}
+
+/** Watches these folders and files, in place of what was watched: `files:changed` tells what of them changes. */
+export function watchDirs(id: MaybeId, paths: string[]): Promise<Watching> {
+  return callWithId("watch_dirs", id, { paths });
 }
 
 /** Keeps the unsaved text of a file until it is dropped or the session is deleted. */

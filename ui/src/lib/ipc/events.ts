@@ -7,6 +7,7 @@ import type { ChangedEvent } from "../../bindings/ChangedEvent";
 import type { EngineView } from "../../bindings/EngineView";
 import type { ExportEvent } from "../../bindings/ExportEvent";
 import type { FailedEvent } from "../../bindings/FailedEvent";
+import type { FilesChanged } from "../../bindings/FilesChanged";
 import type { ProgressEvent } from "../../bindings/ProgressEvent";
 import type { ReadyEvent } from "../../bindings/ReadyEvent";
 
@@ -46,4 +47,11 @@ export async function listenToAll({ onsession, onengine, onclosing }: Hearing): 
   return () => {
     for (const end of endings) end();
   };
+}
+
+/** Hears what changes of the files of a session that are watched; resolves with a function that ends it. */
+export function listenToFiles(sessionId: string, hear: (changed: FilesChanged) => void): Promise<() => void> {
+  return listen<FilesChanged>("files:changed", ({ payload }) => {
+    if (payload.session_id === sessionId) hear(payload);
+  });
 }
