@@ -674,6 +674,43 @@ mod tests {
     }
 
     #[test]
+    fn a_system_that_lets_a_user_watch_no_more_is_told() {
+        const WITHIN: &str = "COVE_TEST_FEW_WATCHES";
+        if std::env::var_os(WITHIN).is_none() {
+            // The limit is lowered for this process alone: it runs again as a user of its own.
+            let lower = "echo 2 > /proc/sys/user/max_inotify_watches && exec \"$@\"";
+            let output = std::process::Command::new("unshare")
+                .args(["--user", "--map-root-user", "sh", "-c", lower, "sh"])
+                .arg(std::env::current_exe().unwrap())
+                .args([
+                    "--exact",
+                    "daemon::watch::tests::a_system_that_lets_a_user_watch_no_more_is_told",
+                ])
+                .env(WITHIN, "yes")
+                .output()
+                .unwrap();
+            assert!(output.status.success(), "{output:?}");
+            return;
+        }
+        let f = Fixture::new();
+        for name in ["a", "b", "c"] {
+            fs::create_dir(f.path(name)).unwrap();
+        }
+        let watch = |names: &[&str]| {
+            let paths: Vec<String> = names.iter().map(|name| in_workspace(name)).collect();
+            f.watch.watch(&paths);
+            f.next()
+        };
+        assert_eq!(watch(&["a", "b", "c"]), News::Watching { limited: true });
+        f.write("b/new");
+        f.expect_only("b");
+        // What is let go makes room.
+        assert_eq!(watch(&["b", "c"]), News::Watching { limited: false });
+        f.write("c/new");
+        f.expect_only("c");
+    }
+
+    #[test]
     fn news_fit_into_their_frames_whatever_names_are_like() {
         let f = Fixture::new();
         let mut expected = BTreeSet::new();

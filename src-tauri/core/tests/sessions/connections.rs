@@ -16,10 +16,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 /// Sends a signal to each of the agent's ends of the pipe in the session's container, and returns how many there are.
 fn signal_pipes(app: &App, id: SessionId, signal: &str) -> usize {
-    // The pattern is not found in the command that looks for it.
-    let script =
-        format!("for p in $(pgrep -f 'agent connec[t]'); do kill {signal} $p && echo $p; done");
-    app.sh(id, &script).lines().count()
+    app.signal_agents(id, "connect", signal)
 }
 
 /// The session's files can be listed within the limit.

@@ -32,6 +32,7 @@ mod files;
 mod following;
 mod lifecycle;
 mod limits;
+mod live;
 mod many;
 mod network;
 mod podman;

@@ -14,7 +14,7 @@ use cove_core::engine::docker::DockerPlaces;
 use cove_core::engine::{EngineView, Places, RememberedEngines};
 use cove_core::error::{ErrorCode, ErrorReport};
 use cove_core::estimate::History;
-use cove_core::event::{Phase, Progress, Reporter, SessionEvent};
+use cove_core::event::{FilesChanged, Phase, Progress, Reporter, SessionEvent};
 use cove_core::journal::Journal;
 use cove_core::remembered::RememberedSession;
 use cove_core::session::SessionId;
@@ -49,6 +49,8 @@ pub(crate) struct Heard {
     pub(crate) changes: watch::Sender<usize>,
     /// How often the engines were told.
     pub(crate) engines: watch::Sender<usize>,
+    /// What was told of files that are watched.
+    pub(crate) files: watch::Sender<Vec<FilesChanged>>,
     /// The `seq` of the last event: there is no gap, so that none is lost.
     seq: Mutex<u64>,
 }
@@ -62,6 +64,7 @@ impl Heard {
             count: watch::Sender::new(0),
             changes: watch::Sender::new(0),
             engines: watch::Sender::new(0),
+            files: watch::Sender::default(),
             seq: Mutex::default(),
         })
     }
@@ -138,6 +141,10 @@ impl Reporter for Ear {
 
     fn engines_changed(&self, _: &[EngineView]) {
         self.0.engines.send_modify(|count| *count += 1);
+    }
+
+    fn files_changed(&self, changed: &FilesChanged) {
+        self.0.files.send_modify(|told| told.push(changed.clone()));
     }
 }
 
@@ -315,24 +322,43 @@ impl App {
         run
     }
 
-    /// Runs a command in the session's container as a user, and says whether it succeeded and
-    /// what it printed.
-    pub(crate) fn exec(&self, id: SessionId, user: &str, command: &[&str]) -> (bool, String) {
+    fn output_of(&self, id: SessionId, user: &str, command: &[&str]) -> (bool, [String; 2]) {
         let name = id.resource_name();
         let output = self
             .engine()
             .run(&[&["exec", "--user", user, &name], command].concat())
             .unwrap();
-        let text = [output.stdout, output.stderr].concat();
-        let text = String::from_utf8_lossy(&text).trim().to_owned();
-        (output.status.success(), text)
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+        (
+            output.status.success(),
+            [text(&output.stdout), text(&output.stderr)],
+        )
     }
 
-    /// Runs a shell command in the session's container as root; it has to succeed.
+    /// Runs a command in the session's container as a user, and says whether it succeeded and
+    /// what it printed.
+    pub(crate) fn exec(&self, id: SessionId, user: &str, command: &[&str]) -> (bool, String) {
+        let (done, text) = self.output_of(id, user, command);
+        (done, text.concat())
+    }
+
+    /// Runs a shell command in the session's container as root; it has to succeed. Returns what it printed, but for what went
+    /// wrong.
     pub(crate) fn sh(&self, id: SessionId, script: &str) -> String {
-        let (done, text) = self.exec(id, "0", &["sh", "-c", script]);
-        assert!(done, "{script}: {text}");
+        let (done, [text, wrong]) = self.output_of(id, "0", &["sh", "-c", script]);
+        assert!(done, "{script}: {text} {wrong}");
         text
+    }
+
+    /// Sends a signal to each process of the agent in the session's container that has this role, and returns how many there are.
+    pub(crate) fn signal_agents(&self, id: SessionId, role: &str, signal: &str) -> usize {
+        // No other image program is needed; arguments end with NUL.
+        let script = format!(
+            "for p in /proc/[0-9]*; do \
+             a=$(tr '\\0' ' ' < $p/cmdline 2> /dev/null); \
+             case \"$a\" in /.cove/agent\\ {role}*) kill {signal} ${{p#/proc/}} && echo $p;; esac; done; true"
+        );
+        self.sh(id, &script).lines().count()
     }
 
     /// Returns what `docker inspect` says of the session's container.
