@@ -92,6 +92,7 @@ commands![
     write_terminal,
     resize_terminal,
     ack_terminal,
+    terminal_programs,
     close_terminal,
 ];
 
@@ -874,6 +875,23 @@ async fn ack_terminal(request: Request<'_>, sessions: State<'_, Sessions>) -> An
         .await?;
     terminal.acknowledge(arguments.get("bytes")?);
     ok(Done { session_id })
+}
+
+#[derive(Serialize)]
+struct Programs {
+    programs: Vec<String>,
+}
+
+#[tauri::command]
+async fn terminal_programs(
+    request: Request<'_>,
+    sessions: State<'_, Sessions>,
+) -> Answer<Programs> {
+    let arguments = Arguments::of(request.body());
+    let id = arguments.id()?;
+    let terminal_id = arguments.get::<String>("terminal_id")?;
+    let programs = sessions.terminal_programs(id, &terminal_id).await?;
+    ok(Programs { programs })
 }
 
 #[tauri::command]

@@ -481,6 +481,15 @@ impl Daemon {
                 }
                 Talk::answering(Ok(Reply::CloseTerminal))
             }
+            Call::TerminalPrograms { id } => {
+                let mut terminals = self.terminals.iter();
+                match terminals.find(|shown| shown.id == id) {
+                    Some(shown) => Talk::answering(Ok(Reply::TerminalPrograms {
+                        programs: shown.terminal.programs(),
+                    })),
+                    None => refusal(Failure::NotFound, "there is no such terminal".to_owned()),
+                }
+            }
             Call::Watch => match self.watch() {
                 Ok(watch) => Talk::Watch(Look {
                     watch,

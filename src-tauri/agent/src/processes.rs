@@ -2,19 +2,23 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, getpid, kill_process, kill_process_group};
 
 use crate::AGENT_PATH;
-use crate::protocol::Reply;
+use crate::protocol::{MOST_PROGRAMS, Reply};
 
 /// Bit 14 of a mask of signals is signal 15.
 const TERM: u64 = 1 << 14;
 
 /// A tick as `/proc` has it: the kernel tells a hundred of them to a second on every machine.
 const TICK_MS: u64 = 10;
+
+/// The most bytes of a command that are read.
+const LONGEST_COMMAND: u64 = 400;
 
 /// How often processes are looked for that are to be ended. More often finds those that make new ones faster than
 /// they are found.
@@ -35,6 +39,10 @@ pub(crate) struct ProcessStat {
     pub(crate) sleeps: bool,
     /// Who began it; 0 for one that the engine has put into the container.
     pub(crate) parent: i32,
+    /// The group that it is in: a job of its shell.
+    pub(crate) group: i32,
+    /// The session that it is in: that of the shell of a terminal, if it began there.
+    pub(crate) session: i32,
     /// Whether it has a terminal.
     pub(crate) has_terminal: bool,
     /// Processor time of its own, in ticks.
@@ -185,6 +193,39 @@ pub(crate) fn end() -> Reply {
     }
 }
 
+/// Returns the commands that a shell has begun and that go on, those of the job in front first. Reads of each process of the
+/// container what it is.
+pub(crate) fn of_shell(shell: Pid, in_front: Option<Pid>) -> Vec<String> {
+    let number = |pid: Pid| pid.as_raw_nonzero().get();
+    let mut found: Vec<(bool, Pid)> = all()
+        .into_iter()
+        .filter(|pid| *pid != shell)
+        .filter_map(|pid| Some((pid, stat_of(pid)?)))
+        .filter(|(_, stat)| stat.session == number(shell) && !stat.has_ended)
+        .map(|(pid, stat)| {
+            (
+                in_front.is_none_or(|group| stat.group != number(group)),
+                pid,
+            )
+        })
+        .collect();
+    found.sort_by_key(|(is_behind, pid)| (*is_behind, pid.as_raw_nonzero()));
+    let found = found.into_iter().take(MOST_PROGRAMS);
+    found.filter_map(|(_, pid)| command_of(pid)).collect()
+}
+
+/// Returns a process's command as one line, or its name if it hides that.
+fn command_of(pid: Pid) -> Option<String> {
+    let read = |what: &str| {
+        let mut bytes = Vec::new();
+        let file = fs::File::open(format!("/proc/{}/{what}", pid.as_raw_nonzero())).ok()?;
+        file.take(LONGEST_COMMAND).read_to_end(&mut bytes).ok()?;
+        let text = String::from_utf8_lossy(&bytes).replace('\0', " ");
+        Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+    };
+    read("cmdline").or_else(|| read("comm"))
+}
+
 /// Returns the processes that are neither process 1 nor the agent's own.
 fn programs() -> Vec<Pid> {
     let others = others(Some(getpid())).into_iter();
@@ -233,6 +274,8 @@ fn parse_stat(stat: &[u8]) -> Option<ProcessStat> {
         has_ended: matches!(*fields.first()?, "Z" | "X"),
         sleeps: *fields.first()? == "S",
         parent: fields.get(1)?.parse().ok()?,
+        group: fields.get(2)?.parse().ok()?,
+        session: fields.get(3)?.parse().ok()?,
         has_terminal: *fields.get(4)? != "0",
         own_ticks: number(11)?.saturating_add(number(12)?),
         children_ticks: number(13)?.saturating_add(number(14)?),
@@ -253,6 +296,8 @@ mod tests {
                 has_ended: false,
                 sleeps: false,
                 parent: 1,
+                group: 42,
+                session: 42,
                 has_terminal: true,
                 own_ticks: 3,
                 children_ticks: 7,
@@ -266,6 +311,8 @@ mod tests {
                 has_ended: true,
                 sleeps: false,
                 parent: 0,
+                group: 42,
+                session: 42,
                 has_terminal: false,
                 own_ticks: 0,
                 children_ticks: 0,
@@ -274,6 +321,42 @@ mod tests {
         );
         assert_eq!(parse_stat(b"42 (sh) S 1"), None);
         assert_eq!(parse_stat(b""), None);
+    }
+
+    #[test]
+    fn what_a_shell_has_begun_is_named_the_job_in_front_first() {
+        use std::io::Write;
+        use std::process::{Command, Stdio};
+        let mut shell = Command::new("setsid")
+            .args([
+                "sh",
+                "-c",
+                "sleep 1001 & sleep 1002 & setsid sleep 1003 & echo; read line",
+            ])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // It has begun all of them, but they may not have become what they are.
+        shell.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        let pid = Pid::from_child(&shell);
+        let begin = Instant::now();
+        let mut found = Vec::new();
+        while found != ["sleep 1001", "sleep 1002"] {
+            assert!(begin.elapsed() < Duration::from_secs(10), "{found:?}");
+            found = of_shell(pid, None);
+            found.sort();
+        }
+        // In a script that has no terminal all are one group: the shell's own.
+        assert_eq!(of_shell(pid, Some(pid)).len(), 2);
+        shell.stdin.take().unwrap().write_all(b"\n").unwrap();
+        shell.wait().unwrap();
+        for pid in all() {
+            let command = command_of(pid);
+            if command.is_some_and(|command| command.starts_with("sleep 100")) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
     }
 
     #[test]

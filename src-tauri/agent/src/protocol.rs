@@ -44,6 +44,9 @@ pub const MOST_PATHS: usize = 1_000;
 /// The most bytes of a body that shows a screen as it is.
 pub const MOST_SHOWN: usize = 8 << 20;
 
+/// The most programs of a terminal that are named.
+pub const MOST_PROGRAMS: usize = 8;
+
 /// The most terminals of a container, those whose shell has ended among them.
 pub const MOST_TERMINALS: usize = 64;
 
@@ -166,6 +169,11 @@ pub enum Call {
     /// Hangs up a terminal, and forgets it. There may be none.
     CloseTerminal {
         /// Its name.
+        id: String,
+    },
+    /// What has the shell of a terminal begun that goes on?
+    TerminalPrograms {
+        /// The terminal's name; [`Failure::NotFound`] when there is none.
         id: String,
     },
     /// Tells on this stream when files change; what follows is in [`crate::watch`].
@@ -299,6 +307,11 @@ pub enum Reply {
     },
     /// The terminal is gone.
     CloseTerminal,
+    /// What goes on in the terminal.
+    TerminalPrograms {
+        /// Their commands, cut short, at most [`MOST_PROGRAMS`]: those of the job in front first.
+        programs: Vec<String>,
+    },
     /// What is to be watched may be said.
     Watch,
 }
@@ -468,6 +481,7 @@ struct ReadReply {
     ended: Option<u64>,
     left: Option<u64>,
     terminals: Option<Bounded<String, MOST_TERMINALS>>,
+    programs: Option<Bounded<String, MOST_PROGRAMS>>,
     from: Option<u64>,
     written: Option<u64>,
     typed: Option<u64>,
@@ -499,6 +513,7 @@ enum ReplyKind {
     OpenTerminal,
     AttachTerminal,
     CloseTerminal,
+    TerminalPrograms,
     Watch,
 }
 
@@ -561,6 +576,9 @@ impl TryFrom<ReadReply> for Reply {
                         })
                 }
                 ReplyKind::CloseTerminal => Some(Self::CloseTerminal),
+                ReplyKind::TerminalPrograms => read
+                    .programs
+                    .map(|Bounded(programs)| Self::TerminalPrograms { programs }),
                 ReplyKind::Watch => Some(Self::Watch),
             };
         reply.ok_or("a reply without all of its fields")

@@ -160,7 +160,8 @@ impl Connection {
             | Call::Work
             | Call::Terminals
             | Call::AttachTerminal { .. }
-            | Call::CloseTerminal { .. } => true,
+            | Call::CloseTerminal { .. }
+            | Call::TerminalPrograms { .. } => true,
             Call::Write { .. }
             | Call::Create { .. }
             | Call::Move { .. }

@@ -6,17 +6,21 @@
 
 use std::time::Duration;
 
-use cove_agent::protocol::{Call, Reply};
+use cove_agent::protocol::{Call, Failure, Reply};
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use crate::connection::{CallFailure, Connection};
 use crate::error::Error;
+use crate::words;
 
 /// A terminal is the agent's process with its TTY, and the shell.
 const OF_A_TERMINAL: u64 = 2;
 /// How long a terminal waits to hear whether there is room for it.
 const COUNT_LIMIT: Duration = Duration::from_secs(1);
+
+/// The most characters of a program's command that are shown.
+const LONGEST_PROGRAM: usize = 80;
 
 /// What became of a session's processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +59,25 @@ pub(crate) async fn work(agent: &Connection) -> Result<Work, Error> {
             written_bytes,
         }),
         _ => Err(nonsense()),
+    }
+}
+
+/// Names what the shell of a terminal has begun and goes on, the job in front first; nothing of a terminal that is gone.
+///
+/// # Errors
+/// [`Error::AgentUnavailable`].
+pub(crate) async fn of_terminal(agent: &Connection, id: &str) -> Result<Vec<String>, Error> {
+    let call = Call::TerminalPrograms { id: id.to_owned() };
+    match agent.call(call, &[]).await {
+        Ok((Reply::TerminalPrograms { programs }, _)) => {
+            let named = programs
+                .iter()
+                .map(|program| words::fit(program, LONGEST_PROGRAM));
+            Ok(named.filter(|name| !name.is_empty()).collect())
+        }
+        Ok(_) => Err(nonsense()),
+        Err(CallFailure::Refused(error)) if error.failure == Failure::NotFound => Ok(Vec::new()),
+        Err(failure) => Err(failure.into_error()),
     }
 }
 

@@ -367,3 +367,60 @@ fn a_terminal_that_fails_at_its_output_says_so_once_and_can_be_reopened() {
         })
         .unwrap();
 }
+
+#[test]
+fn a_tab_in_which_something_runs_is_closed_only_when_the_user_says_so() {
+    let Some(app) = App::open_or_skip() else {
+        return;
+    };
+    const QUESTION: &str = "[data-testid=close-terminal]";
+    const TAB: &str = "[role=tablist][aria-label=Terminals] [role=tab]";
+    app.draw_readable_terminals();
+    let id = app.ready_session("closing");
+    let close = || {
+        let press =
+            "document.querySelector('[aria-label=Terminals] [data-testid=close-tab]').click()";
+        app.window.execute(press, &[]).unwrap();
+    };
+    app.type_line("sleep 4000 & echo beg''un; sleep 5000");
+    app.wait_for_screen("both programs", |screen| {
+        screen.lines().any(|line| line == "begun")
+    });
+    let asked = || {
+        app.window.wait_for(QUESTION, SOON).unwrap();
+        let named = "return [...document.querySelectorAll('[data-testid=close-terminal] code')].map((code) => code.textContent)";
+        app.window.execute(named, &[]).unwrap()
+    };
+    // The one in front comes first.
+    app.window
+        .wait("both programs", SOON, |_| {
+            close();
+            let named = asked();
+            app.window.driver().press(&[], "\u{E00C}")?;
+            app.window.wait_gone(QUESTION, SOON)?;
+            Ok((named == json!(["sleep 5000", "sleep 4000"])).then_some(()))
+        })
+        .unwrap();
+    assert!(app.window.has(TAB).unwrap());
+    close();
+    asked();
+    app.settle();
+    app.picture("close-terminal");
+    app.press("[data-testid=close-terminal] [data-testid=confirm]");
+    app.window.wait_gone(TAB, SOON).unwrap();
+    let container = format!("cove-{id}");
+    app.window
+        .wait("the end of the programs", SOON, |_| {
+            let running = app.engine.docker(&["top", &container, "-o", "pid,args"])?;
+            Ok((!running.contains("sleep")).then_some(()))
+        })
+        .unwrap();
+    // A shell at its prompt is not asked about.
+    app.press("[data-testid=new-terminal]");
+    app.wait_for_terminal();
+    app.type_line("echo id''le");
+    app.wait_for_screen("the prompt", |screen| screen.contains("idle"));
+    close();
+    app.window.wait_gone(TAB, SOON).unwrap();
+    assert!(!app.window.has(QUESTION).unwrap());
+}

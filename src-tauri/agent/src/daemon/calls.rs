@@ -241,6 +241,7 @@ impl Agent {
             | Call::OpenTerminal { .. }
             | Call::AttachTerminal { .. }
             | Call::CloseTerminal { .. }
+            | Call::TerminalPrograms { .. }
             | Call::Watch => {
                 return Err(CallError {
                     failure: Failure::Invalid,

@@ -18,10 +18,12 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 use rustix::event::PollFlags;
 use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl, open};
+use rustix::process::Pid;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::termios::{Winsize, tcgetpgrp, tcsetwinsize};
 
 use super::is_for_later;
+use crate::processes;
 use crate::terminal::End;
 
 /// Bytes of output that are kept for whoever looks again.
@@ -159,6 +161,15 @@ impl Terminal {
             // `EIO` says that nobody has the other side open any more. A shell that goes on without a terminal is waited for.
             Ok(_) | Err(_) => self.typed.clear(),
         }
+    }
+
+    /// Returns what the shell has begun and goes on, see [`processes::of_shell`]; nothing once the shell has ended.
+    pub(super) fn programs(&self) -> Vec<String> {
+        if self.status.is_some() {
+            return Vec::new();
+        }
+        let in_front = self.tty.as_ref().and_then(|tty| tcgetpgrp(tty).ok());
+        processes::of_shell(Pid::from_child(&self.shell), in_front)
     }
 
     /// Takes note of the end of the shell, if it has ended.

@@ -250,6 +250,20 @@ impl Sessions {
         }
     }
 
+    /// Names what the shell of a terminal has begun and goes on, each cut short, the job in front first.
+    ///
+    /// # Errors
+    /// [`Error::SessionNotReady`], [`Error::AgentUnavailable`].
+    pub async fn terminal_programs(
+        &self,
+        id: SessionId,
+        terminal_id: &str,
+    ) -> Result<Vec<String>, Error> {
+        let open = self.ready(id).await?;
+        open.unless_paused(processes::of_terminal(&open.connection, terminal_id))
+            .await
+    }
+
     /// Hangs up a terminal. Succeeds when it is gone already.
     ///
     /// # Errors

@@ -69,6 +69,7 @@ const WITH_ID: Record<string, (id: string | null | undefined) => Promise<unknown
   write_terminal: (id) => commands.writeTerminal(id, "t", ""),
   resize_terminal: (id) => commands.resizeTerminal(id, "t", 1, 1),
   ack_terminal: (id) => commands.ackTerminal(id, "t", 1),
+  terminal_programs: (id) => commands.terminalPrograms(id, "t"),
   close_terminal: (id) => commands.closeTerminal(id, "t"),
 };
 

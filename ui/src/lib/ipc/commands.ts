@@ -405,6 +405,11 @@ export async function ackTerminal(id: MaybeId, terminal_id: string, bytes: numbe
   await callWithId("ack_terminal", id, { terminal_id, bytes });
 }
 
+/** Names what the shell of a terminal has begun and goes on. */
+export async function terminalPrograms(id: MaybeId, terminal_id: string): Promise<string[]> {
+  return (await callWithId<{ programs: string[] }>("terminal_programs", id, { terminal_id })).programs;
+}
+
 export async function closeTerminal(id: MaybeId, terminal_id: string): Promise<void> {
   await callWithId("close_terminal", id, { terminal_id });
 }
