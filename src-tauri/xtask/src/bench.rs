@@ -1,5 +1,5 @@
-//! `cargo xtask bench`: arranges for the measurements, which are the programs `bench-create` and `bench-eta` of
-//! `cove-bench`.
+//! `cargo xtask bench`: arranges for the measurements, which are the programs `bench-create`, `bench-eta` and
+//! `bench-workspace` of `cove-bench`.
 //!
 //! They are a crate of their own so that this command stays quick to compile.
 
@@ -18,6 +18,13 @@ use crate::workspace::{Workspace, run, say};
 /// Measures creating a session against the bare engine and its command line, on an engine of its own.
 pub(crate) fn create(workspace: &Workspace) -> Result<()> {
     on_an_engine(workspace, &mut program(workspace, "bench-create"))
+}
+
+/// Measures the use of a ready session against the tools that do the same, on an engine of its own.
+pub(crate) fn workspace(workspace: &Workspace) -> Result<()> {
+    let mut cargo = program(workspace, "bench-workspace");
+    cargo.arg("--").arg(workspace.target().join("bench"));
+    on_an_engine(workspace, &mut cargo)
 }
 
 /// Measures how good the told remaining time is, on an engine of its own, from what an earlier run has recorded, or on

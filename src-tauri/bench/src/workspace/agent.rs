@@ -1,0 +1,71 @@
+//! What the agent costs when nothing happens.
+
+use std::env;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use tokio::time::sleep;
+
+use crate::bench::Bench;
+use crate::table::Table;
+
+/// Longer than the app is silent.
+const IDLE: Duration = Duration::from_secs(30);
+
+pub(crate) async fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
+    let assets = env::var("COVE_ASSETS")?;
+    let binary = Path::new(&assets).join(format!("cove-agent-{}", env::consts::ARCH));
+    let kilobytes = u32::try_from(fs::metadata(binary)?.len() / 1_000)?;
+    table.figure("agent: size", f64::from(kilobytes) / 1e3, "MB", "< 2.5");
+
+    let processes = processes(bench)?;
+    let memory: f64 = processes.iter().filter_map(|pid| memory_of(pid)).sum();
+    table.figure("agent: idle memory", memory / 1e3, "MB", "< 6");
+    let before = wakes(&processes);
+    sleep(IDLE).await;
+    let wakes = (wakes(&processes) - before) / IDLE.as_secs_f64();
+    table.figure(
+        "agent: idle wake-ups a second, app connected",
+        wakes,
+        "",
+        "0",
+    );
+    Ok(())
+}
+
+/// Returns the agent's processes as this machine numbers them.
+fn processes(bench: &Bench) -> Result<Vec<String>> {
+    let top = bench
+        .engine
+        .docker(&["top", &bench.container(), "-o", "pid,args"])?;
+    let agents = top.lines().filter(|line| line.contains("/.cove/agent"));
+    let pids = agents.map(|line| line.split_whitespace().next().context("no process"));
+    pids.map(|pid| Ok(pid?.to_owned())).collect()
+}
+
+/// Returns the memory that is a process's share, in kB.
+fn memory_of(pid: &str) -> Option<f64> {
+    let smaps = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let pss = smaps.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    pss.split_whitespace().next()?.parse().ok()
+}
+
+/// Returns how often threads of these processes have waited for something.
+fn wakes(processes: &[String]) -> f64 {
+    let tasks = processes
+        .iter()
+        .flat_map(|pid| fs::read_dir(format!("/proc/{pid}/task")));
+    let statuses = tasks
+        .flatten()
+        .flatten()
+        .filter_map(|task| fs::read_to_string(task.path().join("status")).ok());
+    let waited = statuses.filter_map(|status| {
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+        line.trim().parse::<f64>().ok()
+    });
+    waited.sum()
+}

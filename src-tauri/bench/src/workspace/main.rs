@@ -1,0 +1,41 @@
+//! Measures the use of a ready session: typing, files, searches and the connection, each beside the tool that does the same.
+//!
+//! Run by `cargo xtask bench workspace`. What is compared is measured in turns, so that noise of the machine meets all alike;
+//! medians, the 99th of a hundred and ratios are printed and kept as JSON.
+
+#[cfg(target_os = "linux")]
+mod agent;
+#[cfg(target_os = "linux")]
+mod bench;
+#[cfg(target_os = "linux")]
+mod files;
+#[cfg(target_os = "linux")]
+mod names;
+#[cfg(target_os = "linux")]
+mod table;
+#[cfg(target_os = "linux")]
+mod typing;
+
+#[cfg(target_os = "linux")]
+fn main() -> anyhow::Result<()> {
+    use std::path::PathBuf;
+
+    let out = std::env::args_os().nth(1).map(PathBuf::from);
+    let runtime = tokio::runtime::Runtime::new()?;
+    runtime.block_on(async {
+        let bench = bench::Bench::start().await?;
+        let mut table = table::Table::default();
+        agent::measure(&bench, &mut table).await?;
+        typing::measure(&bench, &mut table).await?;
+        files::measure(&bench, &mut table).await?;
+        names::measure(&bench, &mut table).await?;
+        table.print();
+        if let Some(out) = out {
+            table.keep(&out)?;
+        }
+        bench.end().await
+    })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn main() {}

@@ -1,0 +1,120 @@
+//! From a keystroke to its echo, from Ctrl-C to silence, and from a break of the connection to the next echo.
+
+use std::io::{Read, Write};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+
+use crate::bench::{Bench, Shell};
+use crate::table::Table;
+
+const KEYSTROKES: usize = 500;
+const INTERRUPTS: usize = 100;
+const BREAKS: usize = 15;
+/// How long a flood goes on before it is interrupted.
+const FLOOD: Duration = Duration::from_millis(100);
+/// As quick as anybody types.
+const BETWEEN: Duration = Duration::from_millis(5);
+
+pub(crate) async fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
+    let mut shell = Shell::open(bench).await?;
+    shell.type_in("cat > /dev/null\n").await?;
+    shell.until("\n").await?;
+    let idle = echoes(&mut shell).await?;
+    let bare = bare_echoes(bench)?;
+    table.compared(
+        "keystroke to echo, idle",
+        &idle,
+        ("docker exec -i … cat", &bare),
+        "p99 < 50 ms",
+    );
+
+    let flooding = Shell::open(bench).await?;
+    flooding.type_in("yes\n").await?;
+    let flood = flooding.hear_on();
+    let beside = echoes(&mut shell).await?;
+    flood.abort();
+    bench.sh("pkill yes || killall yes")?;
+    table.compared(
+        "keystroke to echo, another terminal floods",
+        &beside,
+        ("idle", &idle),
+        "≤ 1.5; p99 < 50 ms",
+    );
+
+    shell.type_in("\u{3}").await?;
+    shell.until(Shell::PROMPT).await?;
+    let mut interrupted = Vec::new();
+    for _ in 0..INTERRUPTS {
+        shell.type_in("yes\n").await?;
+        shell.hear_for(FLOOD).await?;
+        let begin = Instant::now();
+        shell.type_in("\u{3}").await?;
+        shell.until(Shell::PROMPT).await?;
+        interrupted.push(begin.elapsed());
+    }
+    table.times(
+        "Ctrl-C during `yes` to the prompt",
+        &interrupted,
+        "p99 < 100 ms",
+    );
+
+    let mut healed = Vec::new();
+    for _ in 0..BREAKS {
+        let begin = Instant::now();
+        bench.sh(
+            "for p in /proc/[0-9]*; do if grep -q '^/.cove/agent.connect' $p/cmdline 2> /dev/null; \
+             then kill -KILL ${p#/proc/}; fi; done",
+        )?;
+        shell.type_in("echo a''b\n").await?;
+        shell.until("ab").await?;
+        healed.push(begin.elapsed());
+        shell.until(Shell::PROMPT).await?;
+    }
+    table.times(
+        "cut of the connection to the next echo",
+        &healed,
+        "< 1000 ms",
+    );
+    Ok(())
+}
+
+async fn echoes(shell: &mut Shell) -> Result<Vec<Duration>> {
+    let mut times = Vec::new();
+    for _ in 0..KEYSTROKES {
+        tokio::time::sleep(BETWEEN).await;
+        let begin = Instant::now();
+        shell.type_in("x").await?;
+        shell.next().await?;
+        times.push(begin.elapsed());
+    }
+    Ok(times)
+}
+
+/// The same by the engine's command line, to a program that says what it hears.
+fn bare_echoes(bench: &Bench) -> Result<Vec<Duration>> {
+    let mut cat = bench
+        .engine
+        .command()
+        .args(["exec", "--interactive", &bench.container(), "cat"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut input = cat.stdin.take().context("no input")?;
+    let mut output = cat.stdout.take().context("no output")?;
+    let mut times = Vec::new();
+    // The first one waits for the program.
+    for round in 0..=KEYSTROKES {
+        std::thread::sleep(BETWEEN);
+        let begin = Instant::now();
+        input.write_all(b"x")?;
+        output.read_exact(&mut [0])?;
+        if round > 0 {
+            times.push(begin.elapsed());
+        }
+    }
+    drop(input);
+    cat.wait()?;
+    Ok(times)
+}
