@@ -424,3 +424,43 @@ fn a_tab_in_which_something_runs_is_closed_only_when_the_user_says_so() {
     app.window.wait_gone(TAB, SOON).unwrap();
     assert!(!app.window.has(QUESTION).unwrap());
 }
+
+#[test]
+fn a_program_copies_to_the_clipboard_only_when_the_user_lets_it() {
+    let Some(app) = App::open_or_skip() else {
+        return;
+    };
+    const NOTICE: &str = "[data-testid=copy-notice]";
+    app.draw_readable_terminals();
+    app.ready_session("copying");
+    let listen = "
+        window.__copied = [];
+        navigator.clipboard.writeText = (text) => Promise.resolve(void window.__copied.push(text));
+    ";
+    app.window.execute(listen, &[]).unwrap();
+    let copied = || app.window.execute("return window.__copied", &[]).unwrap();
+    let copy = |text: &str| {
+        app.type_line(&format!(
+            "printf '\\033]52;c;%s\\a' $(printf '{text}' | base64)"
+        ));
+        app.window.wait_for(NOTICE, SOON).unwrap();
+    };
+    copy("first\\nsecond");
+    app.settle();
+    app.picture("copy-notice");
+    assert_eq!(copied(), json!([]));
+    app.press("[data-testid=allow-copy]");
+    app.window.wait_gone(NOTICE, SOON).unwrap();
+    assert_eq!(copied(), json!(["first\nsecond"]));
+    copy("another");
+    app.press("[data-testid=copy-notice] button:last-of-type");
+    app.window.wait_gone(NOTICE, SOON).unwrap();
+    // What is in the clipboard is told to nobody.
+    app.type_line("printf '\\033]52;c;?\\a'; echo a''b");
+    app.wait_for_screen("the end of the question", |screen| {
+        screen.lines().any(|line| line == "ab")
+    });
+    let prompt = app.wait_for_screen("the prompt", |screen| screen.ends_with('$'));
+    assert!(prompt.ends_with("\ndev@copying:/workspace$"), "{prompt}");
+    assert_eq!(copied(), json!(["first\nsecond"]));
+}

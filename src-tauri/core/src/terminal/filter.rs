@@ -22,6 +22,8 @@ const LONGEST_TITLE: usize = 200;
 const LONGEST_STRING: usize = 4_096;
 /// The most marks on one character: that of Unicode's stream-safe format (UAX #15).
 const MOST_MARKS: u32 = 30;
+/// The most bytes of a control string that has something to copy (OSC 52): some 96 kB of text, in base64.
+const LONGEST_COPY: usize = 128 << 10;
 /// The most bytes of a link's text, which may be as many lines: the window follows each line of a link.
 const LONGEST_LINK: usize = 1_000;
 /// The work that a piece may be, in the work of a plain character: some 10 ms.
@@ -429,6 +431,7 @@ impl OutputFilter {
                 }
                 self.leave_out(bytes.len());
             }
+            Osc::Other { number: 52, length } if length <= LONGEST_COPY => pieces.add(bytes, 1),
             Osc::Number { length, .. } | Osc::Link { length, .. } | Osc::Other { length, .. }
                 if length > LONGEST_STRING =>
             {
@@ -888,11 +891,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_to_be_copied_comes_whole_or_has_no_effect() {
+        let copy = |length: usize| format!("a\x1b]52;c;{}\x07b", "q".repeat(length));
+        let most = LONGEST_COPY - "52;c;".len();
+        check(&copy(most), &copy(most));
+        let shown = String::from_utf8(filtered(copy(most + 1).as_bytes())).unwrap();
+        let (_, behind) = shown.split_once(CAN).unwrap();
+        assert_eq!(behind, "b");
+    }
+
+    #[test]
     fn a_long_string_has_no_effect() {
         let long = "q".repeat(200_000);
         for (begin, end) in [
             ("\x1b]8;;http://", "\x07"),
-            ("\x1b]52;c;", "\x1b\\"),
+            ("\x1b]53;c;", "\x1b\\"),
             ("\x1b]", "\x07"),
             ("\x1bP", "\x1b\\"),
             ("\u{90}1;2", "\u{9c}"),
