@@ -270,6 +270,13 @@ fn odd_files() -> Vec<(
             "not text",
         ),
         (
+            "program",
+            "program",
+            (0..=u8::MAX).cycle().take(1 << 20).collect(),
+            "[data-testid=hex]",
+            "f0 f1 f2 f3 f4 f5 f6 f7  f8",
+        ),
+        (
             "one-line.txt",
             "one-line.txt",
             vec![b'x'; 2 << 20],

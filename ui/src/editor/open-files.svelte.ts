@@ -32,7 +32,8 @@ export type Content =
   | { kind: "image"; source: string; picture: Picture; size: number }
   /** One that is not drawn: it is too large, or only its beginning was read. */
   | { kind: "picture"; picture: Picture; size: number }
-  | { kind: "binary"; size: number }
+  /** `bytes` are the beginning of it where it is truncated. */
+  | { kind: "binary"; size: number; bytes: Uint8Array; truncated: boolean }
   | { kind: "failed"; failure: ErrorReport };
 
 type TextContent = Extract<Content, { kind: "text" }>;
@@ -467,6 +468,10 @@ function parse(text: string | null): Remembered {
   }
 }
 
+function bytesOf(base64: string): Uint8Array {
+  return Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+}
+
 export function contentOf(read: FileContent): Content {
   const { content, size, truncated, charset, picture } = read;
   switch (read.encoding) {
@@ -474,7 +479,7 @@ export function contentOf(read: FileContent): Content {
     case "decoded":
       return { kind: "text", text: content, size, truncated, charset };
     case "base64": {
-      if (picture === null) return { kind: "binary", size };
+      if (picture === null) return { kind: "binary", size, bytes: bytesOf(content), truncated };
       if (truncated || !picture.drawable) return { kind: "picture", picture, size };
       return { kind: "image", source: `data:${picture.media_type};base64,${content}`, picture, size };
     }

@@ -96,7 +96,10 @@ describe("what a file shows as", () => {
     [read({}), { kind: "text", text: "text", size: 4, truncated: false, charset: null }],
     [read({ truncated: true, size: 9 }), { kind: "text", text: "text", size: 9, truncated: true, charset: null }],
     [read({ encoding: "decoded", charset: latin }), { kind: "text", text: "text", size: 4, truncated: false, charset: latin }],
-    [read({ encoding: "base64", size: 3 }), { kind: "binary", size: 3 }],
+    [
+      read({ encoding: "base64", content: "AAEC", size: 3 }),
+      { kind: "binary", size: 3, bytes: Uint8Array.of(0, 1, 2), truncated: false },
+    ],
     [
       read({ encoding: "base64", content: "QQ==", picture }),
       { kind: "image", source: "data:image/png;base64,QQ==", picture, size: 4 },
