@@ -402,17 +402,21 @@ fn a_tab_in_which_something_runs_is_closed_only_when_the_user_says_so() {
         })
         .unwrap();
     assert!(app.window.has(TAB).unwrap());
+    let container = format!("cove-{id}");
+    let runs_sleep = || {
+        let running = app.engine.docker(&["top", &container, "-eo", "pid,args"]);
+        running.unwrap().contains("sleep 5000")
+    };
+    assert!(runs_sleep());
     close();
     asked();
     app.settle();
     app.picture("close-terminal");
     app.press("[data-testid=close-terminal] [data-testid=confirm]");
     app.window.wait_gone(TAB, SOON).unwrap();
-    let container = format!("cove-{id}");
     app.window
         .wait("the end of the programs", SOON, |_| {
-            let running = app.engine.docker(&["top", &container, "-o", "pid,args"])?;
-            Ok((!running.contains("sleep")).then_some(()))
+            Ok((!runs_sleep()).then_some(()))
         })
         .unwrap();
     // A shell at its prompt is not asked about.

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Result, ensure};
 use tokio::time::sleep;
 
 use crate::bench::Bench;
@@ -35,14 +35,19 @@ pub(crate) async fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
     Ok(())
 }
 
-/// Returns the agent's processes as this machine numbers them.
+/// Returns the agent's processes as this machine numbers them: the engine may have numbers of its own.
 fn processes(bench: &Bench) -> Result<Vec<String>> {
-    let top = bench
-        .engine
-        .docker(&["top", &bench.container(), "-o", "pid,args"])?;
-    let agents = top.lines().filter(|line| line.contains("/.cove/agent"));
-    let pids = agents.map(|line| line.split_whitespace().next().context("no process"));
-    pids.map(|pid| Ok(pid?.to_owned())).collect()
+    let inspect = ["inspect", "--format", "{{.Id}}", &bench.container()];
+    let container = bench.engine.docker(&inspect)?;
+    let mut processes = Vec::new();
+    for entry in fs::read_dir("/proc")?.flatten() {
+        let read = |file: &str| fs::read_to_string(entry.path().join(file)).unwrap_or_default();
+        if read("cgroup").contains(&container) && read("cmdline").starts_with("/.cove/agent") {
+            processes.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    ensure!(processes.len() >= 2, "no agent");
+    Ok(processes)
 }
 
 /// Returns the memory that is a process's share, in kB.

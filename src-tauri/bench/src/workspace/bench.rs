@@ -102,6 +102,8 @@ pub(crate) struct Shell {
     terminal: Arc<Terminal>,
     output: UnboundedReceiver<Vec<u8>>,
     heard: u64,
+    /// What was heard behind what was waited for.
+    unread: Vec<u8>,
 }
 
 impl Shell {
@@ -120,6 +122,7 @@ impl Shell {
             terminal: bench.sessions.terminal(bench.id, &id).await?,
             output,
             heard: 0,
+            unread: Vec::new(),
         };
         // In two parts, so that the echo is not taken for it.
         shell.type_in("PS1='RE''ADY>' PROMPT_COMMAND=\n").await?;
@@ -144,19 +147,18 @@ impl Shell {
         Ok(bytes)
     }
 
-    /// Hears output until this is in it.
+    /// Hears output until this is in it; what comes behind it is for the next time.
     pub(crate) async fn until(&mut self, text: &str) -> Result<()> {
-        let mut tail = Vec::new();
         loop {
-            tail.extend(self.next().await?);
-            if tail
-                .windows(text.len())
-                .any(|window| window == text.as_bytes())
-            {
+            let mut windows = self.unread.windows(text.len());
+            if let Some(at) = windows.position(|window| window == text.as_bytes()) {
+                self.unread.drain(..at + text.len());
                 return Ok(());
             }
-            let excess = tail.len().saturating_sub(text.len());
-            tail.drain(..excess);
+            let excess = self.unread.len().saturating_sub(text.len());
+            self.unread.drain(..excess);
+            let bytes = self.next().await?;
+            self.unread.extend(bytes);
         }
     }
 
