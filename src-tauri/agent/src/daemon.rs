@@ -12,6 +12,7 @@
 
 mod calls;
 mod terminal;
+mod transfers;
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder};
@@ -31,6 +32,7 @@ use signal_hook::consts::{SIGCHLD, SIGTERM};
 
 use self::calls::{Answering as Answerer, Calls, Part};
 use self::terminal::Terminal;
+use self::transfers::{Job, Transfer, Transfers};
 use crate::accounts::Owner;
 use crate::pack;
 use crate::protocol::{Call, CallError, Decoder, Failure, Frame, MOST_TERMINALS, Reply, encode};
@@ -92,6 +94,7 @@ struct Daemon {
     /// What is written to its other end wakes the daemon.
     awake: UnixStream,
     calls: Calls,
+    transfers: Transfers,
     /// What answers calls, and the streams of theirs.
     answers: mpsc::Receiver<(Place, Part)>,
     answering: Answering,
@@ -149,6 +152,8 @@ enum Talk {
     Answering(Answer),
     /// It shows a terminal.
     Terminal(View),
+    /// Files come or go.
+    Transfer(Transfer),
 }
 
 /// An answer on its way.
@@ -195,11 +200,13 @@ impl Daemon {
         let open_files = getrlimit(Resource::Nofile).current;
         pack::allow_depth();
         let (sender, answers) = mpsc::channel();
+        let workspace = Arc::new(Workspace::open(workspace));
         Ok(Self {
             listener,
             process_1: io::stdin(),
             awake,
-            calls: Calls::new(Workspace::open(workspace), directory.to_owned()),
+            transfers: Transfers::new(&workspace),
+            calls: Calls::new(workspace, directory.to_owned()),
             answers,
             answering: Answering {
                 sender,
@@ -381,6 +388,11 @@ impl Daemon {
                     self.hear_call((id, stream), decoder, &bytes);
                 }
                 Some(Talk::Terminal(view)) => self.hear_input((id, stream), view, &bytes),
+                // What is used of it is granted anew when it is.
+                Some(Talk::Transfer(transfer)) => {
+                    transfer.hear(&bytes);
+                    connection.talks.insert(stream, Talk::Transfer(transfer));
+                }
                 // Nothing follows a call.
                 other => {
                     connection.streams.consume(stream, bytes.len());
@@ -389,6 +401,7 @@ impl Daemon {
             },
             Event::Finished(stream) => match connection.talks.get(&stream) {
                 Some(Talk::Asking(_) | Talk::Terminal(_)) => connection.end(stream),
+                Some(Talk::Transfer(transfer)) => transfer.hear_end(),
                 Some(Talk::Answering(_)) | None => {}
             },
             Event::Reset(stream) => drop(connection.talks.remove(&stream)),
@@ -408,7 +421,7 @@ impl Daemon {
     }
 
     fn begin(&mut self, place: Place, frame: Frame<Call>, decoder: Decoder<Call>) -> Talk {
-        let view = |id: String, reply: Reply, shown: &[u8]| {
+        let view = |decoder: Decoder<Call>, id: String, reply: Reply, shown: &[u8]| {
             Talk::Terminal(View {
                 id,
                 input: decoder.followed_by(),
@@ -423,7 +436,7 @@ impl Daemon {
                 Talk::answering(Ok(Reply::Terminals { terminals }))
             }
             Call::OpenTerminal { id, cols, rows } => match self.open(place, &id, (cols, rows)) {
-                Ok(()) => view(id, Reply::OpenTerminal, &[]),
+                Ok(()) => view(decoder, id, Reply::OpenTerminal, &[]),
                 Err((failure, message)) => refusal(failure, message),
             },
             Call::AttachTerminal { id, from } => {
@@ -445,7 +458,7 @@ impl Daemon {
                     written,
                     typed,
                 };
-                view(id, reply, &screen)
+                view(decoder, id, reply, &screen)
             }
             Call::CloseTerminal { id } => {
                 if let Some(at) = self.terminals.iter().position(|shown| shown.id == id) {
@@ -458,6 +471,19 @@ impl Daemon {
                     self.left.push(shown.terminal.hang_up());
                 }
                 Talk::answering(Ok(Reply::CloseTerminal))
+            }
+            Call::Pack { paths, resume } => self.transfer(Job::Pack { paths, resume }, decoder),
+            Call::Unpack {
+                folder,
+                names,
+                taken,
+            } => {
+                let job = Job::Unpack {
+                    folder,
+                    names,
+                    taken,
+                };
+                self.transfer(job, decoder)
             }
             header => {
                 let Answering { sender, waker } = self.answering.clone();
@@ -480,6 +506,14 @@ impl Daemon {
                     wanted,
                 })
             }
+        }
+    }
+
+    fn transfer(&self, job: Job, decoder: Decoder<Call>) -> Talk {
+        let rest = decoder.into_rest();
+        match self.transfers.begin(job, rest, &self.answering.waker) {
+            Ok(transfer) => Talk::Transfer(transfer),
+            Err(error) => Talk::answering(Err(error)),
         }
     }
 
@@ -618,6 +652,17 @@ impl Connection {
                 }
                 // One that was reset is not sent.
                 !is_sent && streams.is_open(*stream)
+            }
+            Talk::Transfer(transfer) => {
+                streams.consume(*stream, transfer.used());
+                let room = streams.room(*stream);
+                let is_over = transfer.speak(room, |bytes| {
+                    streams.send(*stream, bytes);
+                });
+                if is_over {
+                    streams.finish(*stream);
+                }
+                !is_over && streams.is_open(*stream)
             }
             Talk::Terminal(view) => {
                 let sent = streams.send(*stream, &view.first);

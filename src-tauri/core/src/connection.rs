@@ -168,7 +168,9 @@ impl Connection {
             | Call::Delete { .. }
             | Call::Restore { .. }
             | Call::OpenTerminal { .. }
-            | Call::EndProcesses => false,
+            | Call::EndProcesses
+            | Call::Pack { .. }
+            | Call::Unpack { .. } => false,
         };
         loop {
             let link = self.a_link().await?;

@@ -57,7 +57,7 @@ pub(super) struct Calls {
 
 impl Calls {
     /// Makes the threads, or as many as can be made.
-    pub(super) fn new(workspace: Result<Workspace, CallError>, directory: PathBuf) -> Self {
+    pub(super) fn new(workspace: Arc<Result<Workspace, CallError>>, directory: PathBuf) -> Self {
         let agent = Arc::new(Agent {
             workspace,
             directory,
@@ -84,7 +84,7 @@ impl Calls {
     /// Gives memory back that nobody has needed for a while. An app that is connected says that it is there every few
     /// seconds, which leads here.
     pub(super) fn rest(&self) {
-        if let Ok(workspace) = &self.agent.workspace {
+        if let Ok(workspace) = &*self.agent.workspace {
             workspace.forget_names();
         }
     }
@@ -101,7 +101,7 @@ impl Calls {
 
 struct Agent {
     /// The failure is answered to every call: the app learns it from the first.
-    workspace: Result<Workspace, CallError>,
+    workspace: Arc<Result<Workspace, CallError>>,
     directory: PathBuf,
     /// Whether the workspace was listed already.
     has_listed: AtomicBool,
@@ -126,7 +126,7 @@ impl Agent {
             frame: frame_of(result, &body),
             is_last: true,
         });
-        if let (true, Ok(workspace)) = (leads_to_trash, &self.workspace) {
+        if let (true, Ok(workspace)) = (leads_to_trash, &*self.workspace) {
             workspace.empty_trash(SystemTime::now());
         }
     }
@@ -139,7 +139,7 @@ impl Agent {
         Answering { say, wanted }: &Answering,
     ) -> Result<(Reply, Vec<u8>), CallError> {
         let mut said = Instant::now();
-        let workspace = self.workspace.as_ref().map_err(Clone::clone)?;
+        let workspace = Result::as_ref(&self.workspace).map_err(Clone::clone)?;
         let searched = workspace.search(query, limit, |files| {
             if !wanted.load(Ordering::Relaxed) {
                 return ControlFlow::Break(());
@@ -165,7 +165,7 @@ impl Agent {
     }
 
     fn answer(&self, call: Call, body: &[u8]) -> Result<(Reply, Vec<u8>), CallError> {
-        let workspace = self.workspace.as_ref().map_err(Clone::clone);
+        let workspace = Result::as_ref(&self.workspace).map_err(Clone::clone);
         let reply = match call {
             Call::Hello { protocol } => Reply::Hello(self.hello(protocol)?),
             Call::List { path, limit } => {
@@ -236,10 +236,12 @@ impl Agent {
             Call::Terminals
             | Call::OpenTerminal { .. }
             | Call::AttachTerminal { .. }
-            | Call::CloseTerminal { .. } => {
+            | Call::CloseTerminal { .. }
+            | Call::Pack { .. }
+            | Call::Unpack { .. } => {
                 return Err(CallError {
                     failure: Failure::Invalid,
-                    message: "terminals are not files".to_owned(),
+                    message: "it has a stream of its own".to_owned(),
                 });
             }
         };
@@ -270,9 +272,7 @@ impl Agent {
                 "its files have not come in whole; delete the session and make it again".to_owned(),
             ));
         }
-        let workspace = self
-            .workspace
-            .as_ref()
+        let workspace = Result::as_ref(&self.workspace)
             .map_err(|error| readiness::not_ready(error.message.clone()))?;
         let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
         Ok(Hello {
@@ -313,7 +313,7 @@ mod tests {
     fn check(requests: Vec<(Call, &[u8])>) -> Vec<Result<Reply, CallError>> {
         let workspace = tempfile::tempdir().unwrap();
         let nowhere = PathBuf::from("/nonexistent");
-        let calls = Calls::new(Workspace::open(workspace.path()), nowhere);
+        let calls = Calls::new(Arc::new(Workspace::open(workspace.path())), nowhere);
         let (sender, answers) = mpsc::channel();
         let count = requests.len();
         for (number, (header, body)) in requests.into_iter().enumerate() {
@@ -382,7 +382,7 @@ mod tests {
         let workspace = tempfile::tempdir().unwrap();
         std::fs::write(workspace.path().join("a"), "a word").unwrap();
         let calls = Calls::new(
-            Workspace::open(workspace.path()),
+            Arc::new(Workspace::open(workspace.path())),
             PathBuf::from("/nonexistent"),
         );
         let search = |is_wanted: bool| {
@@ -429,7 +429,7 @@ mod tests {
     fn a_missing_workspace_is_told_by_every_call() {
         let nowhere = Path::new("/nonexistent");
         let agent = Agent {
-            workspace: Workspace::open(nowhere),
+            workspace: Arc::new(Workspace::open(nowhere)),
             directory: nowhere.to_owned(),
             has_listed: AtomicBool::new(false),
         };

@@ -42,5 +42,6 @@ mod support;
 mod terminals;
 mod tools;
 mod transcripts;
+mod transferring;
 mod users;
 mod walks;
