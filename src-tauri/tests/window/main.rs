@@ -44,3 +44,4 @@ mod search;
 mod starting;
 mod strangers;
 mod terminal;
+mod transfers;

@@ -41,10 +41,11 @@ export class Leaving {
   follow(underWay: UnderWay): void {
     const asked = this.underWay;
     if (asked === null) return;
-    if (underWay.running + underWay.exporting > 0) {
+    const { running, exporting, transferring } = underWay;
+    if (running + exporting + transferring > 0) {
       this.#seen = true;
-      const differs = underWay.running !== asked.running || underWay.exporting !== asked.exporting;
-      if (differs) this.underWay = underWay;
+      const isAsAsked = running === asked.running && exporting === asked.exporting && transferring === asked.transferring;
+      if (!isAsAsked) this.underWay = underWay;
     } else if (this.#seen) void this.answer("stay");
   }
 

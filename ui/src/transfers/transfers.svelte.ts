@@ -26,7 +26,7 @@ export interface TransferCommands {
 export class Transfer {
   readonly id: string;
   readonly sessionId: string;
-  news = $state.raw<TransferEvent>() as TransferEvent;
+  news: TransferEvent;
   /** From the press of a button until what it does is heard of. */
   busy = $state(false);
   /** Why what was pressed could not be done. */
@@ -37,14 +37,15 @@ export class Transfer {
   constructor(news: TransferEvent, now: number) {
     this.id = news.transfer_id;
     this.sessionId = news.session_id;
-    this.hear(news, now);
+    this.news = $state.raw(news);
+    this.#seen = [{ at: now, bytes: news.bytes }];
   }
 
   hear(news: TransferEvent, now: number): void {
     this.news = news;
     // The last of those that are too old is where the window begins.
-    const from = this.#seen.findLastIndex(({ at }) => now - at >= WINDOW_MS);
-    this.#seen = [...this.#seen.slice(Math.max(from, 0)), { at: now, bytes: news.bytes }];
+    const old = this.#seen.filter(({ at }) => now - at >= WINDOW_MS);
+    this.#seen = [...this.#seen.slice(Math.max(old.length - 1, 0)), { at: now, bytes: news.bytes }];
     if (news.outcome !== null) this.busy = false;
   }
 

@@ -465,3 +465,74 @@ async fn half_a_gigabyte_takes_little_memory_and_keeps_no_keystroke_waiting() {
         "500 MiB up and down: {more} kB more memory, the agent's {agent}, the slowest line {slowest:?}"
     ));
 }
+
+/// Makes a folder of so many small files.
+fn many_files(root: &Path, count: usize) {
+    for folder in 0..count / 200 {
+        let folder = root.join(format!("folder {folder}"));
+        fs::create_dir_all(&folder).unwrap();
+        for file in 0..200 {
+            fs::write(folder.join(format!("{file}.txt")), vec![b'x'; file * 10]).unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_thousand_files_and_a_gigabyte_cross_about_as_quickly_as_by_the_engine_s_own_copy() {
+    let Some(app) = App::shared() else { return };
+    let id = app.ready(None).await;
+    let there = tempfile::tempdir().unwrap();
+    let (many, big) = (there.path().join("many"), there.path().join("big"));
+    many_files(&many, 20_000);
+    random_file(&big, 1_000);
+    let docker = |arguments: &[&str]| {
+        let begin = Instant::now();
+        app.engine().docker(arguments).unwrap();
+        begin.elapsed()
+    };
+    let container = id.resource_name();
+    for source in [&many, &big] {
+        let name = source.file_name().unwrap().to_string_lossy().into_owned();
+        let back = there.path().join("back");
+        fs::create_dir(&back).unwrap();
+        let by_engine = there.path().join("by engine");
+        let inside = format!("/workspace/{name}");
+        let of_engine = [
+            docker(&[
+                "cp",
+                &source.display().to_string(),
+                &format!("{container}:/workspace/"),
+            ]),
+            docker(&[
+                "cp",
+                &format!("{container}:{inside}"),
+                &by_engine.display().to_string(),
+            ]),
+        ];
+        app.sh(id, "rm -r /workspace/*");
+        let begin = Instant::now();
+        check_done(&upload(&app, id, "/workspace", std::slice::from_ref(source)).await);
+        let up = begin.elapsed();
+        let begin = Instant::now();
+        check_done(&download(&app, id, &inside, Destination::Folder(back.clone())).await);
+        let ours = [up, begin.elapsed()];
+        if source.is_dir() {
+            assert_eq!(told(&back.join(&name)), told(source));
+        } else {
+            assert_eq!(
+                fs::read(back.join(&name)).unwrap(),
+                fs::read(source).unwrap()
+            );
+        }
+        note(&format!(
+            "{name}: up and down in {ours:?}, by `docker cp` in {of_engine:?}"
+        ));
+        fs::remove_dir_all(&back).unwrap();
+        // The machine may be busy with other tests meanwhile.
+        for (ours, engine) in ours.iter().zip(of_engine) {
+            let limit = engine * 4 + Duration::from_secs(5);
+            assert!(*ours < limit, "{ours:?}, by `docker cp` {engine:?}");
+        }
+        app.sh(id, "rm -r /workspace/*");
+    }
+}
