@@ -105,6 +105,13 @@ export class Transfers {
     return this.#landed.get(sessionId) ?? 0;
   }
 
+  /** Forgets those of sessions that are gone: nobody tells how they ended. */
+  keepThoseOf(isKnown: (sessionId: string) => boolean): void {
+    if (this.listed.some(({ sessionId }) => !isKnown(sessionId))) {
+      this.listed = this.listed.filter(({ sessionId }) => isKnown(sessionId));
+    }
+  }
+
   hear(news: TransferEvent, now: number): void {
     const known = this.listed.find(({ id }) => id === news.transfer_id);
     switch (news.outcome) {

@@ -106,6 +106,14 @@ it("gives way to the one that begins in its place, or says why that could not be
   expect(transfers.listed).toEqual([]);
 });
 
+it("forgets those of sessions that are gone", () => {
+  const { transfers } = made();
+  transfers.hear(event(), 0);
+  transfers.hear(event({ transfer_id: "u", session_id: "gone" }), 0);
+  transfers.keepThoseOf((id) => id === "s");
+  expect(transfers.listed.map(({ id }) => id)).toEqual(["t"]);
+});
+
 it("says what is done and nothing else", () => {
   expect(transferEnd(event())).toBeNull();
   expect(transferEnd(event({ outcome: "failed" }))).toBeNull();

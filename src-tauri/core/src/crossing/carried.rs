@@ -168,6 +168,13 @@ fn pieces(stream: Stream, decoder: Decoder<Piece>) -> Pieces {
     stream::try_unfold((stream, decoder), async |(stream, mut decoder)| {
         loop {
             if let Some(frame) = decoder.next_frame().map_err(|_| nonsense())? {
+                if let Piece::Failed(Failed {
+                    why: Why::Io | Why::Invalid,
+                    message,
+                }) = &frame.header
+                {
+                    return Err(Error::Transfer(shown(message.as_bytes())));
+                }
                 return Ok(Some((frame, (stream, decoder))));
             }
             let bytes = timeout(STANDSTILL, stream.next()).await;

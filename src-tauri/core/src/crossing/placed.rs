@@ -4,7 +4,7 @@
 //! none leads out through a link, nothing that is there is written to, and nothing gets set-user-id. Pipes are left out.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -186,7 +186,7 @@ impl Placer {
             None => self.top(last)?,
         };
         let made = match &member.kind {
-            Kind::Directory => fs::create_dir(&place).map(|()| {
+            Kind::Directory => make_folder(&place).map(|()| {
                 self.levels.push(Level {
                     name: last.to_vec(),
                     path: place,
@@ -195,7 +195,7 @@ impl Placer {
                 });
             }),
             Kind::File { size, .. } => {
-                let file = OpenOptions::new().write(true).create_new(true).open(&place);
+                let file = make_file(&place);
                 file.map(|file| {
                     self.file = Some(Begun {
                         file,
@@ -480,6 +480,23 @@ fn symlink(target: &[u8], place: &Path, modified: Modified) -> io::Result<()> {
 fn symlink(target: &[u8], place: &Path, _modified: Modified) -> io::Result<()> {
     let target = std::str::from_utf8(target).map_err(io::Error::other)?;
     std::os::windows::fs::symlink_file(target.replace('/', "\\"), place)
+}
+
+/// Makes a file that nobody else may read before it is known who may.
+fn make_file(place: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(place)
+}
+
+fn make_folder(place: &Path) -> io::Result<()> {
+    #[cfg_attr(not(unix), expect(unused_mut, reason = "it has a mode on Unix only"))]
+    let mut builder = DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(place)
 }
 
 /// Removes what is not whole. A folder that may not be written to was made so here.
