@@ -25,6 +25,7 @@ use tauri::{AppHandle, State, Webview, Wry};
 
 use crate::archives::{self, Archives};
 use crate::ipc::{Answer, Arguments, WireError, ok};
+use crate::transfers::{self, Dropped};
 use crate::{leaving, notifying, settings};
 
 /// A name and its handler are one line, so that none is known and not handled.
@@ -85,6 +86,12 @@ commands![
     search_files,
     cancel_search,
     watch_dirs,
+    upload_files,
+    upload_dropped,
+    download_entries,
+    answer_transfer,
+    retry_transfer,
+    cancel_transfer,
     keep_draft,
     read_drafts,
     drop_draft,
@@ -775,6 +782,92 @@ async fn watch_dirs(request: Request<'_>, sessions: State<'_, Sessions>) -> Answ
     let arguments = Arguments::of(request.body());
     let id = arguments.id()?;
     ok(sessions.watch_dirs(id, arguments.get("paths")?).await?)
+}
+
+/// Says which transfer has begun, if one has.
+#[derive(Serialize)]
+struct Transfer {
+    transfer_id: Option<String>,
+}
+
+#[tauri::command]
+async fn upload_files(
+    request: Request<'_>,
+    app: AppHandle,
+    sessions: State<'_, Sessions>,
+) -> Answer<Transfer> {
+    let arguments = Arguments::of(request.body());
+    let (id, folder) = (arguments.id()?, arguments.get("folder")?);
+    let wanted = arguments.get("wanted")?;
+    // A session that is not ready is said before the user is asked.
+    sessions.keep(id).await?;
+    let chosen = transfers::choose(&app, wanted).await?;
+    let transfer_id = if chosen.is_empty() {
+        None
+    } else {
+        Some(sessions.upload(id, folder, chosen).await?)
+    };
+    ok(Transfer { transfer_id })
+}
+
+#[tauri::command]
+async fn upload_dropped(
+    request: Request<'_>,
+    dropped: State<'_, Dropped>,
+    sessions: State<'_, Sessions>,
+) -> Answer<Transfer> {
+    let arguments = Arguments::of(request.body());
+    let (id, folder) = (arguments.id()?, arguments.get("folder")?);
+    let chosen = dropped.take(&arguments.get::<String>("dropped")?)?;
+    ok(Transfer {
+        transfer_id: Some(sessions.upload(id, folder, chosen).await?),
+    })
+}
+
+/// With a `file_name`, what is downloaded is a file, whose place and name the user chooses.
+#[tauri::command]
+async fn download_entries(
+    request: Request<'_>,
+    app: AppHandle,
+    sessions: State<'_, Sessions>,
+) -> Answer<Transfer> {
+    let arguments = Arguments::of(request.body());
+    let (id, paths) = (arguments.id()?, arguments.get("paths")?);
+    let file_name = arguments.get("file_name")?;
+    sessions.keep(id).await?;
+    let transfer_id = match transfers::place_for(&app, file_name).await? {
+        None => None,
+        Some(place) => Some(sessions.download(id, paths, place).await?),
+    };
+    ok(Transfer { transfer_id })
+}
+
+#[tauri::command]
+async fn answer_transfer(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<Transfer> {
+    let arguments = Arguments::of(request.body());
+    let (id, transfer) = (arguments.id()?, arguments.get::<String>("transfer_id")?);
+    let choice = arguments.get("choice")?;
+    ok(Transfer {
+        transfer_id: sessions.answer_transfer(id, &transfer, choice).await?,
+    })
+}
+
+#[tauri::command]
+async fn retry_transfer(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<Transfer> {
+    let arguments = Arguments::of(request.body());
+    let (id, transfer) = (arguments.id()?, arguments.get::<String>("transfer_id")?);
+    ok(Transfer {
+        transfer_id: Some(sessions.retry_transfer(id, &transfer).await?),
+    })
+}
+
+#[tauri::command]
+async fn cancel_transfer(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<Done> {
+    let arguments = Arguments::of(request.body());
+    let session_id = arguments.id()?;
+    let transfer = arguments.get::<String>("transfer_id")?;
+    sessions.cancel_transfer(session_id, &transfer).await?;
+    ok(Done { session_id })
 }
 
 #[tauri::command]

@@ -50,6 +50,7 @@ impl Milestones {
                 true
             }
             SessionEvent::Export(event) => event.outcome.is_some(),
+            SessionEvent::Transfer(event) => event.outcome.is_some(),
             SessionEvent::Changed(_) => true,
         }
     }

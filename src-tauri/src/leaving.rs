@@ -77,7 +77,11 @@ fn asks(app: &AppHandle) -> bool {
     if is_hidden || window.is_minimized().unwrap_or(false) {
         show(app);
     }
-    let question = json!({ "running": under_way.runs, "exporting": under_way.exports });
+    let question = json!({
+        "running": under_way.runs,
+        "exporting": under_way.exports,
+        "transferring": under_way.transfers,
+    });
     let asked = window.emit("app:closing", question);
     if let Err(error) = &asked {
         log::error!("the window cannot be asked, so the app ends: {error}");

@@ -11,6 +11,7 @@ mod leaving;
 mod logging;
 mod notifying;
 mod settings;
+mod transfers;
 
 use std::process::ExitCode;
 
@@ -22,6 +23,7 @@ use tauri::{App, Manager, RunEvent, Wry};
 use crate::archives::Archives;
 use crate::ipc::EventReporter;
 use crate::settings::Keeper;
+use crate::transfers::Dropped;
 
 /// Runs the app until its window is closed.
 #[must_use]
@@ -45,7 +47,10 @@ pub fn run() -> ExitCode {
                 sessions.end_watches();
             }
         })
-        .on_window_event(leaving::on_window_event)
+        .on_window_event(|window, event| {
+            leaving::on_window_event(window, event);
+            transfers::on_window_event(window, event);
+        })
         .on_menu_event(|app, event| leaving::on_menu_event(app, &event))
         .setup(|app| {
             logging::start(app)?;
@@ -98,6 +103,7 @@ fn fail(problem: &str) -> ExitCode {
 fn set_up(app: &App) {
     let handle = app.handle();
     app.manage(Archives::default());
+    app.manage(Dropped::default());
     let home = settings::home(handle);
     let keeper = Keeper::new(&home);
     app.manage(keeper.clone());

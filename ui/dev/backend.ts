@@ -155,7 +155,7 @@ export class Backend {
   }
 
   async closing(running: number, exporting = 0): Promise<void> {
-    await emit("app:closing", { running, exporting });
+    await emit("app:closing", { running, exporting, transferring: 0 });
   }
 
   /** Makes a session another, with the next place in the order of events. */

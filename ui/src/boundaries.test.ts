@@ -37,6 +37,7 @@ vi.mock("./session/TimingDialog.svelte", part("./session/TimingDialog.svelte", (
 vi.mock("./settings/SettingsDialog.svelte", part("./settings/SettingsDialog.svelte", () => vi.importActual("./settings/SettingsDialog.svelte")));
 vi.mock("./engine/EnginesDialog.svelte", part("./engine/EnginesDialog.svelte", () => vi.importActual("./engine/EnginesDialog.svelte")));
 vi.mock("./files/FileTree.svelte", part("./files/FileTree.svelte", () => vi.importActual("./files/FileTree.svelte")));
+vi.mock("./transfers/TransferList.svelte", part("./transfers/TransferList.svelte", () => vi.importActual("./transfers/TransferList.svelte")));
 vi.mock("./terminal/Terminals.svelte", part("./terminal/Terminals.svelte", () => vi.importActual("./terminal/Terminals.svelte")));
 vi.mock("./editor/Editor.svelte", part("./editor/Editor.svelte", () => vi.importActual("./editor/Editor.svelte")));
 // A terminal takes a real screen.
@@ -74,6 +75,7 @@ it.each([
   ["./settings/SettingsDialog.svelte", "The settings"],
   ["./engine/EnginesDialog.svelte", "The list of engines"],
   ["./files/FileTree.svelte", "The file tree"],
+  ["./transfers/TransferList.svelte", "The transfers"],
   ["./terminal/Terminals.svelte", "The terminals"],
   ["./editor/Editor.svelte", "The editor"],
   ["./terminal/Terminal.svelte", "This terminal"],

@@ -12,6 +12,7 @@
 
 mod calls;
 mod terminal;
+mod transfers;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -32,6 +33,7 @@ use signal_hook::consts::{SIGCHLD, SIGTERM};
 
 use self::calls::{Answering as Answerer, Calls, Part};
 use self::terminal::Terminal;
+use self::transfers::{Job, Transfer, Transfers};
 use self::watch::Watch;
 use crate::accounts::Owner;
 use crate::pack;
@@ -98,6 +100,7 @@ struct Daemon {
     /// What is written to its other end wakes the daemon.
     awake: UnixStream,
     calls: Calls,
+    transfers: Transfers,
     /// What answers calls, and the streams of theirs.
     answers: mpsc::Receiver<(Place, Part)>,
     answering: Answering,
@@ -157,6 +160,8 @@ enum Talk {
     Terminal(View),
     /// It tells what changes.
     Watch(Look),
+    /// Files come or go.
+    Transfer(Transfer),
 }
 
 /// An answer on its way.
@@ -211,11 +216,13 @@ impl Daemon {
         let open_files = getrlimit(Resource::Nofile).current;
         pack::allow_depth();
         let (sender, answers) = mpsc::channel();
+        let workspace = Workspace::open(workspace).map(Arc::new);
         Ok(Self {
             listener,
             process_1: io::stdin(),
             awake,
-            calls: Calls::new(Workspace::open(workspace), directory.to_owned()),
+            transfers: Transfers::new(&workspace),
+            calls: Calls::new(workspace, directory.to_owned()),
             answers,
             answering: Answering {
                 sender,
@@ -401,6 +408,11 @@ impl Daemon {
                     connection.streams.consume(stream, bytes.len());
                     connection.hear_watched(stream, look, &bytes);
                 }
+                // What is used of it is granted anew when it is.
+                Some(Talk::Transfer(transfer)) => {
+                    transfer.hear(&bytes);
+                    connection.talks.insert(stream, Talk::Transfer(transfer));
+                }
                 // Nothing follows a call.
                 other => {
                     connection.streams.consume(stream, bytes.len());
@@ -411,6 +423,7 @@ impl Daemon {
                 Some(Talk::Asking(_) | Talk::Terminal(_) | Talk::Watch(_)) => {
                     connection.end(stream);
                 }
+                Some(Talk::Transfer(transfer)) => transfer.hear_end(),
                 Some(Talk::Answering(_)) | None => {}
             },
             Event::Reset(stream) => drop(connection.talks.remove(&stream)),
@@ -430,7 +443,64 @@ impl Daemon {
     }
 
     fn begin(&mut self, place: Place, frame: Frame<Call>, decoder: Decoder<Call>) -> Talk {
-        let view = |decoder: Decoder<Call>, id: String, reply: Reply, shown: &[u8]| {
+        match frame.header {
+            call @ (Call::Terminals
+            | Call::OpenTerminal { .. }
+            | Call::AttachTerminal { .. }
+            | Call::CloseTerminal { .. }
+            | Call::TerminalPrograms { .. }) => self.begin_of_terminal(place, call, decoder),
+            Call::Watch => match self.watch() {
+                Ok(watch) => Talk::Watch(Look {
+                    watch,
+                    input: decoder.followed_by(),
+                    first: calls::frame_of(Ok(Reply::Watch), &[]),
+                }),
+                Err(error) => Talk::answering(Err(error)),
+            },
+            Call::Pack { paths, resume } => self.transfer(Job::Pack { paths, resume }, decoder),
+            Call::Unpack {
+                folder,
+                names,
+                taken,
+            } => {
+                let job = Job::Unpack {
+                    folder,
+                    names,
+                    taken,
+                };
+                self.transfer(job, decoder)
+            }
+            header => {
+                let body = frame.body;
+                self.work_on(place, Frame { header, body })
+            }
+        }
+    }
+
+    /// Lets somebody work on a call.
+    fn work_on(&self, place: Place, frame: Frame<Call>) -> Talk {
+        let Answering { sender, waker } = self.answering.clone();
+        let say = move |part| {
+            // A daemon that has ended needs no answer, and one that has much to do is awake.
+            let _ = sender.send((place, part));
+            let _ = (&*waker).write(&[1]);
+        };
+        let wanted = Arc::new(AtomicBool::new(true));
+        let answerer = Answerer {
+            say: Box::new(say),
+            wanted: Arc::clone(&wanted),
+        };
+        self.calls.begin(frame, answerer);
+        Talk::Answering(Answer {
+            bytes: Vec::new(),
+            sent: 0,
+            is_whole: false,
+            wanted,
+        })
+    }
+
+    fn begin_of_terminal(&mut self, place: Place, call: Call, decoder: Decoder<Call>) -> Talk {
+        let view = |id: String, reply: Reply, shown: &[u8]| {
             Talk::Terminal(View {
                 id,
                 input: decoder.followed_by(),
@@ -438,14 +508,14 @@ impl Daemon {
                 held: 0,
             })
         };
-        match frame.header {
+        match call {
             Call::Terminals => {
                 let terminals = self.terminals.iter();
                 let terminals = terminals.map(|shown| shown.id.clone()).collect();
                 Talk::answering(Ok(Reply::Terminals { terminals }))
             }
             Call::OpenTerminal { id, cols, rows } => match self.open(place, &id, (cols, rows)) {
-                Ok(()) => view(decoder, id, Reply::OpenTerminal, &[]),
+                Ok(()) => view(id, Reply::OpenTerminal, &[]),
                 Err((failure, message)) => refusal(failure, message),
             },
             Call::AttachTerminal { id, from } => {
@@ -467,7 +537,7 @@ impl Daemon {
                     written,
                     typed,
                 };
-                view(decoder, id, reply, &screen)
+                view(id, reply, &screen)
             }
             Call::CloseTerminal { id } => {
                 if let Some(at) = self.terminals.iter().position(|shown| shown.id == id) {
@@ -490,35 +560,15 @@ impl Daemon {
                     None => refusal(Failure::NotFound, "there is no such terminal".to_owned()),
                 }
             }
-            Call::Watch => match self.watch() {
-                Ok(watch) => Talk::Watch(Look {
-                    watch,
-                    input: decoder.followed_by(),
-                    first: calls::frame_of(Ok(Reply::Watch), &[]),
-                }),
-                Err(error) => Talk::answering(Err(error)),
-            },
-            header => {
-                let Answering { sender, waker } = self.answering.clone();
-                let say = move |part| {
-                    // A daemon that has ended needs no answer, and one that has much to do is awake.
-                    let _ = sender.send((place, part));
-                    let _ = (&*waker).write(&[1]);
-                };
-                let wanted = Arc::new(AtomicBool::new(true));
-                let answerer = Answerer {
-                    say: Box::new(say),
-                    wanted: Arc::clone(&wanted),
-                };
-                let body = frame.body;
-                self.calls.begin(Frame { header, body }, answerer);
-                Talk::Answering(Answer {
-                    bytes: Vec::new(),
-                    sent: 0,
-                    is_whole: false,
-                    wanted,
-                })
-            }
+            _ => refusal(Failure::Invalid, "it is about no terminal".to_owned()),
+        }
+    }
+
+    fn transfer(&self, job: Job, decoder: Decoder<Call>) -> Talk {
+        let rest = decoder.into_rest();
+        match self.transfers.begin(job, rest, &self.answering.waker) {
+            Ok(transfer) => Talk::Transfer(transfer),
+            Err(error) => Talk::answering(Err(error)),
         }
     }
 
@@ -704,6 +754,17 @@ impl Connection {
                     streams.send(*stream, &encode(&news, &[]).unwrap_or_default());
                 }
                 streams.is_open(*stream)
+            }
+            Talk::Transfer(transfer) => {
+                streams.consume(*stream, transfer.used());
+                let room = streams.room(*stream);
+                let is_over = transfer.speak(room, |bytes| {
+                    streams.send(*stream, bytes);
+                });
+                if is_over {
+                    streams.finish(*stream);
+                }
+                !is_over && streams.is_open(*stream)
             }
             Talk::Terminal(view) => {
                 let sent = streams.send(*stream, &view.first);

@@ -1,6 +1,7 @@
-//! `agent pack`: tells the whole workspace to the app, or with `--measure` only how much there is.
+//! `agent pack`: tells the whole workspace to the app, or with `--measure` only how much there is. The daemon tells
+//! single entries in the same way, as the session's user.
 //!
-//! It runs as root, because what the session's user may not read is the session's all the same, and it changes
+//! The command runs as root, because what the session's user may not read is the session's all the same, and it changes
 //! nothing. A file that changes while it is read is read again; one that never holds still is named, and there is
 //! no end then. It goes down by descriptors, one name at a time, following no link and with no limit on depth but
 //! that of open files.
@@ -84,13 +85,15 @@ pub(crate) struct Packer<W: Write> {
     output: BufWriter<W>,
     /// Files that have several names, by device and inode, and the first path to each.
     names: HashMap<(u64, u64), Vec<String>>,
+    /// How many bytes of the first file are left out, because they were told before.
+    skipped: u64,
 }
 
 /// A directory on the way down.
-struct Level {
-    directory: OwnedFd,
+pub(crate) struct Level {
+    pub(crate) directory: OwnedFd,
     /// What is still to be told of it, the next at the end.
-    names: Vec<Vec<u8>>,
+    pub(crate) names: Vec<Vec<u8>>,
 }
 
 impl<W: Write> Packer<W> {
@@ -98,6 +101,7 @@ impl<W: Write> Packer<W> {
         Self {
             output: BufWriter::with_capacity(2 * PIECE, output),
             names: HashMap::new(),
+            skipped: 0,
         }
     }
 
@@ -114,6 +118,26 @@ impl<W: Write> Packer<W> {
                 self.walk(workspace)
             }
         });
+        self.tell_end(told)
+    }
+
+    /// Tells some names of each of these directories, and how that ended; of a single file only what is behind the
+    /// first `skipped` bytes.
+    ///
+    /// # Errors
+    /// Nobody listens any more.
+    pub(crate) fn tell_some(
+        &mut self,
+        some: impl Fn() -> io::Result<Vec<Level>>,
+        skipped: u64,
+    ) -> io::Result<()> {
+        self.skipped = skipped;
+        let counted = self.count_in(some()?, Total::default());
+        let told = counted.and_then(|()| self.walk_in(some()?));
+        self.tell_end(told)
+    }
+
+    fn tell_end(&mut self, told: Result<(), Stop>) -> io::Result<()> {
         match told {
             Ok(()) => self.tell(&Piece::End, &[])?,
             Err(Stop::Gone) => return Err(io::ErrorKind::BrokenPipe.into()),
@@ -130,9 +154,6 @@ impl<W: Write> Packer<W> {
     /// Counts what there is, and says so now and then. The trash is lost with the workspace and copied nowhere.
     fn count(&mut self, workspace: &Path, with_trash: bool) -> Result<(), Stop> {
         let mut total = Total::default();
-        let mut linked = HashSet::new();
-        let mut told = Instant::now();
-        let mut levels = Vec::new();
         let root = open_directory(&CWD, workspace.as_os_str().as_encoded_bytes());
         let root = root.map_err(|errno| failed(&[], "open", errno))?;
         note(
@@ -144,11 +165,18 @@ impl<W: Write> Packer<W> {
             total.capacity = disk.f_blocks.checked_mul(disk.f_frsize);
         }
         let root = level(root).map_err(|errno| failed(&[], "list", errno))?;
-        levels.push(if with_trash {
+        let root = if with_trash {
             root
         } else {
             without_trash(root)
-        });
+        };
+        self.count_in(vec![root], total)
+    }
+
+    /// Counts what is in these directories, the last first, beside what was counted before.
+    fn count_in(&mut self, mut levels: Vec<Level>, mut total: Total) -> Result<(), Stop> {
+        let mut linked = HashSet::new();
+        let mut told = Instant::now();
         while let Some(Level { directory, names }) = levels.last_mut() {
             let Some(name) = names.pop() else {
                 levels.pop();
@@ -190,7 +218,11 @@ impl<W: Write> Packer<W> {
         let facts = facts_of(&stat);
         self.tell(&Piece::Root { facts }, &[])?;
         let root = level(root).map_err(|errno| failed(&[], "list", errno))?;
-        let mut levels = vec![without_trash(root)];
+        self.walk_in(vec![without_trash(root)])
+    }
+
+    /// Tells what is in these directories, the last first.
+    fn walk_in(&mut self, mut levels: Vec<Level>) -> Result<(), Stop> {
         let mut path: Vec<String> = Vec::new();
         while let Some(Level { directory, names }) = levels.last_mut() {
             let Some(name) = names.pop() else {
@@ -328,6 +360,12 @@ impl<W: Write> Packer<W> {
         } else {
             None
         };
+        let skipped = std::mem::take(&mut self.skipped).min(size);
+        let extents = if skipped > 0 {
+            Some(behind(extents.as_deref().unwrap_or(&[(0, size)]), skipped))
+        } else {
+            extents
+        };
         let whole = [(0, size)];
         let to_read = extents.as_deref().unwrap_or(&whole);
         self.tell(
@@ -361,6 +399,22 @@ impl<W: Write> Packer<W> {
         let again = read_extents(file, to_read, path, |_, _| Ok(()))?;
         Ok(again == Some(told) && size_of(&fstat(file).map_err(failed)?) >= size)
     }
+}
+
+/// Returns what of extents lies behind the first `skipped` bytes.
+fn behind(extents: &[(u64, u64)], skipped: u64) -> Vec<(u64, u64)> {
+    let extents = extents.iter().map(|(offset, length)| {
+        let begin = (*offset).max(skipped);
+        (begin, (offset + length).saturating_sub(begin))
+    });
+    extents.filter(|(_, length)| *length > 0).collect()
+}
+
+/// Returns whether a file was changed so long ago that one more change would be seen.
+pub(crate) fn would_show_a_change(stat: &Stat) -> bool {
+    modified(stat)
+        .and_then(|modified| SystemTime::now().duration_since(modified).ok())
+        .is_some_and(|age| age > TICK)
 }
 
 /// Reads what a file has in these extents, gives it away piece by piece with the place of each, and returns the sum over

@@ -38,7 +38,7 @@ pub const LIST_LIMIT: u32 = 10_000;
 /// How long the agent works on a [`Call::Copy`] before it gives up and takes back what it made.
 pub const COPY_LIMIT: Duration = Duration::from_secs(60);
 
-/// The most paths of a [`Call::Delete`].
+/// The most paths of a call that takes several.
 pub const MOST_PATHS: usize = 1_000;
 
 /// The most bytes of a body that shows a screen as it is.
@@ -178,6 +178,44 @@ pub enum Call {
     },
     /// Tells on this stream when files change; what follows is in [`crate::watch`].
     Watch,
+    /// Tells entries with all that is in them, as [`crate::tree`] says, behind the answer on this stream.
+    Pack {
+        /// At least one, at most [`MOST_PATHS`]. A symlink is told itself.
+        paths: Vec<String>,
+        /// Where to go on with a single file of which a part was told before.
+        resume: Option<Resume>,
+    },
+    /// Makes what is told behind the call on this stream, as [`crate::tree`] says, in a folder: each of the entries in
+    /// the root of that tree gets its name when all are whole. Behind the answer comes how that ended.
+    Unpack {
+        /// The folder; a symlink to one is followed.
+        folder: String,
+        /// The names of the entries, encoded; at most [`MOST_PATHS`].
+        names: Vec<String>,
+        /// What becomes of what has one of the names already.
+        taken: Taken,
+    },
+}
+
+/// Where a [`Call::Pack`] goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resume {
+    /// The first byte that is missing.
+    pub offset: u64,
+    /// The state of the file when it was told first; [`Failure::Conflict`] when it has another.
+    pub revision: Revision,
+}
+
+/// What becomes of what has the name of an entry that comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Taken {
+    /// It stays, and nothing is made.
+    Refuse,
+    /// It stays, and what comes gets a name like it.
+    KeepBoth,
+    /// It goes into the trash when all that comes is whole.
+    Replace,
 }
 
 /// What a [`Call::Create`] makes.
@@ -314,6 +352,17 @@ pub enum Reply {
     },
     /// What is to be watched may be said.
     Watch,
+    /// The tree follows.
+    Pack {
+        /// The state of a single file, with which a later call can go on; absent for anything else, and for a file that
+        /// has changed so short a time ago that another change could not be told.
+        revision: Option<Revision>,
+    },
+    /// What was refused, or nothing: then the tree may come.
+    Unpack {
+        /// The names that are taken, encoded; nothing is made if there are any.
+        occupied: Vec<String>,
+    },
 }
 
 /// Who answers.
@@ -490,6 +539,7 @@ struct ReadReply {
     settled: Option<bool>,
     files: Option<Bounded<FoundFile, { MOST_MATCHES as usize }>>,
     searched: Option<Searched>,
+    occupied: Option<Bounded<String, MOST_PATHS>>,
 }
 
 #[derive(Deserialize)]
@@ -515,6 +565,8 @@ enum ReplyKind {
     CloseTerminal,
     TerminalPrograms,
     Watch,
+    Pack,
+    Unpack,
 }
 
 impl TryFrom<ReadReply> for Reply {
@@ -580,6 +632,12 @@ impl TryFrom<ReadReply> for Reply {
                     .programs
                     .map(|Bounded(programs)| Self::TerminalPrograms { programs }),
                 ReplyKind::Watch => Some(Self::Watch),
+                ReplyKind::Pack => Some(Self::Pack {
+                    revision: read.revision,
+                }),
+                ReplyKind::Unpack => read
+                    .occupied
+                    .map(|Bounded(occupied)| Self::Unpack { occupied }),
             };
         reply.ok_or("a reply without all of its fields")
     }
@@ -837,6 +895,12 @@ impl<H: Header> Decoder<H> {
         let mut next = Decoder::new();
         next.buffer = self.buffer.split_off(self.taken);
         next
+    }
+
+    /// Returns the bytes behind the frames that were taken.
+    #[must_use]
+    pub fn into_rest(mut self) -> Vec<u8> {
+        self.buffer.split_off(self.taken)
     }
 
     /// Adds bytes that came in. Take all frames before the next push: nothing is freed earlier.

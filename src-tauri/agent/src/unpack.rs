@@ -1,6 +1,7 @@
-//! `agent unpack`: makes the files that the app tells, in the workspace of a new session.
+//! `agent unpack`: makes the files that the app tells, in the workspace of a new session. The daemon makes them in the
+//! same way in a folder, as the session's user.
 //!
-//! It runs as root and gives what it makes to whom it belongs: to the session's user, or with `--keep-owners` to
+//! The command runs as root and gives what it makes to whom it belongs: to the session's user, or with `--keep-owners` to
 //! the owners that are told. What comes is a stranger's: every name is a single one, made in a directory that was
 //! reached from the root by descriptors without following a link, so that nothing is ever made outside. Nothing
 //! that it makes runs as somebody else: set-user-id does not come along.
@@ -24,8 +25,9 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::protocol::{self, Decoder};
+use crate::protocol::{self, Decoder, MOST_PATHS};
 use crate::tree::{self, Facts, Failed, Piece, UNFILLED, Why};
+use crate::workspace::temporary_name;
 use crate::{accounts, pack, path, readiness};
 
 /// How long to wait for the setup of the container.
@@ -43,6 +45,17 @@ enum Owners {
     Keep,
     /// One user's.
     One(u32, u32),
+    /// Those of who makes them.
+    Maker,
+}
+
+/// An entry of the root that is made under a name that nobody can guess.
+pub(crate) struct Staged {
+    /// The name that it is to have.
+    pub(crate) name: Vec<u8>,
+    /// The name that it has.
+    pub(crate) temporary: String,
+    pub(crate) is_folder: bool,
 }
 
 /// Makes what comes on stdin, and answers on stdout. `owner` is the image's user as the engine writes it; without
@@ -97,8 +110,10 @@ fn unpack(owner: Option<&str>, directory: &Path, workspace: &Path) -> Result<(),
     }
 }
 
-struct Unpacker {
+pub(crate) struct Unpacker {
     owners: Owners,
+    /// The entries of the root, if they do not have their own names yet.
+    staged: Option<Vec<Staged>>,
     levels: Vec<Level>,
     /// The names down to where it is, for people.
     path: Vec<String>,
@@ -129,6 +144,7 @@ impl Unpacker {
         let level = as_it_is(root).map_err(|errno| failed(&[], "look at", errno))?;
         Ok(Self {
             owners,
+            staged: None,
             levels: vec![level],
             path: Vec::new(),
             file: None,
@@ -136,7 +152,46 @@ impl Unpacker {
         })
     }
 
-    fn take_all(&mut self, mut input: impl Read) -> Result<(), Failed> {
+    /// Returns what makes entries in a folder, each under a name that nobody can guess. They belong to who makes them.
+    ///
+    /// # Errors
+    /// The folder cannot be looked at.
+    pub(crate) fn staging(folder: OwnedFd) -> Result<Self, Failed> {
+        Ok(Self {
+            staged: Some(Vec::new()),
+            ..Self::new(folder, Owners::Maker)?
+        })
+    }
+
+    /// Returns the entries that were made, also when not all came.
+    pub(crate) fn into_staged(self) -> Vec<Staged> {
+        self.staged.unwrap_or_default()
+    }
+
+    /// Returns the name under which an entry of the directory that it is in is made.
+    fn name_here(&mut self, text: &str, is_folder: bool) -> Result<Vec<u8>, Failed> {
+        let name = tree::name(text).ok_or_else(|| nonsense("a name is none"))?;
+        let Some(staged) = self.staged.as_mut().filter(|_| self.levels.len() == 1) else {
+            return Ok(name);
+        };
+        if let Some(before) = staged.iter().find(|staged| staged.name == name) {
+            return Ok(before.temporary.clone().into_bytes());
+        }
+        if staged.len() >= MOST_PATHS {
+            return Err(nonsense("there are too many entries"));
+        }
+        let temporary = temporary_name().map_err(|errno| failed(&[], "name", errno))?;
+        staged.push(Staged {
+            name,
+            temporary: temporary.clone(),
+            is_folder,
+        });
+        Ok(temporary.into_bytes())
+    }
+
+    /// # Errors
+    /// Says what was not told, or could not be made.
+    pub(crate) fn take_all(&mut self, mut input: impl Read) -> Result<(), Failed> {
         let mut decoder = Decoder::<Piece>::new();
         let mut buffer = vec![0; 64 << 10];
         loop {
@@ -207,7 +262,13 @@ impl Unpacker {
             }
             Piece::HardLink { name, path } => {
                 let names: Option<Vec<_>> = path.iter().map(|name| tree::name(name)).collect();
-                let names = names.ok_or_else(|| nonsense("a name is none"))?;
+                let mut names = names.ok_or_else(|| nonsense("a name is none"))?;
+                let staged = self.staged.as_ref().zip(names.first_mut());
+                if let Some((staged, first)) = staged
+                    && let Some(of) = staged.iter().find(|staged| staged.name == *first)
+                {
+                    *first = of.temporary.clone().into_bytes();
+                }
                 let (last, above) = names
                     .split_last()
                     .ok_or_else(|| nonsense("a name is none"))?;
@@ -260,12 +321,12 @@ impl Unpacker {
 
     /// Makes something that has no content, in place of what is there.
     fn make(
-        &self,
+        &mut self,
         text: &str,
         operation: &str,
         make: impl Fn(&OwnedFd, &[u8]) -> rustix::io::Result<()>,
     ) -> Result<(), Failed> {
-        let name = tree::name(text).ok_or_else(|| nonsense("a name is none"))?;
+        let name = self.name_here(text, false)?;
         let directory = self.here()?;
         let outcome = match make(directory, &name) {
             Err(Errno::EXIST) => remove(directory, &name).and_then(|()| make(directory, &name)),
@@ -275,7 +336,7 @@ impl Unpacker {
     }
 
     fn enter(&mut self, text: String, facts: Option<Facts>) -> Result<(), Failed> {
-        let name = tree::name(&text).ok_or_else(|| nonsense("a name is none"))?;
+        let name = self.name_here(&text, true)?;
         let directory = self.here()?;
         let is_new = match mkdirat(directory, &*name, Mode::from_raw_mode(0o700)) {
             Ok(()) => true,
@@ -318,7 +379,9 @@ impl Unpacker {
     }
 
     fn settle_root(&self) -> Result<(), Failed> {
-        let settled = self.levels.first().map_or(Ok(()), settle);
+        // A folder into which something comes is nothing that comes.
+        let root = self.levels.first().filter(|_| self.staged.is_none());
+        let settled = root.map_or(Ok(()), settle);
         settled.map_err(|errno| failed(&[], "finish", errno))
     }
 
@@ -329,7 +392,7 @@ impl Unpacker {
         size: u64,
         extents: Option<&[(u64, u64)]>,
     ) -> Result<(), Failed> {
-        let name = tree::name(&text).ok_or_else(|| nonsense("a name is none"))?;
+        let name = self.name_here(&text, false)?;
         let content = extents.map_or(size, |extents| {
             extents.iter().map(|(_, length)| *length).sum()
         });
@@ -386,12 +449,9 @@ impl Unpacker {
             if fstat(&begun.file)?.st_size != i64::try_from(begun.size).unwrap_or(i64::MAX) {
                 return Err(Errno::INVAL);
             }
-            let (uid, gid) = owner_of(&begun.facts, self.owners);
-            fchown(
-                &begun.file,
-                Some(Uid::from_raw(uid)),
-                Some(Gid::from_raw(gid)),
-            )?;
+            if let Some((uid, gid)) = owner_of(&begun.facts, self.owners) {
+                fchown(&begun.file, Some(uid), Some(gid))?;
+            }
             fchmod(&begun.file, Mode::from_raw_mode(begun.facts.mode & 0o777))?;
             futimens(&begun.file, &times(&begun.facts))
         };
@@ -449,18 +509,19 @@ fn as_it_is(directory: OwnedFd) -> rustix::io::Result<Level> {
 }
 
 fn settle(level: &Level) -> rustix::io::Result<()> {
-    let (uid, gid) = owner_of(&level.facts, level.owner);
     let is = fstat(&level.directory)?;
-    if (is.st_uid, is.st_gid) != (uid, gid) {
-        fchown(
-            &level.directory,
-            Some(Uid::from_raw(uid)),
-            Some(Gid::from_raw(gid)),
-        )?;
+    let mut mode = 0o7777;
+    match owner_of(&level.facts, level.owner) {
+        Some((uid, gid)) if (is.st_uid, is.st_gid) != (uid.as_raw(), gid.as_raw()) => {
+            fchown(&level.directory, Some(uid), Some(gid))?;
+        }
+        Some(_) => {}
+        // Whose group new files get is for this folder's place to say.
+        None => mode = 0o1777,
     }
     fchmod(
         &level.directory,
-        Mode::from_raw_mode(level.facts.mode & 0o7777),
+        Mode::from_raw_mode(level.facts.mode & mode),
     )?;
     futimens(&level.directory, &times(&level.facts))
 }
@@ -472,22 +533,20 @@ fn settle_entry(
     facts: &Facts,
     owners: Owners,
 ) -> rustix::io::Result<()> {
-    let (uid, gid) = owner_of(facts, owners);
-    chownat(
-        directory,
-        name,
-        Some(Uid::from_raw(uid)),
-        Some(Gid::from_raw(gid)),
-        AtFlags::SYMLINK_NOFOLLOW,
-    )?;
+    if let Some((uid, gid)) = owner_of(facts, owners) {
+        let kept = AtFlags::SYMLINK_NOFOLLOW;
+        chownat(directory, name, Some(uid), Some(gid), kept)?;
+    }
     utimensat(directory, name, &times(facts), AtFlags::SYMLINK_NOFOLLOW)
 }
 
-const fn owner_of(facts: &Facts, owners: Owners) -> (u32, u32) {
-    match owners {
+fn owner_of(facts: &Facts, owners: Owners) -> Option<(Uid, Gid)> {
+    let (uid, gid) = match owners {
         Owners::Keep => (facts.uid, facts.gid),
         Owners::One(uid, gid) => (uid, gid),
-    }
+        Owners::Maker => return None,
+    };
+    Some((Uid::from_raw(uid), Gid::from_raw(gid)))
 }
 
 pub(crate) fn times(facts: &Facts) -> Timestamps {
@@ -581,7 +640,7 @@ fn nonsense(message: &str) -> Failed {
     }
 }
 
-fn failed(path: &[String], operation: &str, errno: Errno) -> Failed {
+pub(crate) fn failed(path: &[String], operation: &str, errno: Errno) -> Failed {
     let why = match errno {
         Errno::NOSPC | Errno::DQUOT => Why::NoSpace,
         Errno::INVAL

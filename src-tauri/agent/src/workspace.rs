@@ -1,5 +1,5 @@
 //! The files of the workspace: list, read, write. What is done to whole entries is in [`entries`], `copying` and `trash`; finding
-//! and searching them is in `finding` and `searching`.
+//! and searching them is in `finding` and `searching`; what comes and goes in `transferring`.
 //!
 //! # How a file is written
 //! The new content goes to a temporary file in the same directory, is synced, and takes the place of the
@@ -20,6 +20,7 @@ mod entries;
 mod finding;
 mod removing;
 mod searching;
+mod transferring;
 mod trash;
 mod walking;
 mod watching;
@@ -445,7 +446,7 @@ impl Drop for Temporary<'_> {
 }
 
 /// Returns a name that nobody can guess, for what is not whole yet.
-fn temporary_name() -> rustix::io::Result<String> {
+pub(crate) fn temporary_name() -> rustix::io::Result<String> {
     Ok(format!(".cove-{:016x}.tmp", random()?))
 }
 

@@ -170,7 +170,9 @@ impl Connection {
             | Call::Restore { .. }
             | Call::OpenTerminal { .. }
             | Call::Watch
-            | Call::EndProcesses => false,
+            | Call::EndProcesses
+            | Call::Pack { .. }
+            | Call::Unpack { .. } => false,
         };
         loop {
             let link = self.a_link().await?;

@@ -4,8 +4,12 @@
 //! In a container that runs, the agent tells its files and makes them: it sees every tree that the kernel allows,
 //! holes and all, reads a file again that changed meanwhile, and leads nothing out of the workspace. Where no
 //! agent answers, nothing runs that could change the files, and the engine's own archive is followed instead.
+//! Single entries of a ready session go over its connection, between the workspace and folders of this machine.
 
+mod carried;
 mod chosen;
+mod local;
+mod placed;
 mod told;
 
 use std::time::Duration;
@@ -16,7 +20,13 @@ use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryStreamExt};
 use tokio::io::AsyncWriteExt;
 
+pub(crate) use self::carried::{Sent, fetch, names_of, send};
 pub(crate) use self::chosen::{Chosen, open_chosen};
+pub(crate) use self::local::{
+    Chosen as ChosenEntry, chosen as chosen_entries, tell as tell_entries,
+};
+pub use self::placed::Destination;
+pub(crate) use self::placed::Placer;
 use self::told::Telling;
 use crate::archive::{ArchiveError, Event, Kind, Member, Reader, shown};
 use crate::engine::Engine;
@@ -29,6 +39,17 @@ const STANDSTILL: Duration = Duration::from_secs(60);
 /// An engine names files by their whole path, and leaves out what is longer than the kernel takes at once, 4,095
 /// bytes, without a word. With room for where it sees the folder and for one more name.
 const DEEPEST: usize = 3_500;
+
+/// How far files on their way are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Done {
+    /// Files that are through.
+    pub(crate) files: u64,
+    /// Bytes of content that are through.
+    pub(crate) bytes: u64,
+    /// Bytes of content in all; absent while nobody knows.
+    pub(crate) total_bytes: Option<u64>,
+}
 
 /// Files on their way.
 pub(crate) type Files = BoxStream<'static, Result<Event, Error>>;

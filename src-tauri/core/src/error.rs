@@ -77,6 +77,8 @@ pub enum ErrorCode {
     ExportFailed,
     /// A session's files could not be read whole, so that no copy of them was made.
     FilesIncomplete,
+    /// Files could not be brought into a session; nothing was kept of the attempt.
+    TransferFailed,
     /// The settings hold until the app ends, and could not be written down.
     SettingsNotSaved,
     /// Unsaved text could not be kept in the app's own folder.
@@ -422,6 +424,9 @@ pub enum Error {
     /// See [`ErrorCode::FilesIncomplete`].
     #[error("the session's files could not be read whole: {0}")]
     FilesIncomplete(String),
+    /// See [`ErrorCode::TransferFailed`].
+    #[error("{0}")]
+    Transfer(String),
     /// See [`ErrorCode::SettingsNotSaved`].
     #[error("failed to save the settings, which hold until Cove ends: {0}")]
     SettingsNotSaved(String),
@@ -508,6 +513,7 @@ impl Error {
             }
             Self::Export { .. } => ErrorCode::ExportFailed,
             Self::FilesIncomplete(_) => ErrorCode::FilesIncomplete,
+            Self::Transfer(_) => ErrorCode::TransferFailed,
             Self::SettingsNotSaved(_) => ErrorCode::SettingsNotSaved,
             Self::DraftNotKept { .. } => ErrorCode::DraftNotKept,
             Self::UnknownCommand(_) => ErrorCode::UnknownCommand,
@@ -609,6 +615,7 @@ impl Error {
             Self::FilesIncomplete(_) => {
                 "Stop what changes the files, or stop the session, then try again; nothing was kept of this attempt."
             }
+            Self::Transfer(_) => "See to that, then try again: nothing was kept of it.",
             Self::SettingsNotSaved(_) => {
                 "Make room on the disk, and let Cove write in its own folder, then save again."
             }
@@ -670,6 +677,7 @@ impl Error {
             | Self::PathOutsideWorkspace(_)
             | Self::Export { .. }
             | Self::FilesIncomplete(_)
+            | Self::Transfer(_)
             | Self::SettingsNotSaved(_)
             | Self::DraftNotKept { .. }
             | Self::UnknownCommand(_)

@@ -28,6 +28,8 @@ pub enum SessionEvent {
     Export(ExportEvent),
     /// `session:changed`
     Changed(Box<ChangedEvent>),
+    /// `session:transfer`
+    Transfer(Box<TransferEvent>),
 }
 
 /// Payload of `session:changed`: a session is another than it was, whoever changed it. What another event
@@ -158,6 +160,65 @@ pub struct FilesChanged {
     pub overflowed: bool,
 }
 
+/// Payload of `session:transfer`: files on their way between a session and folders of this machine. It belongs to no
+/// run, and comes at most five times a second while it goes on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS), ts(export))]
+pub struct TransferEvent {
+    /// The session that this is about.
+    pub session_id: SessionId,
+    /// Position in the stream of all events.
+    pub seq: u64,
+    /// The transfer that this is about.
+    pub transfer_id: String,
+    /// Where the files go.
+    pub direction: Direction,
+    /// The name of the first thing that is copied, for display.
+    pub name: String,
+    /// How many things are copied; folders count as one.
+    pub things: u64,
+    /// The folder of the workspace into which files go; `null` for a download.
+    pub folder: Option<String>,
+    /// Files that have been copied so far.
+    pub files: u64,
+    /// Bytes of content that have been copied so far.
+    pub bytes: u64,
+    /// Bytes of content in all; `null` while nobody knows.
+    pub total_bytes: Option<u64>,
+    /// How it ended; `null` while it goes on.
+    pub outcome: Option<TransferOutcome>,
+    /// The names that are taken, for display; empty unless it asks.
+    pub occupied: Vec<String>,
+    /// Why it failed.
+    pub error: Option<ErrorReport>,
+}
+
+/// Where files go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS), ts(export))]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// Into the session.
+    Upload,
+    /// To this machine.
+    Download,
+}
+
+/// How a transfer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS), ts(export))]
+#[serde(rename_all = "snake_case")]
+pub enum TransferOutcome {
+    /// All is in place.
+    Done,
+    /// Nothing was kept; it may begin again.
+    Failed,
+    /// The user wanted no more; nothing was kept.
+    Cancelled,
+    /// Names are taken: nothing was copied until the user says what to do.
+    Asks,
+}
+
 impl SessionEvent {
     /// Returns the name under which the UI listens for this event.
     #[must_use]
@@ -169,6 +230,7 @@ impl SessionEvent {
             Self::Cancelled(_) => "session:cancelled",
             Self::Export(_) => "session:export",
             Self::Changed(_) => "session:changed",
+            Self::Transfer(_) => "session:transfer",
         }
     }
 
@@ -182,6 +244,7 @@ impl SessionEvent {
             Self::Cancelled(event) => event.session_id,
             Self::Export(event) => event.session_id,
             Self::Changed(event) => event.session_id,
+            Self::Transfer(event) => event.session_id,
         }
     }
 
@@ -189,7 +252,7 @@ impl SessionEvent {
     #[must_use]
     pub const fn is_terminal(&self) -> bool {
         match self {
-            Self::Progress(_) | Self::Export(_) | Self::Changed(_) => false,
+            Self::Progress(_) | Self::Export(_) | Self::Changed(_) | Self::Transfer(_) => false,
             Self::Ready(_) | Self::Failed(_) | Self::Cancelled(_) => true,
         }
     }

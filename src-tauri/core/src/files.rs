@@ -532,7 +532,7 @@ async fn ask_or(
     })
 }
 
-fn refused(path: &str, error: CallError) -> Error {
+pub(crate) fn refused(path: &str, error: CallError) -> Error {
     let path = path.to_owned();
     match error.failure {
         Failure::NotFound => Error::FileNotFound(path),

@@ -16,6 +16,7 @@ mod ready;
 mod registry;
 mod runs;
 mod searching;
+mod transferring;
 mod watching;
 
 use std::collections::BTreeMap;
@@ -33,9 +34,12 @@ use self::entry::{Activity, Entry};
 pub use self::live::Watching;
 use self::registry::Registry;
 pub use self::runs::UnderWay;
+pub use self::transferring::NameTaken;
+use self::transferring::Transfers;
 use self::watching::Watches;
 pub use self::watching::{FiguresNews, LogNews, WatchId, WatchSink};
 use crate::assets::Assets;
+pub use crate::crossing::Destination;
 use crate::drafts::Drafts;
 use crate::engine::{EngineId, EngineView, ImageView, Places, RememberedEngines};
 use crate::engines::Engines;
@@ -152,6 +156,7 @@ struct Shared {
     deleted: AtomicU64,
     /// Who looks at what sessions use and print.
     watches: Mutex<Watches>,
+    transfers: Transfers,
     pulls: Arc<Pulls>,
     networks: Arc<Networks>,
     registry: Mutex<Registry>,
@@ -193,6 +198,7 @@ impl Sessions {
                 followed: Mutex::default(),
                 deleted: AtomicU64::new(0),
                 watches: Mutex::default(),
+                transfers: Transfers::default(),
                 pulls: Arc::default(),
                 networks: Arc::default(),
                 registry: Mutex::new(Registry::new(entries)),
@@ -208,6 +214,7 @@ impl Sessions {
     /// over then stays in the journal for the next start. Containers go on running.
     pub async fn shutdown(&self) {
         self.shared.closing.cancel();
+        self.shared.transfers.cancel_all();
         let ids: Vec<_> = {
             let entries = self.shared.entries();
             for entry in entries.values() {

@@ -91,8 +91,16 @@ fn only_the_ipc_folder_imports_tauri_packages() {
 
 #[test]
 fn features_of_the_window_never_import_each_other() {
-    const FEATURES: [&str; 8] = [
-        "session", "files", "search", "editor", "terminal", "settings", "engine", "figures",
+    const FEATURES: [&str; 9] = [
+        "session",
+        "files",
+        "search",
+        "editor",
+        "terminal",
+        "settings",
+        "engine",
+        "figures",
+        "transfers",
     ];
     for feature in FEATURES {
         for (file, text) in sources(&format!("ui/src/{feature}"), &[".ts", ".svelte"]) {

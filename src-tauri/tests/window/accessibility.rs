@@ -17,7 +17,7 @@ const AUDIT: &str = "
     );
 ";
 
-fn check(app: &App, state: &str) {
+pub(crate) fn check(app: &App, state: &str) {
     let axe = Path::new(env!("CARGO_MANIFEST_DIR")).join("ui/node_modules/axe-core/axe.min.js");
     let axe = fs::read_to_string(axe).unwrap();
     app.window

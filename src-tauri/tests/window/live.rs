@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 
-use crate::app::{App, SOON, Shell};
+use crate::app::{App, SOON, Shell, figure};
 use crate::held::{HELD, Watch};
 
 /// How long a change may take until its row is there, in the middle of many.
@@ -106,7 +106,8 @@ fn what_changes_on_the_disk_is_in_the_tree_at_once() {
         .collect();
     took.sort();
     let (median, longest) = (took[took.len() / 2], took[took.len() - 1]);
-    println!("from the disk to the tree: median {median:?}, at most {longest:?}");
+    figure("from the disk to the tree, ms, median", median.as_millis());
+    figure("the longest of them", longest.as_millis());
     assert!(median < AT_ONCE, "{took:?}");
 
     shell.run("rm -f src/new-*; mv src/one src/two; mv README.md src/deep");
@@ -179,7 +180,7 @@ fn a_storm_of_changes_ends_in_the_right_tree_and_holds_nothing_up() {
     );
     expect_names(&app, &["many", "a", "b"]);
     let held = watch.end();
-    println!("held for {held:?}");
+    figure("the page held by the storm, ms", held.as_millis());
     assert!(held < HELD, "{held:?}");
     // It follows on.
     shell.run(": > many/c");

@@ -45,3 +45,4 @@ mod search;
 mod starting;
 mod strangers;
 mod terminal;
+mod transfers;

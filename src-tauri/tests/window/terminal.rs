@@ -6,6 +6,10 @@ use serde_json::{Value, json};
 
 use crate::app::{App, CONTROL, READY, SOON, Shell, figure, timed};
 
+const QUESTION: &str = "[data-testid=close-terminal]";
+const TAB: &str = "[role=tablist][aria-label=Terminals] [role=tab]";
+const NOTICE: &str = "[data-testid=copy-notice]";
+
 #[test]
 fn what_is_typed_is_run_and_what_is_written_is_shown() {
     let Some(app) = App::open_or_skip() else {
@@ -373,8 +377,6 @@ fn a_tab_in_which_something_runs_is_closed_only_when_the_user_says_so() {
     let Some(app) = App::open_or_skip() else {
         return;
     };
-    const QUESTION: &str = "[data-testid=close-terminal]";
-    const TAB: &str = "[role=tablist][aria-label=Terminals] [role=tab]";
     app.draw_readable_terminals();
     let id = app.ready_session("closing");
     let close = || {
@@ -434,7 +436,6 @@ fn a_program_copies_to_the_clipboard_only_when_the_user_lets_it() {
     let Some(app) = App::open_or_skip() else {
         return;
     };
-    const NOTICE: &str = "[data-testid=copy-notice]";
     app.draw_readable_terminals();
     app.ready_session("copying");
     let listen = "

@@ -5,9 +5,10 @@ import type { ExportEvent } from "./ExportEvent";
 import type { FailedEvent } from "./FailedEvent";
 import type { ProgressEvent } from "./ProgressEvent";
 import type { ReadyEvent } from "./ReadyEvent";
+import type { TransferEvent } from "./TransferEvent";
 
 /**
  * What is said about a session. `seq` rises with every event of every session: the newer one holds. Exactly
  * one terminal event ends a run.
  */
-export type SessionEvent = ProgressEvent | ReadyEvent | FailedEvent | CancelledEvent | ExportEvent | ChangedEvent;
+export type SessionEvent = ProgressEvent | ReadyEvent | FailedEvent | CancelledEvent | ExportEvent | ChangedEvent | TransferEvent;

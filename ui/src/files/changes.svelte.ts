@@ -15,6 +15,11 @@ export interface FileActions {
   copy: (from: string, folder: string) => Promise<string>;
   remove: (paths: string[]) => Promise<string>;
   restore: (trash: string) => Promise<void>;
+  /** Asks what is uploaded into a folder, and begins. */
+  upload: (folder: string, wanted: "files" | "folder") => Promise<unknown>;
+  uploadDropped: (folder: string, dropped: string) => Promise<unknown>;
+  /** Asks where entries go, and begins; a file goes under a name that is asked for, too. */
+  download: (paths: string[], fileName: string | null) => Promise<unknown>;
 }
 
 /** Hears that entries were deleted, by their names, and how to take that back. Returns how to say so no longer. */
@@ -207,6 +212,35 @@ export class Changes {
       this.failure = reportOf(thrown);
     } finally {
       this.busy = null;
+    }
+  }
+
+  /** Asks for files or a folder of this machine and copies them into the folder where the keyboard stands. */
+  upload(wanted: "files" | "folder"): Promise<void> {
+    const { folder } = this.#tree;
+    return this.#begun(() => this.#actions.upload(folder, wanted));
+  }
+
+  uploadDropped(folder: string, dropped: string): Promise<void> {
+    return this.#begun(() => this.#actions.uploadDropped(folder, dropped));
+  }
+
+  /** Asks where what is selected goes on this machine, and copies it there. */
+  download(): Promise<void> {
+    const entries = this.#tree.targets.map((row) => row.entry);
+    if (entries.length === 0) return Promise.resolve();
+    const [first] = entries;
+    const fileName = entries.length === 1 && first?.kind === "file" ? first.name : null;
+    return this.#begun(() => this.#actions.download(entries.map((entry) => entry.path), fileName));
+  }
+
+  /** What goes on for longer says itself how it ends; here only that it could not begin. */
+  async #begun(begin: () => Promise<unknown>): Promise<void> {
+    this.failure = null;
+    try {
+      await begin();
+    } catch (thrown) {
+      this.failure = reportOf(thrown);
     }
   }
 

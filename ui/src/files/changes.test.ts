@@ -70,6 +70,9 @@ const actions: FileActions = {
       disk.set(path, kind === "dir" ? null : "file");
     }
   }),
+  upload: vi.fn(async () => {}),
+  uploadDropped: vi.fn(async () => {}),
+  download: vi.fn(async () => {}),
 };
 
 beforeEach(async () => {
@@ -330,4 +333,29 @@ it("hidden files are shown or not, as one likes", async () => {
   expect(shown()).toEqual(["(Only hidden files)"]);
   tree.showHidden = true;
   expect(shown()).toEqual([".env"]);
+});
+
+it("uploads into the folder where the keyboard stands, and says why it cannot begin", async () => {
+  tree.standOn(["/workspace/lib"]);
+  await changes.upload("folder");
+  tree.standOn(["/workspace/a.txt"]);
+  await changes.upload("files");
+  const into = vi.mocked(actions.upload).mock.calls;
+  expect(into).toEqual([["/workspace/lib", "folder"], ["/workspace", "files"]]);
+  vi.mocked(actions.uploadDropped).mockRejectedValueOnce(refused("CONFLICT", "two of them are called `a`"));
+  await changes.uploadDropped("/workspace/lib", "token");
+  expect(changes.failure?.message).toBe("two of them are called `a`");
+});
+
+it("downloads what is selected: one file under a name, anything else into a folder", async () => {
+  const download = vi.mocked(actions.download);
+  for (const paths of [["/workspace/a.txt"], ["/workspace/lib"], ["/workspace/a.txt", "/workspace/b.txt"]]) {
+    tree.standOn(paths);
+    await changes.download();
+  }
+  expect(download.mock.calls).toEqual([
+    [["/workspace/a.txt"], "a.txt"],
+    [["/workspace/lib"], null],
+    [["/workspace/a.txt", "/workspace/b.txt"], null],
+  ]);
 });

@@ -22,10 +22,11 @@ export class Leaving {
   }
 
   readonly title = $derived.by(() => {
-    const { running, exporting } = this.underWay ?? { running: 0, exporting: 0 };
+    const { running, exporting, transferring } = this.underWay ?? { running: 0, exporting: 0, transferring: 0 };
     const parts = [
       ...(running > 0 ? [`${count(running, "session")} ${running === 1 ? "is" : "are"} being set up`] : []),
       ...(exporting > 0 ? [`${count(exporting, "export")} ${exporting === 1 ? "is" : "are"} under way`] : []),
+      ...(transferring > 0 ? [`${count(transferring, "transfer")} ${transferring === 1 ? "is" : "are"} under way`] : []),
     ];
     return parts.join(", ");
   });
@@ -40,10 +41,11 @@ export class Leaving {
   follow(underWay: UnderWay): void {
     const asked = this.underWay;
     if (asked === null) return;
-    if (underWay.running + underWay.exporting > 0) {
+    const { running, exporting, transferring } = underWay;
+    if (running + exporting + transferring > 0) {
       this.#seen = true;
-      const differs = underWay.running !== asked.running || underWay.exporting !== asked.exporting;
-      if (differs) this.underWay = underWay;
+      const isAsAsked = running === asked.running && exporting === asked.exporting && transferring === asked.transferring;
+      if (!isAsAsked) this.underWay = underWay;
     } else if (this.#seen) void this.answer("stay");
   }
 

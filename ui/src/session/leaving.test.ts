@@ -9,25 +9,27 @@ function leaving(leave: () => Promise<void> = () => Promise.resolve()) {
   return { asked, question: new Leaving(asked) };
 }
 
-const runs = (running: number) => ({ running, exporting: 0 });
+const runs = (running: number) => ({ running, exporting: 0, transferring: 0 });
 
 it.each([
-  [1, 0, "1 session is being set up"],
-  [2, 0, "2 sessions are being set up"],
-  [0, 1, "1 export is under way"],
-  [1, 2, "1 session is being set up, 2 exports are under way"],
-])("names %i runs and %i exports", (running, exporting, title) => {
+  [1, 0, 0, "1 session is being set up"],
+  [2, 0, 0, "2 sessions are being set up"],
+  [0, 1, 0, "1 export is under way"],
+  [0, 0, 2, "2 transfers are under way"],
+  [1, 2, 1, "1 session is being set up, 2 exports are under way, 1 transfer is under way"],
+])("names %i runs, %i exports and %i transfers", (running, exporting, transferring, title) => {
   const { question } = leaving();
-  question.ask({ running, exporting });
+  question.ask({ running, exporting, transferring });
   expect(question.title).toBe(title);
 });
 
-it("goes on to ask while an export is under way", () => {
+it("goes on to ask while an export or a transfer is under way", () => {
   const { asked, question } = leaving();
-  question.ask({ running: 1, exporting: 1 });
-  question.follow({ running: 1, exporting: 1 });
-  question.follow({ running: 0, exporting: 1 });
-  expect([question.title, asked.mock.calls]).toEqual(["1 export is under way", []]);
+  question.ask({ running: 1, exporting: 1, transferring: 1 });
+  question.follow({ running: 1, exporting: 1, transferring: 1 });
+  question.follow({ running: 0, exporting: 1, transferring: 1 });
+  question.follow({ running: 0, exporting: 0, transferring: 1 });
+  expect([question.title, asked.mock.calls]).toEqual(["1 transfer is under way", []]);
 });
 
 it("is answered once, and only when it was asked", async () => {

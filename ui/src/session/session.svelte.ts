@@ -155,6 +155,8 @@ export class Session {
       case "export":
         this.#takeExport(news.outcome === null ? { bytes: news.bytes, total_bytes: news.total_bytes } : null);
         break;
+      case "transfer":
+        break;
       default:
         news satisfies never;
     }

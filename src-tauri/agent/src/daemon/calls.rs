@@ -57,9 +57,9 @@ pub(super) struct Calls {
 
 impl Calls {
     /// Makes the threads, or as many as can be made.
-    pub(super) fn new(workspace: Result<Workspace, CallError>, directory: PathBuf) -> Self {
+    pub(super) fn new(workspace: Result<Arc<Workspace>, CallError>, directory: PathBuf) -> Self {
         let agent = Arc::new(Agent {
-            workspace: workspace.map(Arc::new),
+            workspace,
             directory,
             has_listed: AtomicBool::new(false),
         });
@@ -144,7 +144,7 @@ impl Agent {
         Answering { say, wanted }: &Answering,
     ) -> Result<(Reply, Vec<u8>), CallError> {
         let mut said = Instant::now();
-        let workspace = self.workspace.as_ref().map_err(Clone::clone)?;
+        let workspace = Result::as_ref(&self.workspace).map_err(Clone::clone)?;
         let searched = workspace.search(query, limit, |files| {
             if !wanted.load(Ordering::Relaxed) {
                 return ControlFlow::Break(());
@@ -170,7 +170,7 @@ impl Agent {
     }
 
     fn answer(&self, call: Call, body: &[u8]) -> Result<(Reply, Vec<u8>), CallError> {
-        let workspace = self.workspace.as_ref().map_err(Clone::clone);
+        let workspace = Result::as_ref(&self.workspace).map_err(Clone::clone);
         let reply = match call {
             Call::Hello { protocol } => Reply::Hello(self.hello(protocol)?),
             Call::List { path, limit } => {
@@ -242,10 +242,12 @@ impl Agent {
             | Call::AttachTerminal { .. }
             | Call::CloseTerminal { .. }
             | Call::TerminalPrograms { .. }
-            | Call::Watch => {
+            | Call::Watch
+            | Call::Pack { .. }
+            | Call::Unpack { .. } => {
                 return Err(CallError {
                     failure: Failure::Invalid,
-                    message: "terminals and watches are the daemon's own".to_owned(),
+                    message: "it has a stream of its own".to_owned(),
                 });
             }
         };
@@ -276,9 +278,7 @@ impl Agent {
                 "its files have not come in whole; delete the session and make it again".to_owned(),
             ));
         }
-        let workspace = self
-            .workspace
-            .as_ref()
+        let workspace = Result::as_ref(&self.workspace)
             .map_err(|error| readiness::not_ready(error.message.clone()))?;
         let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
         Ok(Hello {
@@ -319,7 +319,7 @@ mod tests {
     fn check(requests: Vec<(Call, &[u8])>) -> Vec<Result<Reply, CallError>> {
         let workspace = tempfile::tempdir().unwrap();
         let nowhere = PathBuf::from("/nonexistent");
-        let calls = Calls::new(Workspace::open(workspace.path()), nowhere);
+        let calls = Calls::new(Workspace::open(workspace.path()).map(Arc::new), nowhere);
         let (sender, answers) = mpsc::channel();
         let count = requests.len();
         for (number, (header, body)) in requests.into_iter().enumerate() {
@@ -388,7 +388,7 @@ mod tests {
         let workspace = tempfile::tempdir().unwrap();
         std::fs::write(workspace.path().join("a"), "a word").unwrap();
         let calls = Calls::new(
-            Workspace::open(workspace.path()),
+            Workspace::open(workspace.path()).map(Arc::new),
             PathBuf::from("/nonexistent"),
         );
         let search = |is_wanted: bool| {

@@ -113,23 +113,12 @@ impl Workspace {
         let is_folder = copier
             .copy_all((&source.directory, &source.name), new)
             .map_err(|stop| copier.error(&from, &stop, limit))?;
-        let names = (0..MOST_NAMES).map(|number| match number {
-            0 => target.name.clone(),
-            number => name_like(&target.name, number, is_folder),
-        });
-        for name in names.take(if or_like_it { usize::MAX } else { 1 }) {
-            match rename_new(
-                &target.directory,
-                half.name.as_bytes(),
-                &target.directory,
-                &name,
-            ) {
-                Ok(()) => return Ok(to.beside(&name).to_string()),
-                Err(Errno::EXIST) => {}
-                Err(errno) => return Err(failed_to_make(errno)),
-            }
+        let place = (&target.directory, half.name.as_bytes(), &*target.name);
+        match rename_like(place, or_like_it, is_folder) {
+            Ok(name) => Ok(to.beside(&name).to_string()),
+            Err(Errno::EXIST) => Err(exists()),
+            Err(errno) => Err(failed_to_make(errno)),
         }
-        Err(exists())
     }
 }
 
@@ -308,6 +297,26 @@ fn settle(level: &Level) -> rustix::io::Result<()> {
 fn set_times(directory: &OwnedFd, name: &[u8], facts: &Facts) -> rustix::io::Result<()> {
     let times = unpack::times(facts);
     utimensat(directory, name, &times, AtFlags::SYMLINK_NOFOLLOW)
+}
+
+/// Gives what is whole its own name in a directory, or with `or_like_it` one like it when there is something; returns which.
+pub(super) fn rename_like(
+    (directory, half, wanted): (&OwnedFd, &[u8], &[u8]),
+    or_like_it: bool,
+    is_folder: bool,
+) -> rustix::io::Result<Vec<u8>> {
+    let names = (0..MOST_NAMES).map(|number| match number {
+        0 => wanted.to_vec(),
+        number => name_like(wanted, number, is_folder),
+    });
+    for name in names.take(if or_like_it { usize::MAX } else { 1 }) {
+        match rename_new(directory, half, directory, &name) {
+            Ok(()) => return Ok(name),
+            Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Err(Errno::EXIST)
 }
 
 /// Returns a name for one more copy: `a copy.txt`, then `a copy 2.txt`, also of one that is called like that.

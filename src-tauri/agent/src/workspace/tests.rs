@@ -751,3 +751,4 @@ fn a_deep_path_is_reached() {
 mod entries;
 mod finding;
 mod searching;
+mod transferring;

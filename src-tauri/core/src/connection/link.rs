@@ -77,6 +77,15 @@ struct End {
     is_over: bool,
     wants_room: bool,
     changed: Arc<Notify>,
+    /// Wakes who writes, who may be another than who reads.
+    has_room: Arc<Notify>,
+}
+
+impl End {
+    fn wake(&self) {
+        self.changed.notify_one();
+        self.has_room.notify_one();
+    }
 }
 
 /// A stream of a link. Dropping it gives it up.
@@ -85,6 +94,7 @@ pub(crate) struct Stream {
     wire: Arc<Wire>,
     id: StreamId,
     changed: Arc<Notify>,
+    has_room: Arc<Notify>,
 }
 
 /// The answers to a call that has several. Dropped, it ends what they are about.
@@ -286,7 +296,7 @@ impl Drop for Link {
 
 impl Wire {
     fn open(self: &Arc<Self>) -> Result<Stream, LinkFailure> {
-        let changed = Arc::new(Notify::new());
+        let (changed, has_room) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let mut state = self.state.lock();
         if self.closed.is_cancelled() {
             return Err(LinkFailure::NotAsked);
@@ -302,6 +312,7 @@ impl Wire {
             is_over: false,
             wants_room: false,
             changed: Arc::clone(&changed),
+            has_room: Arc::clone(&has_room),
         };
         state.ends.insert(id, end);
         drop(state);
@@ -309,6 +320,7 @@ impl Wire {
             wire: Arc::clone(self),
             id,
             changed,
+            has_room,
         })
     }
 
@@ -318,7 +330,7 @@ impl Wire {
         state.streams.fetch(bytes, AT_ONCE);
         for end in state.ends.values_mut() {
             if std::mem::take(&mut end.wants_room) {
-                end.changed.notify_one();
+                end.has_room.notify_one();
             }
         }
     }
@@ -346,7 +358,11 @@ impl Wire {
             if let Some(end) = state.ends.get_mut(&id) {
                 end.is_over |= piece.is_none();
                 end.arrived.extend(piece);
-                end.changed.notify_one();
+                if end.is_over {
+                    end.wake();
+                } else {
+                    end.changed.notify_one();
+                }
             }
         }
         // Credit, and an answer to a ping.
@@ -366,7 +382,7 @@ impl Wire {
         let state = self.state.lock();
         self.closed.cancel();
         for end in state.ends.values() {
-            end.changed.notify_one();
+            end.wake();
         }
     }
 }
@@ -392,7 +408,7 @@ impl Stream {
             if bytes.is_empty() {
                 return true;
             }
-            self.changed.notified().await;
+            self.has_room.notified().await;
         }
     }
 

@@ -234,7 +234,7 @@ async fn write(path: &Path, mut files: Files, tell: impl Fn(ExportProgress)) -> 
             Event::Total(total) => {
                 progress.total_bytes = Some(total);
                 tell(progress);
-                check_room(path, total).await.map_err(failed)?;
+                check_room(folder_of(path), total).await.map_err(failed)?;
                 continue;
             }
             Event::Void => {
@@ -281,9 +281,9 @@ async fn write(path: &Path, mut files: Files, tell: impl Fn(ExportProgress)) -> 
     }
 }
 
-/// Refuses at once what the disk has no room for.
-async fn check_room(path: &Path, bytes: u64) -> Result<(), String> {
-    let folder = folder_of(path).to_owned();
+/// Refuses at once what the disk of a folder has no room for.
+pub(super) async fn check_room(folder: &Path, bytes: u64) -> Result<(), String> {
+    let folder = folder.to_owned();
     let free = tokio::task::spawn_blocking(move || fs4::available_space(folder));
     match free.await {
         Ok(Ok(free)) if free < bytes => Err(format!(

@@ -28,13 +28,15 @@ pub struct UnderWay {
     pub runs: usize,
     /// Exports of sessions' files.
     pub exports: usize,
+    /// Uploads and downloads.
+    pub transfers: usize,
 }
 
 impl UnderWay {
     /// Returns whether there is nothing to lose.
     #[must_use]
     pub const fn is_nothing(self) -> bool {
-        self.runs == 0 && self.exports == 0
+        self.runs == 0 && self.exports == 0 && self.transfers == 0
     }
 }
 
@@ -161,6 +163,7 @@ impl Sessions {
                 .values()
                 .filter(|entry| entry.export.is_some())
                 .count(),
+            transfers: self.shared.transfers.under_way(),
         }
     }
 

@@ -291,7 +291,10 @@ fn judge(record: &mut FaultRecord, plan: &Plan, struck: Option<&str>, end: &Sess
             "ready".clone_into(&mut record.outcome);
             return true;
         }
-        SessionEvent::Progress(_) | SessionEvent::Export(_) | SessionEvent::Changed(_) => {
+        SessionEvent::Progress(_)
+        | SessionEvent::Export(_)
+        | SessionEvent::Changed(_)
+        | SessionEvent::Transfer(_) => {
             return false;
         }
     };

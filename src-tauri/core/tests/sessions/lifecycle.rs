@@ -171,6 +171,7 @@ async fn stopping_a_run_ends_it() {
             SessionEvent::Progress(_)
             | SessionEvent::Failed(_)
             | SessionEvent::Export(_)
+            | SessionEvent::Transfer(_)
             | SessionEvent::Changed(_) => {
                 panic!("{run:#?}")
             }

@@ -43,5 +43,6 @@ mod support;
 mod terminals;
 mod tools;
 mod transcripts;
+mod transferring;
 mod users;
 mod walks;

@@ -70,8 +70,10 @@ fn timing(run: &[Moment]) -> &TimingReport {
         SessionEvent::Ready(event) => &event.timing,
         SessionEvent::Failed(event) => &event.timing,
         SessionEvent::Cancelled(event) => &event.timing,
-        event
-        @ (SessionEvent::Progress(_) | SessionEvent::Export(_) | SessionEvent::Changed(_)) => {
+        event @ (SessionEvent::Progress(_)
+        | SessionEvent::Export(_)
+        | SessionEvent::Changed(_)
+        | SessionEvent::Transfer(_)) => {
             panic!("{event:?}")
         }
     }

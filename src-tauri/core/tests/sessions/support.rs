@@ -429,6 +429,7 @@ pub(crate) fn seq_of(event: &SessionEvent) -> u64 {
         SessionEvent::Cancelled(event) => event.seq,
         SessionEvent::Export(event) => event.seq,
         SessionEvent::Changed(event) => event.seq,
+        SessionEvent::Transfer(event) => event.seq,
     }
 }
 
@@ -440,6 +441,7 @@ pub(crate) fn progress_of(event: &SessionEvent) -> Option<(Phase, &Progress)> {
         SessionEvent::Failed(_)
         | SessionEvent::Cancelled(_)
         | SessionEvent::Export(_)
+        | SessionEvent::Transfer(_)
         | SessionEvent::Changed(_) => None,
     }
 }

@@ -18,6 +18,7 @@ import type { Phase } from "../../bindings/Phase";
 import type { ProcessesEnded } from "../../bindings/ProcessesEnded";
 import type { Listing } from "../../bindings/Listing";
 import type { LogNews } from "../../bindings/LogNews";
+import type { NameTaken } from "../../bindings/NameTaken";
 import type { Network } from "../../bindings/Network";
 import type { SearchNews } from "../../bindings/SearchNews";
 import type { Seen } from "../../bindings/Seen";
@@ -349,6 +350,35 @@ export async function cancelSearch(id: MaybeId, search_id: string): Promise<void
 /** Watches these folders and files, in place of what was watched: `files:changed` tells what of them changes. */
 export function watchDirs(id: MaybeId, paths: string[]): Promise<Watching> {
   return callWithId("watch_dirs", id, { paths });
+}
+
+/** Lets the user choose what is uploaded into a folder. Returns the transfer, or null when they think better of it. */
+export async function uploadFiles(id: MaybeId, folder: string, wanted: "files" | "folder"): Promise<string | null> {
+  return (await callWithId<{ transfer_id: string | null }>("upload_files", id, { folder, wanted })).transfer_id;
+}
+
+/** Uploads what was dropped last. */
+export async function uploadDropped(id: MaybeId, folder: string, dropped: string): Promise<void> {
+  await callWithId("upload_dropped", id, { folder, dropped });
+}
+
+/** Lets the user choose where entries go: a file of this name, or with null a folder. Returns the transfer, or null. */
+export async function downloadEntries(id: MaybeId, paths: string[], file_name: string | null): Promise<string | null> {
+  return (await callWithId<{ transfer_id: string | null }>("download_entries", id, { paths, file_name })).transfer_id;
+}
+
+/** Says what becomes of names that an upload found taken. */
+export async function answerTransfer(id: MaybeId, transfer_id: string, choice: NameTaken): Promise<void> {
+  await callWithId("answer_transfer", id, { transfer_id, choice });
+}
+
+export async function retryTransfer(id: MaybeId, transfer_id: string): Promise<void> {
+  await callWithId("retry_transfer", id, { transfer_id });
+}
+
+/** Ends a transfer, or forgets one that has ended. */
+export async function cancelTransfer(id: MaybeId, transfer_id: string): Promise<void> {
+  await callWithId("cancel_transfer", id, { transfer_id });
 }
 
 /** Keeps the unsaved text of a file until it is dropped or the session is deleted. */

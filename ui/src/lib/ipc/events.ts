@@ -10,6 +10,7 @@ import type { FailedEvent } from "../../bindings/FailedEvent";
 import type { FilesChanged } from "../../bindings/FilesChanged";
 import type { ProgressEvent } from "../../bindings/ProgressEvent";
 import type { ReadyEvent } from "../../bindings/ReadyEvent";
+import type { TransferEvent } from "../../bindings/TransferEvent";
 
 export type SessionNews =
   | ({ kind: "progress" } & ProgressEvent)
@@ -17,12 +18,20 @@ export type SessionNews =
   | ({ kind: "failed" } & FailedEvent)
   | ({ kind: "cancelled" } & CancelledEvent)
   | ({ kind: "export" } & ExportEvent)
-  | ({ kind: "changed" } & ChangedEvent);
+  | ({ kind: "changed" } & ChangedEvent)
+  | ({ kind: "transfer" } & TransferEvent);
 
-/** How many sessions are being set up, and of how many the files are being exported. */
+/** What is carried over the window from outside, in pixels of the page. */
+export type CarriedNews =
+  | { kind: "over"; x: number; y: number }
+  | { kind: "dropped"; x: number; y: number; token: string }
+  | { kind: "gone" };
+
+/** How many sessions are being set up, of how many the files are being exported, and how many transfers go on. */
 export interface UnderWay {
   running: number;
   exporting: number;
+  transferring: number;
 }
 
 export interface Hearing {
@@ -30,10 +39,11 @@ export interface Hearing {
   onengine: (engines: EngineView[]) => void;
   /** The app was to end while so much is under way. */
   onclosing: (underWay: UnderWay) => void;
+  oncarried: (news: CarriedNews) => void;
 }
 
 /** Resolves once every event is listened to, with a function that ends it. */
-export async function listenToAll({ onsession, onengine, onclosing }: Hearing): Promise<() => void> {
+export async function listenToAll({ onsession, onengine, onclosing, oncarried }: Hearing): Promise<() => void> {
   const endings = await Promise.all([
     listen<ProgressEvent>("session:progress", ({ payload }) => onsession({ kind: "progress", ...payload })),
     listen<ReadyEvent>("session:ready", ({ payload }) => onsession({ kind: "ready", ...payload })),
@@ -41,6 +51,8 @@ export async function listenToAll({ onsession, onengine, onclosing }: Hearing): 
     listen<CancelledEvent>("session:cancelled", ({ payload }) => onsession({ kind: "cancelled", ...payload })),
     listen<ExportEvent>("session:export", ({ payload }) => onsession({ kind: "export", ...payload })),
     listen<ChangedEvent>("session:changed", ({ payload }) => onsession({ kind: "changed", ...payload })),
+    listen<TransferEvent>("session:transfer", ({ payload }) => onsession({ kind: "transfer", ...payload })),
+    listen<CarriedNews>("files:carried", ({ payload }) => oncarried(payload)),
     listen<{ engines: EngineView[] }>("engine:changed", ({ payload }) => onengine(payload.engines)),
     listen<UnderWay>("app:closing", ({ payload }) => onclosing(payload)),
   ]);

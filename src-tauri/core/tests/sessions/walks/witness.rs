@@ -64,7 +64,10 @@ impl Witness {
     pub(super) fn hear(&mut self, event: &SessionEvent, world: &World) {
         self.figures.events += 1;
         match event {
-            SessionEvent::Progress(_) | SessionEvent::Export(_) | SessionEvent::Changed(_) => {}
+            SessionEvent::Progress(_)
+            | SessionEvent::Export(_)
+            | SessionEvent::Changed(_)
+            | SessionEvent::Transfer(_) => {}
             SessionEvent::Ready(_) => self.figures.ready += 1,
             SessionEvent::Failed(_) => self.figures.failed += 1,
             SessionEvent::Cancelled(_) => self.figures.cancelled += 1,
@@ -119,7 +122,9 @@ impl Witness {
             SessionEvent::Ready(_) => Told::Ready,
             SessionEvent::Failed(event) => Told::Failed(event.error.clone(), event.undone.clone()),
             SessionEvent::Cancelled(event) => Told::Cancelled(event.undone.clone()),
-            SessionEvent::Export(_) | SessionEvent::Changed(_) => tale.told.clone(),
+            SessionEvent::Export(_) | SessionEvent::Changed(_) | SessionEvent::Transfer(_) => {
+                tale.told.clone()
+            }
         };
         if event.is_terminal() {
             tale.ends += 1;
