@@ -11,6 +11,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::de::{DeserializeOwned, IgnoredAny, SeqAccess, Visitor};
@@ -45,6 +46,12 @@ pub const MOST_SHOWN: usize = 8 << 20;
 
 /// The most terminals of a container, those whose shell has ended among them.
 pub const MOST_TERMINALS: usize = 64;
+
+/// The most ports that are told.
+pub const MOST_PORTS: usize = 1_000;
+
+/// The most TCP connections into a container over one connection of the app.
+pub const MOST_FORWARDS: usize = 256;
 
 /// The agent's answer to a [`Call`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -166,6 +173,17 @@ pub enum Call {
     CloseTerminal {
         /// Its name.
         id: String,
+    },
+    /// Which TCP ports does somebody listen on? Answered by a [`Reply::WatchPorts`] now and whenever it is another, until the
+    /// stream is reset.
+    WatchPorts,
+    /// Connects to a program that listens in the container; behind the call and its answer, the stream is what is written
+    /// to it and what it writes. A finish ends one half, and a reset breaks the connection off.
+    Connect {
+        /// Where it listens: an address of the container's own, [`Failure::Outside`] otherwise.
+        address: IpAddr,
+        /// The port.
+        port: u16,
     },
 }
 
@@ -296,6 +314,26 @@ pub enum Reply {
     },
     /// The terminal is gone.
     CloseTerminal,
+    /// The ports that somebody listens on now.
+    WatchPorts {
+        /// By number and address; at most [`MOST_PORTS`].
+        ports: Vec<ListeningPort>,
+        /// Whether there are more.
+        truncated: bool,
+    },
+    /// It is connected.
+    Connect,
+}
+
+/// A TCP port that somebody listens on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListeningPort {
+    /// Its number.
+    pub port: u16,
+    /// The address that it listens at; unspecified for all that there are.
+    pub address: IpAddr,
+    /// The program's name, in whatever words it has; `null` when it is another user's and may not be known.
+    pub process: Option<String>,
 }
 
 /// Who answers.
@@ -460,6 +498,7 @@ struct ReadReply {
     settled: Option<bool>,
     files: Option<Bounded<FoundFile, { MOST_MATCHES as usize }>>,
     searched: Option<Searched>,
+    ports: Option<Bounded<ListeningPort, MOST_PORTS>>,
 }
 
 #[derive(Deserialize)]
@@ -483,6 +522,8 @@ enum ReplyKind {
     OpenTerminal,
     AttachTerminal,
     CloseTerminal,
+    WatchPorts,
+    Connect,
 }
 
 impl TryFrom<ReadReply> for Reply {
@@ -544,6 +585,11 @@ impl TryFrom<ReadReply> for Reply {
                         })
                 }
                 ReplyKind::CloseTerminal => Some(Self::CloseTerminal),
+                ReplyKind::WatchPorts => read
+                    .ports
+                    .zip(read.truncated)
+                    .map(|(Bounded(ports), truncated)| Self::WatchPorts { ports, truncated }),
+                ReplyKind::Connect => Some(Self::Connect),
             };
         reply.ok_or("a reply without all of its fields")
     }
@@ -801,6 +847,12 @@ impl<H: Header> Decoder<H> {
         let mut next = Decoder::new();
         next.buffer = self.buffer.split_off(self.taken);
         next
+    }
+
+    /// Returns what has come behind the frames, if no frames follow.
+    #[must_use]
+    pub fn into_rest(mut self) -> Vec<u8> {
+        self.buffer.split_off(self.taken)
     }
 
     /// Adds bytes that came in. Take all frames before the next push: nothing is freed earlier.

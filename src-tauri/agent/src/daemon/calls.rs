@@ -236,10 +236,12 @@ impl Agent {
             Call::Terminals
             | Call::OpenTerminal { .. }
             | Call::AttachTerminal { .. }
-            | Call::CloseTerminal { .. } => {
+            | Call::CloseTerminal { .. }
+            | Call::WatchPorts
+            | Call::Connect { .. } => {
                 return Err(CallError {
                     failure: Failure::Invalid,
-                    message: "terminals are not files".to_owned(),
+                    message: "terminals and ports are not files".to_owned(),
                 });
             }
         };
