@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use cove_core::engine::EngineView;
 use cove_core::error::{Error, ErrorReport};
-use cove_core::event::{Eta, Phase, Reporter, SessionEvent};
+use cove_core::event::{Eta, Phase, PortsEvent, Reporter, SessionEvent};
 use cove_core::session::SessionId;
 use log::Level;
 use parking_lot::Mutex;
@@ -91,6 +91,10 @@ impl Reporter for EventReporter {
 
     fn engines_changed(&self, engines: &[EngineView]) {
         self.emit("engine:changed", &json!({ "engines": engines }));
+    }
+
+    fn ports_changed(&self, event: &PortsEvent) {
+        self.emit("ports:changed", event);
     }
 }
 

@@ -81,6 +81,8 @@ pub enum ErrorCode {
     SettingsNotSaved,
     /// Unsaved text could not be kept in the app's own folder.
     DraftNotKept,
+    /// The desktop has nothing that shows a web page.
+    NotOpened,
     /// No command has this name.
     UnknownCommand,
     /// The run was cancelled by the user.
@@ -433,6 +435,14 @@ pub enum Error {
         /// What this machine said.
         message: String,
     },
+    /// See [`ErrorCode::NotOpened`].
+    #[error("failed to open `{address}`: {message}")]
+    NotOpened {
+        /// The address of the page.
+        address: String,
+        /// What this machine said.
+        message: String,
+    },
     /// See [`ErrorCode::UnknownCommand`].
     #[error("there is no command `{0}`")]
     UnknownCommand(String),
@@ -510,6 +520,7 @@ impl Error {
             Self::FilesIncomplete(_) => ErrorCode::FilesIncomplete,
             Self::SettingsNotSaved(_) => ErrorCode::SettingsNotSaved,
             Self::DraftNotKept { .. } => ErrorCode::DraftNotKept,
+            Self::NotOpened { .. } => ErrorCode::NotOpened,
             Self::UnknownCommand(_) => ErrorCode::UnknownCommand,
             Self::Cancelled => ErrorCode::Cancelled,
             Self::Internal(_) => ErrorCode::Internal,
@@ -613,6 +624,7 @@ impl Error {
                 "Make room on the disk, and let Cove write in its own folder, then save again."
             }
             Self::DraftNotKept { .. } => "Save the file: its text is in this window alone.",
+            Self::NotOpened { .. } => "Open the address in a browser of this machine.",
             Self::UnknownCommand(_) => "Update Cove: its window and its backend do not match.",
             Self::Cancelled => "Retry when you are ready.",
             Self::Internal(_) => "This is a defect in Cove: copy the details and report it.",
@@ -672,6 +684,7 @@ impl Error {
             | Self::FilesIncomplete(_)
             | Self::SettingsNotSaved(_)
             | Self::DraftNotKept { .. }
+            | Self::NotOpened { .. }
             | Self::UnknownCommand(_)
             | Self::Cancelled
             | Self::Internal(_) => json!({}),

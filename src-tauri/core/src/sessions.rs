@@ -9,6 +9,7 @@ mod drafting;
 mod entry;
 mod exporting;
 mod following;
+mod forwarding;
 mod idle;
 mod lifecycle;
 mod ready;
@@ -148,6 +149,8 @@ struct Shared {
     followed: Mutex<BTreeMap<EngineId, bool>>,
     /// How many sessions were deleted so far.
     deleted: AtomicU64,
+    /// How often the ports of a session were told.
+    port_news: AtomicU64,
     /// Who looks at what sessions use and print.
     watches: Mutex<Watches>,
     pulls: Arc<Pulls>,
@@ -190,6 +193,7 @@ impl Sessions {
                 following: AtomicBool::new(false),
                 followed: Mutex::default(),
                 deleted: AtomicU64::new(0),
+                port_news: AtomicU64::new(0),
                 watches: Mutex::default(),
                 pulls: Arc::default(),
                 networks: Arc::default(),

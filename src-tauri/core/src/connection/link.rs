@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use super::until_going_on;
 use crate::engine::{Exec, ExecOutput};
+use crate::words;
 
 /// How long an agent may be silent that was asked something, before it is asked whether it is there, and
 /// how long it may take to say so.
@@ -75,8 +76,12 @@ struct End {
     arrived: VecDeque<Vec<u8>>,
     /// Whether nothing follows.
     is_over: bool,
+    /// Whether that is because the agent has said all that it had to say.
+    is_finished: bool,
     wants_room: bool,
     changed: Arc<Notify>,
+    /// Wakes whoever writes: another may read at the same time.
+    has_room: Arc<Notify>,
 }
 
 /// A stream of a link. Dropping it gives it up.
@@ -85,6 +90,7 @@ pub(crate) struct Stream {
     wire: Arc<Wire>,
     id: StreamId,
     changed: Arc<Notify>,
+    has_room: Arc<Notify>,
 }
 
 /// The answers to a call that has several. Dropped, it ends what they are about.
@@ -93,6 +99,7 @@ pub(crate) struct Answers {
     link: Arc<Link>,
     stream: Stream,
     decoder: Decoder<Response>,
+    comes_seldom: bool,
 }
 
 impl Link {
@@ -185,6 +192,11 @@ impl Link {
         .await
     }
 
+    /// Asks without waiting for the answer: more may be written behind the call at once.
+    pub(super) async fn begin_raw(&self, call: &Call) -> Result<Stream, LinkFailure> {
+        self.begin(call, &[]).await
+    }
+
     /// Asks what is answered more than once.
     pub(super) async fn ask_for_many(self: Arc<Self>, call: &Call) -> Result<Answers, LinkFailure> {
         let stream = self.begin(call, &[]).await?;
@@ -193,6 +205,7 @@ impl Link {
             link: self,
             stream,
             decoder: Decoder::new().with_bodies_up_to(0),
+            comes_seldom: false,
         })
     }
 
@@ -286,7 +299,7 @@ impl Drop for Link {
 
 impl Wire {
     fn open(self: &Arc<Self>) -> Result<Stream, LinkFailure> {
-        let changed = Arc::new(Notify::new());
+        let (changed, has_room) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let mut state = self.state.lock();
         if self.closed.is_cancelled() {
             return Err(LinkFailure::NotAsked);
@@ -300,8 +313,10 @@ impl Wire {
         let end = End {
             arrived: VecDeque::new(),
             is_over: false,
+            is_finished: false,
             wants_room: false,
             changed: Arc::clone(&changed),
+            has_room: Arc::clone(&has_room),
         };
         state.ends.insert(id, end);
         drop(state);
@@ -309,6 +324,7 @@ impl Wire {
             wire: Arc::clone(self),
             id,
             changed,
+            has_room,
         })
     }
 
@@ -318,7 +334,7 @@ impl Wire {
         state.streams.fetch(bytes, AT_ONCE);
         for end in state.ends.values_mut() {
             if std::mem::take(&mut end.wants_room) {
-                end.changed.notify_one();
+                end.has_room.notify_one();
             }
         }
     }
@@ -338,13 +354,19 @@ impl Wire {
             }
         };
         for event in events {
+            let is_finish = matches!(event, Event::Finished(_));
             let (id, piece) = match event {
                 Event::Arrived(id, bytes) => (id, Some(bytes)),
                 Event::Finished(id) | Event::Reset(id) | Event::Opened(id) => (id, None),
             };
             // What is given up already is heard by nobody.
             if let Some(end) = state.ends.get_mut(&id) {
-                end.is_over |= piece.is_none();
+                if piece.is_none() {
+                    end.is_over = true;
+                    end.is_finished |= is_finish;
+                    // Whoever waits to write may wait in vain.
+                    end.has_room.notify_one();
+                }
                 end.arrived.extend(piece);
                 end.changed.notify_one();
             }
@@ -367,6 +389,7 @@ impl Wire {
         self.closed.cancel();
         for end in state.ends.values() {
             end.changed.notify_one();
+            end.has_room.notify_one();
         }
     }
 }
@@ -392,7 +415,7 @@ impl Stream {
             if bytes.is_empty() {
                 return true;
             }
-            self.changed.notified().await;
+            self.has_room.notified().await;
         }
     }
 
@@ -423,6 +446,26 @@ impl Stream {
                 }
             }
             self.changed.notified().await;
+        }
+    }
+
+    /// Returns whether nothing follows because all has come: not after a reset, and not when the link broke.
+    pub(crate) fn has_finished(&self) -> bool {
+        let state = self.wire.state.lock();
+        let end = state.ends.get(&self.id);
+        end.is_some_and(|end| end.is_finished && end.arrived.is_empty())
+    }
+
+    /// Waits for the answer to the call that opened the stream for as long as it takes, and returns what came behind it;
+    /// `None` when it is a refusal, or none comes.
+    pub(crate) async fn accepted(&self) -> Option<Vec<u8>> {
+        match self.answer(0, &|| ()).await {
+            Ok((_, _, decoder)) => Some(decoder.into_rest()),
+            Err(LinkFailure::Refused(error)) => {
+                log::debug!("refused: {}", words::tamed(&error.message));
+                None
+            }
+            Err(LinkFailure::NotAsked | LinkFailure::Broken) => None,
         }
     }
 
@@ -460,8 +503,20 @@ impl Answers {
                 Ok(None) => {}
                 Err(error) => return Some(Err(nonsense(&error))),
             }
-            let bytes = self.link.doubting(self.stream.next()).await?;
+            let bytes = if self.comes_seldom {
+                self.stream.next().await?
+            } else {
+                self.link.doubting(self.stream.next()).await?
+            };
             self.decoder.push(&bytes);
+        }
+    }
+
+    /// Takes note that there may be long times without an answer, which say nothing.
+    pub(crate) fn that_come_seldom(self) -> Self {
+        Self {
+            comes_seldom: true,
+            ..self
         }
     }
 }

@@ -35,6 +35,7 @@ mod limits;
 mod many;
 mod network;
 mod podman;
+mod ports;
 mod pulls;
 mod recovering;
 mod searching;

@@ -14,7 +14,7 @@ use cove_core::engine::docker::DockerPlaces;
 use cove_core::engine::{EngineView, Places, RememberedEngines};
 use cove_core::error::{ErrorCode, ErrorReport};
 use cove_core::estimate::History;
-use cove_core::event::{Phase, Progress, Reporter, SessionEvent};
+use cove_core::event::{Phase, PortsEvent, Progress, Reporter, SessionEvent};
 use cove_core::journal::Journal;
 use cove_core::remembered::RememberedSession;
 use cove_core::session::SessionId;
@@ -49,6 +49,8 @@ pub(crate) struct Heard {
     pub(crate) changes: watch::Sender<usize>,
     /// How often the engines were told.
     pub(crate) engines: watch::Sender<usize>,
+    /// The `seq` of what was told last of ports.
+    pub(crate) ports: watch::Sender<u64>,
     /// The `seq` of the last event: there is no gap, so that none is lost.
     seq: Mutex<u64>,
 }
@@ -62,6 +64,7 @@ impl Heard {
             count: watch::Sender::new(0),
             changes: watch::Sender::new(0),
             engines: watch::Sender::new(0),
+            ports: watch::Sender::new(0),
             seq: Mutex::default(),
         })
     }
@@ -134,6 +137,10 @@ impl Reporter for Ear {
         if let Some(hook) = &mut *self.0.hook.lock().unwrap() {
             hook(event);
         }
+    }
+
+    fn ports_changed(&self, event: &PortsEvent) {
+        self.0.ports.send_replace(event.list.seq);
     }
 
     fn engines_changed(&self, _: &[EngineView]) {

@@ -7,6 +7,7 @@ import type { ChangedEvent } from "../../bindings/ChangedEvent";
 import type { EngineView } from "../../bindings/EngineView";
 import type { ExportEvent } from "../../bindings/ExportEvent";
 import type { FailedEvent } from "../../bindings/FailedEvent";
+import type { PortsEvent } from "../../bindings/PortsEvent";
 import type { ProgressEvent } from "../../bindings/ProgressEvent";
 import type { ReadyEvent } from "../../bindings/ReadyEvent";
 
@@ -27,12 +28,13 @@ export interface UnderWay {
 export interface Hearing {
   onsession: (news: SessionNews) => void;
   onengine: (engines: EngineView[]) => void;
+  onports: (ports: PortsEvent) => void;
   /** The app was to end while so much is under way. */
   onclosing: (underWay: UnderWay) => void;
 }
 
 /** Resolves once every event is listened to, with a function that ends it. */
-export async function listenToAll({ onsession, onengine, onclosing }: Hearing): Promise<() => void> {
+export async function listenToAll({ onsession, onengine, onports, onclosing }: Hearing): Promise<() => void> {
   const endings = await Promise.all([
     listen<ProgressEvent>("session:progress", ({ payload }) => onsession({ kind: "progress", ...payload })),
     listen<ReadyEvent>("session:ready", ({ payload }) => onsession({ kind: "ready", ...payload })),
@@ -41,6 +43,7 @@ export async function listenToAll({ onsession, onengine, onclosing }: Hearing): 
     listen<ExportEvent>("session:export", ({ payload }) => onsession({ kind: "export", ...payload })),
     listen<ChangedEvent>("session:changed", ({ payload }) => onsession({ kind: "changed", ...payload })),
     listen<{ engines: EngineView[] }>("engine:changed", ({ payload }) => onengine(payload.engines)),
+    listen<PortsEvent>("ports:changed", ({ payload }) => onports(payload)),
     listen<UnderWay>("app:closing", ({ payload }) => onclosing(payload)),
   ]);
   return () => {
