@@ -23,7 +23,13 @@ const FIELDS: [&str; 5] = [
     "description",
 ];
 
-const SETTINGS: [&str; 5] = ["time_limit_s", "cpu_limit", "memory_limit_mb", "pids_limit", "forward_ports"];
+const SETTINGS: [&str; 5] = [
+    "time_limit_s",
+    "cpu_limit",
+    "memory_limit_mb",
+    "pids_limit",
+    "forward_ports",
+];
 
 /// Texts that are long, empty, invisible, or written from right to left.
 fn text() -> impl Strategy<Value = String> {
