@@ -11,6 +11,7 @@ import type { ExportEvent } from "../src/bindings/ExportEvent";
 import type { Eta } from "../src/bindings/Eta";
 import type { FileEntry } from "../src/bindings/FileEntry";
 import type { Phase } from "../src/bindings/Phase";
+import type { Port } from "../src/bindings/Port";
 import type { PortList } from "../src/bindings/PortList";
 import type { Progress } from "../src/bindings/Progress";
 import type { Session } from "../src/bindings/Session";
@@ -143,6 +144,11 @@ export class Backend {
     const exporting = news.outcome === null ? { bytes: news.bytes, total_bytes: news.total_bytes } : null;
     this.#become(id, { export: exporting });
     await emit("session:export", { session_id: id, seq: this.#seen(id).seq, ...news });
+  }
+
+  async tellPorts(id: string, ports: Port[]): Promise<void> {
+    this.ports = { ports, truncated: false };
+    await emit("ports:changed", { session_id: id, seq: ++this.#seq, ...this.ports });
   }
 
   /** Changes a file by other hands. */
@@ -309,7 +315,7 @@ export class Backend {
         return { ok: true, revision: after.revision };
       }
       case "list_ports":
-        return { ok: true, ...this.ports, seq: 0 };
+        return { ok: true, ...this.ports, seq: this.#seq };
       case "read_drafts":
         return { ok: true, drafts: this.drafts.get(id) ?? [] };
       case "open_terminal": {

@@ -81,6 +81,8 @@ struct Forwarded {
     listening: CancellationToken,
     /// Ends what it has accepted, too.
     all: CancellationToken,
+    /// Whether the listener is gone, so that another may listen there.
+    gone: CancellationToken,
 }
 
 impl Ports {
@@ -165,12 +167,17 @@ impl Ports {
         Ok(())
     }
 
-    /// Forwards a port no longer, also not by itself, and breaks its connections off. It may not be forwarded.
-    pub(crate) fn unforward(&self, port: u16) {
-        let mut state = self.state.lock();
-        state.wishes.insert(port, Wish::NotForwarded);
-        if let Some(forwarded) = state.forwarded.remove(&port) {
+    /// Forwards a port no longer, also not by itself, and breaks its connections off. It may not be forwarded. Returns when
+    /// its place is free.
+    pub(crate) async fn unforward(&self, port: u16) {
+        let forwarded = {
+            let mut state = self.state.lock();
+            state.wishes.insert(port, Wish::NotForwarded);
+            state.forwarded.remove(&port)
+        };
+        if let Some(forwarded) = forwarded {
             forwarded.all.cancel();
+            forwarded.gone.cancelled().await;
         }
     }
 
@@ -218,7 +225,9 @@ impl Ports {
     ) {
         let all = CancellationToken::new();
         let listening = all.child_token();
+        let gone = CancellationToken::new();
         let (ports, connections, until) = (Arc::clone(self), all.clone(), listening.clone());
+        let at_end = gone.clone().drop_guard();
         self.tracker.spawn(async move {
             tokio::select! {
                 biased;
@@ -226,12 +235,14 @@ impl Ports {
                 () = until.cancelled() => {}
                 () = ports.accept(port, listener, &connections) => {}
             }
+            drop(at_end);
         });
         state.places.insert(port, place.port());
         let forwarded = Forwarded {
             place,
             listening,
             all,
+            gone,
         };
         state.forwarded.insert(port, forwarded);
     }

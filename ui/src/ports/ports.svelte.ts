@@ -1,6 +1,8 @@
 // The ports of sessions: what their programs listen on, and where that is on this machine. All is told by the Rust side as
 // it changes; the window asks once, when it begins to look at a session.
 
+import { SvelteMap } from "svelte/reactivity";
+
 import type { ErrorReport } from "../bindings/ErrorReport";
 import type { Port } from "../bindings/Port";
 import type { PortList } from "../bindings/PortList";
@@ -17,6 +19,8 @@ export type ForwardedPort = Port & { local: NonNullable<Port["local"]> };
 /** Hears of ports that were not forwarded before. */
 type Hear = (id: string, ports: ForwardedPort[]) => void;
 
+/** The most ports that are shown. */
+const MOST_SHOWN = 200;
 /** What is typed to forward a port: its number, and behind a colon one of this machine if it is to be that. */
 const TYPED = /^(\d{1,5})(?:\s*:\s*(\d{1,5}))?$/;
 
@@ -61,6 +65,12 @@ export class SessionPorts {
   }
 
   readonly forwarded = $derived(this.list.filter(isForwarded));
+  /** Those that are shown: what is forwarded before the rest, where there are too many. */
+  readonly shown = $derived.by((): readonly Port[] => {
+    if (this.list.length <= MOST_SHOWN) return this.list;
+    return [...this.forwarded, ...this.list.filter((port) => !isForwarded(port))].slice(0, MOST_SHOWN);
+  });
+  readonly hasMore = $derived(this.truncated || this.list.length > this.shown.length);
 
   /** Takes what is told of the ports, unless something newer was told before. */
   take(list: PortList): void {
@@ -72,14 +82,6 @@ export class SessionPorts {
     if (news.length === 0) return;
     for (const { port } of news) this.#told.add(port);
     this.#hear(this.#id, news);
-  }
-
-  async load(): Promise<void> {
-    try {
-      this.take(await this.#commands.listPorts(this.#id));
-    } catch {
-      // A session that is not ready has no ports, and says itself why it is not.
-    }
   }
 
   /** Forwards what is typed; says at the field what is wrong. */
@@ -129,28 +131,38 @@ export class SessionPorts {
 export class Ports {
   readonly #commands: PortCommands;
   readonly #hear: Hear;
-  readonly #sessions = new Map<string, SessionPorts>();
+  /** By a session's id, as soon as anything is known of its ports. */
+  readonly known = new SvelteMap<string, SessionPorts>();
 
   constructor(portCommands: PortCommands, hear: Hear) {
     this.#commands = portCommands;
     this.#hear = hear;
   }
 
-  of(id: string): SessionPorts {
-    const known = this.#sessions.get(id);
-    if (known) return known;
-    const ports = new SessionPorts(id, this.#commands, this.#hear);
-    this.#sessions.set(id, ports);
-    return ports;
+  take({ session_id, ...list }: PortsEvent): void {
+    this.#of(session_id).take(list);
   }
 
-  take({ session_id, ...list }: PortsEvent): void {
-    this.of(session_id).take(list);
+  async load(id: string): Promise<void> {
+    try {
+      this.take({ session_id: id, ...(await this.#commands.listPorts(id)) });
+    } catch {
+      // A session that is not ready has no ports, and says itself why it is not.
+    }
   }
 
   /** Forgets the ports of sessions that are gone. */
   keep(ids: Iterable<string>): void {
     const left = new Set(ids);
-    for (const id of this.#sessions.keys()) if (!left.has(id)) this.#sessions.delete(id);
+    for (const id of [...this.known.keys()]) if (!left.has(id)) this.known.delete(id);
+  }
+
+  /** Not from within what draws: that would not hear of changes to what it has made itself. */
+  #of(id: string): SessionPorts {
+    const known = this.known.get(id);
+    if (known) return known;
+    const ports = new SessionPorts(id, this.#commands, this.#hear);
+    this.known.set(id, ports);
+    return ports;
   }
 }

@@ -62,7 +62,8 @@ beforeEach(() => {
   rust = new Rust();
   told = [];
   all = new Ports(rust, (id, news) => told.push([id, news.map((known) => known.port)]));
-  ports = all.of("a");
+  all.take({ session_id: "a", seq: 0, truncated: false, ports: [] });
+  ports = all.known.get("a")!;
 });
 
 afterEach(cleanup);
@@ -85,10 +86,10 @@ describe("the ports of a session", () => {
     rust.ports = [port(1, 1)];
     rust.seq = 3;
     ports.take({ seq: 4, truncated: false, ports: [port(2, 2)] });
-    await ports.load();
+    await all.load("a");
     expect(ports.list.map((known) => known.port)).toEqual([2]);
     rust.seq = 5;
-    await ports.load();
+    await all.load("a");
     expect(ports.list.map((known) => known.port)).toEqual([1]);
   });
 
@@ -117,12 +118,20 @@ describe("the ports of a session", () => {
     expect([ports.problem, ports.failure?.error]).toEqual([null, "SESSION_NOT_READY"]);
   });
 
+  it("are shown as many as can be looked at, and what is forwarded is among them", () => {
+    const many = Array.from({ length: 1_000 }, (_, index) => port(index + 1, index === 999 ? 1_000 : null));
+    ports.take({ seq: 1, truncated: false, ports: many });
+    expect([ports.shown.length, ports.shown[0]?.port, ports.shown[1]?.port, ports.hasMore]).toEqual([200, 1_000, 1, true]);
+    ports.take({ seq: 2, truncated: false, ports: many.slice(0, 200) });
+    expect([ports.shown.length, ports.hasMore]).toEqual([200, false]);
+  });
+
   it("of sessions that are gone are forgotten", () => {
     ports.take({ seq: 1, truncated: false, ports: [port(1, 1)] });
     all.keep(["a"]);
-    expect(all.of("a").list).toHaveLength(1);
+    expect(all.known.get("a")?.list).toHaveLength(1);
     all.keep([]);
-    expect(all.of("a").list).toHaveLength(0);
+    expect(all.known.get("a")).toBeUndefined();
   });
 });
 
@@ -133,7 +142,7 @@ describe("the view of ports", () => {
     render(PortsPane, { ports, oncopy: (text: string) => copied.push(text) });
     expect(screen.getByTestId("no-ports")).toBeInTheDocument();
     rust.ports = [port(5432, 49_152, "postgres", "127.0.0.1"), port(8000, 8000, "a\u202eb"), port(22, null, null), port(7000, 7000, null, null)];
-    await ports.load();
+    await all.load("a");
     const row = async (number: number) => within((await screen.findByText(String(number))).closest("li")!);
     expect((await row(5432)).getByText("127.0.0.1:49152")).toBeInTheDocument();
     expect((await row(8000)).getByText("a⟨U+202E⟩b")).toBeInTheDocument();
@@ -160,7 +169,7 @@ describe("the view of ports", () => {
   it("says what did not work, and at the field what was typed wrong", async () => {
     const user = userEvent.setup();
     rust.ports = [port(8000, 8000)];
-    await ports.load();
+    await all.load("a");
     render(PortsPane, { ports, oncopy: () => {} });
     rust.refuse = new CommandError({ ...failure("NOT_OPENED"), message: "failed to open `http://127.0.0.1:8000`: no browser" });
     await user.click(screen.getByRole("button", { name: "Open port 8000 in the browser" }));

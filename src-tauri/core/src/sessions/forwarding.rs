@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cove_agent::protocol::{Call, Reply};
+use tokio::time::Instant;
 
 use super::Sessions;
 use super::entry::OpenSession;
@@ -12,6 +13,8 @@ use crate::error::Error;
 use crate::event::PortsEvent;
 use crate::session::{LocalPlace, PortList, SessionId};
 
+/// The ports are heard no more often: whatever answers in the agent's place, the window has time for it.
+const AT_MOST_EVERY: Duration = Duration::from_millis(250);
 /// How long to wait before the agent is asked again, over a connection that broke.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
 /// How long to wait before an agent is asked again that refused.
@@ -51,7 +54,7 @@ impl Sessions {
     /// [`Error::SessionNotReady`].
     pub async fn unforward_port(&self, id: SessionId, port: u16) -> Result<PortList, Error> {
         let open = self.connected(id).await?;
-        open.ports.unforward(port);
+        open.ports.unforward(port).await;
         self.tell_ports(id, &open);
         Ok(self.ports_of(&open))
     }
@@ -92,9 +95,14 @@ impl Sessions {
                 Err(_) => TRY_AGAIN,
                 Ok(answers) => {
                     let mut answers = answers.that_come_seldom();
+                    let mut not_before = Instant::now();
                     loop {
+                        let next = async {
+                            tokio::time::sleep_until(not_before).await;
+                            answers.next().await
+                        };
                         let heard = tokio::select! {
-                            heard = answers.next() => heard,
+                            heard = next => heard,
                             // What is set now holds also when nobody can say that it changes.
                             Ok(()) = settings.changed() => {
                                 if open.ports.set_automatic(self.settings().forward_ports) {
@@ -103,6 +111,7 @@ impl Sessions {
                                 continue;
                             }
                         };
+                        not_before = Instant::now() + AT_MOST_EVERY;
                         match heard {
                             Some(Ok((Reply::WatchPorts { ports, truncated }, _))) => {
                                 let automatic = self.settings().forward_ports;

@@ -161,10 +161,9 @@ async fn what_the_user_says_holds_and_a_number_that_is_taken_is_an_error() {
     let id = app.ready(None).await;
     serve(&app, id, "cd /workspace; exec busybox httpd -f -p 18100");
     let automatic = forwarded(&app, id, 18_100).await;
-    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let taken = taken.local_addr().unwrap().port();
-    let listener = TcpListener::bind(("127.0.0.1", taken)).await;
-    drop(listener);
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let wanted = free.local_addr().unwrap().port();
+    drop(free);
     let holder = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let held = holder.local_addr().unwrap().port();
     for (port, local, field) in [
@@ -183,13 +182,13 @@ async fn what_the_user_says_holds_and_a_number_that_is_taken_is_an_error() {
     }
     // What was there before is there still.
     get(automatic, "/").await.unwrap();
-    let list = app.sessions.forward_port(id, 18_100, Some(taken)).await;
+    let list = app.sessions.forward_port(id, 18_100, Some(wanted)).await;
     let list = list.unwrap();
     assert_eq!(
         port_of(&list, 18_100).unwrap().local.as_ref().unwrap().port,
-        taken
+        wanted
     );
-    get(taken, "/").await.unwrap();
+    get(wanted, "/").await.unwrap();
 
     let list = app.sessions.unforward_port(id, 18_100).await.unwrap();
     assert_eq!(port_of(&list, 18_100).unwrap().local, None);
