@@ -1,6 +1,7 @@
 //! Ports of a session on a real engine: seen, forwarded, and carried whole or broken off.
 
 use std::collections::BTreeSet;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -55,9 +56,24 @@ async fn connect(port: u16) -> TcpStream {
     TcpStream::connect(("127.0.0.1", port)).await.unwrap()
 }
 
+/// Kills the agent's end of the pipe in the session's container.
+fn kill_pipe(app: &App, id: SessionId) {
+    let processes = app
+        .engine()
+        .docker(&["top", &id.resource_name(), "-eo", "pid,args"]);
+    let processes = processes.unwrap();
+    let mut pipes = processes
+        .lines()
+        .filter(|line| line.contains("agent connect"));
+    let pid = pipes.next().unwrap().split_whitespace().next().unwrap();
+    let killed = Command::new("kill").args(["-KILL", pid]).status().unwrap();
+    assert!(killed.success() && pipes.next().is_none(), "{processes}");
+}
+
 /// Writes and reads to the end of both halves.
 async fn exchange(port: u16, question: &[u8]) -> std::io::Result<Vec<u8>> {
-    let mut stream = connect(port).await;
+    // One that is broken off at once may be so before it is known to be connected.
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
     stream.write_all(question).await?;
     let mut answer = Vec::new();
     timeout(LONG_ENOUGH, stream.read_to_end(&mut answer))
@@ -307,10 +323,7 @@ async fn a_long_download_is_whole_while_a_keystroke_echoes_and_fifty_connect_at_
     )
     .unwrap();
     let file = std::env::temp_dir().join(format!("cove-long-{id}"));
-    let output = std::process::Command::new("sha256sum")
-        .arg(&file)
-        .output()
-        .unwrap();
+    let output = Command::new("sha256sum").arg(&file).output().unwrap();
     std::fs::remove_file(&file).unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout)[..64], sum);
     echoes.sort();
@@ -349,7 +362,7 @@ async fn a_connection_that_breaks_ends_what_it_carried_and_ports_work_again() {
     let mut open = connect(echo).await;
     open.write_all(b"x").await.unwrap();
     assert_eq!(open.read_u8().await.unwrap(), b'x');
-    app.sh(id, "kill -KILL $(pgrep -f 'agent connec[t]')");
+    kill_pipe(&app, id);
     let broken = timeout(LONG_ENOUGH, open.read_u8()).await.unwrap();
     assert_eq!(
         broken.unwrap_err().kind(),
