@@ -11,7 +11,8 @@ use cove_core::files::{DirContent, Encoding, FileContent, NewContent, NewPlace, 
 use cove_core::processes::ProcessesEnded;
 use cove_core::search::{FoundFiles, NameQuery, SearchNews, SearchSink, TextQuery};
 use cove_core::session::{
-    ChosenArchive, Listing, Seen, SessionId, SessionState, SessionStatus, Usage,
+    ChosenArchive, Listing, LocalPlace, PortList, Seen, SessionId, SessionState, SessionStatus,
+    Usage,
 };
 use cove_core::sessions::{Sessions, WatchId, WatchSink, Watching};
 use cove_core::settings::{EngineBounds, Settings};
@@ -22,6 +23,7 @@ use serde::de::IgnoredAny;
 use serde_json::json;
 use tauri::ipc::{Channel, Invoke, InvokeResponseBody, IpcResponse, JavaScriptChannelId, Request};
 use tauri::{AppHandle, State, Webview, Wry};
+use tauri_plugin_opener::OpenerExt;
 
 use crate::archives::{self, Archives};
 use crate::ipc::{Answer, Arguments, WireError, ok};
@@ -101,6 +103,10 @@ commands![
     ack_terminal,
     terminal_programs,
     close_terminal,
+    list_ports,
+    forward_port,
+    unforward_port,
+    open_port,
 ];
 
 /// Handles a command, or refuses it in the one error shape.
@@ -994,6 +1000,47 @@ async fn close_terminal(request: Request<'_>, sessions: State<'_, Sessions>) -> 
     sessions
         .close_terminal(session_id, &arguments.get::<String>("terminal_id")?)
         .await?;
+    ok(Done { session_id })
+}
+
+#[tauri::command]
+async fn list_ports(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<PortList> {
+    ok(sessions
+        .list_ports(Arguments::of(request.body()).id()?)
+        .await?)
+}
+
+#[tauri::command]
+async fn forward_port(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<PortList> {
+    let arguments = Arguments::of(request.body());
+    let (id, port) = (arguments.id()?, arguments.get("port")?);
+    let local_port = arguments.get("local_port")?;
+    ok(sessions.forward_port(id, port, local_port).await?)
+}
+
+#[tauri::command]
+async fn unforward_port(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<PortList> {
+    let arguments = Arguments::of(request.body());
+    let (id, port) = (arguments.id()?, arguments.get("port")?);
+    ok(sessions.unforward_port(id, port).await?)
+}
+
+/// Shows a port in the user's browser; one that is not forwarded is from now on.
+#[tauri::command]
+async fn open_port(
+    request: Request<'_>,
+    app: AppHandle,
+    sessions: State<'_, Sessions>,
+) -> Answer<Done> {
+    let arguments = Arguments::of(request.body());
+    let (session_id, port) = (arguments.id()?, arguments.get("port")?);
+    let LocalPlace { host, port } = sessions.place_of_port(session_id, port).await?;
+    let address = format!("http://{host}:{port}");
+    let opened = app.opener().open_url(&address, None::<&str>);
+    opened.map_err(|error| Error::NotOpened {
+        address,
+        message: error.to_string(),
+    })?;
     ok(Done { session_id })
 }
 

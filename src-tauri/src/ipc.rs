@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use cove_core::engine::EngineView;
 use cove_core::error::{Error, ErrorReport};
-use cove_core::event::{Eta, FilesChanged, Phase, Reporter, SessionEvent};
+use cove_core::event::{Eta, FilesChanged, Phase, PortsEvent, Reporter, SessionEvent};
 use cove_core::session::SessionId;
 use log::Level;
 use parking_lot::Mutex;
@@ -96,6 +96,10 @@ impl Reporter for EventReporter {
 
     fn files_changed(&self, changed: &FilesChanged) {
         self.emit("files:changed", changed);
+    }
+
+    fn ports_changed(&self, event: &PortsEvent) {
+        self.emit("ports:changed", event);
     }
 }
 

@@ -11,6 +11,8 @@ import type { ExportEvent } from "../src/bindings/ExportEvent";
 import type { Eta } from "../src/bindings/Eta";
 import type { FileEntry } from "../src/bindings/FileEntry";
 import type { Phase } from "../src/bindings/Phase";
+import type { Port } from "../src/bindings/Port";
+import type { PortList } from "../src/bindings/PortList";
 import type { Progress } from "../src/bindings/Progress";
 import type { Session } from "../src/bindings/Session";
 import type { SessionState } from "../src/bindings/SessionState";
@@ -36,6 +38,15 @@ export class Backend {
   usage: Usage | null = { size_bytes: 214 * MEGA, stored_bytes: null, at_least: false, modified_ms: Date.now() - 2 * 3_600_000, free_bytes: 38_000 * MEGA, disk_bytes: 100_000 * MEGA, other_volumes: [] };
   archive: ChosenArchive | null = { token: "archive-1", name: "shop-2025-06-01.tar.gz", size_bytes: 48 * MEGA };
   live = false;
+  /** What the programs of every session listen on. */
+  ports: Omit<PortList, "seq"> = {
+    ports: [
+      { port: 5432, address: "127.0.0.1", process: "postgres", local: { host: "127.0.0.1", port: 49_152 } },
+      { port: 8000, address: "0.0.0.0", process: "python3", local: { host: "127.0.0.1", port: 8000 } },
+      { port: 9229, address: "::1", process: null, local: null },
+    ],
+    truncated: false,
+  };
   /** What a session uses, and what its container has printed. */
   figures: Figures = { cpu: 3.2, cpu_limit: 800, memory: 188_743_680, memory_limit: 536_870_912, pids: 12, pids_limit: 4096 };
   log = "cove-agent: ready\nlistening on port 8000\n";
@@ -135,6 +146,11 @@ export class Backend {
     await emit("session:export", { session_id: id, seq: this.#seen(id).seq, ...news });
   }
 
+  async tellPorts(id: string, ports: Port[]): Promise<void> {
+    this.ports = { ports, truncated: false };
+    await emit("ports:changed", { session_id: id, seq: ++this.#seq, ...this.ports });
+  }
+
   /** Changes a file by other hands. */
   changeFile(path: string, content: string): void {
     this.#files.set(path, { ...text(content), revision: "other" });
@@ -226,7 +242,7 @@ export class Backend {
           ],
         };
       case "read_settings":
-        return { ok: true, settings: { time_limit_s: 300, cpu_limit: null, memory_limit_mb: 4096, pids_limit: 4096, stop_grace_s: 10, idle_stop_minutes: null }, engine: { processors: 8, memory_mb: 16_384, default_memory_mb: 12_288 } };
+        return { ok: true, settings: { time_limit_s: 300, cpu_limit: null, memory_limit_mb: 4096, pids_limit: 4096, stop_grace_s: 10, idle_stop_minutes: null, forward_ports: true }, engine: { processors: 8, memory_mb: 16_384, default_memory_mb: 12_288 } };
       case "write_settings":
         return { ok: true, settings: args["settings"] };
       case "create_session": {
@@ -300,6 +316,8 @@ export class Backend {
         this.#files.set(path, after);
         return { ok: true, revision: after.revision };
       }
+      case "list_ports":
+        return { ok: true, ...this.ports, seq: this.#seq };
       case "read_drafts":
         return { ok: true, drafts: this.drafts.get(id) ?? [] };
       case "open_terminal": {

@@ -568,3 +568,26 @@ describe("figures and the log", () => {
     expect(backend.asked("dismiss_note")).toEqual([{ id }]);
   });
 });
+
+describe("Ports", () => {
+  it("of the session in front are in the header as they come, and a new one is said once", async () => {
+    const id = backend.add("api", "shop", "ready");
+    backend.ports = { ports: [], truncated: false };
+    await start();
+    await screen.findByTestId("workbench");
+    expect(screen.queryByTestId("port-chips")).not.toBeInTheDocument();
+    const known = { port: 8000, address: "0.0.0.0", process: "node", local: { host: "127.0.0.1", port: 8000 } };
+    const other = { ...known, port: 9000, local: { host: "127.0.0.1", port: 9000 } };
+    await backend.tellPorts(id, [known]);
+    // Without a layout there is no room for more than their number.
+    expect(await within(await screen.findByTestId("port-chips")).findByText("1 port")).toBeInTheDocument();
+    expect(await screen.findByText("Port 8000 (node) is at 127.0.0.1:8000")).toBeInTheDocument();
+    await backend.tellPorts(id, [known, other]);
+    expect(await screen.findByText("2 ports")).toBeInTheDocument();
+    await backend.tellPorts(id, [other]);
+    expect(await screen.findByText("1 port")).toBeInTheDocument();
+    await backend.tellPorts(id, [known, other]);
+    expect(await screen.findByText("2 ports")).toBeInTheDocument();
+    expect(screen.getAllByText(/^Port 8000/)).toHaveLength(1);
+  });
+});

@@ -11,6 +11,8 @@
 //! read keeps no Ctrl-C from the program that floods it. What may take long is done by [`calls`].
 
 mod calls;
+mod forward;
+mod looking;
 mod terminal;
 mod transfers;
 mod watch;
@@ -18,6 +20,7 @@ mod watch;
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind, Read, Write};
+use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -32,12 +35,16 @@ use rustix::process::{Resource, getrlimit};
 use signal_hook::consts::{SIGCHLD, SIGTERM};
 
 use self::calls::{Answering as Answerer, Calls, Part};
+use self::forward::{Forward, Outcome};
+use self::looking::{Found, Looking, Told};
 use self::terminal::Terminal;
 use self::transfers::{Job, Transfer, Transfers};
 use self::watch::Watch;
 use crate::accounts::Owner;
 use crate::pack;
-use crate::protocol::{Call, CallError, Decoder, Failure, Frame, MOST_TERMINALS, Reply, encode};
+use crate::protocol::{
+    Call, CallError, Decoder, Failure, Frame, MOST_FORWARDS, MOST_TERMINALS, Reply, encode,
+};
 use crate::streams::{Event, StreamId, Streams};
 use crate::terminal::{Input, Output, PIECE};
 use crate::watch::{MOST_NEWS, Watched};
@@ -110,6 +117,9 @@ struct Daemon {
     /// Shells whose terminals are gone, and who have not ended.
     left: Vec<Child>,
     stopping: Option<Instant>,
+    looking: Looking,
+    /// The streams whose TCP connections have something to do.
+    ready: Vec<Place>,
     /// What is just being read.
     piece: Vec<u8>,
     /// How many files programs may have open: as many as the container sets.
@@ -162,6 +172,10 @@ enum Talk {
     Watch(Look),
     /// Files come or go.
     Transfer(Transfer),
+    /// It tells which ports are listened on.
+    Ports(Told),
+    /// It is a TCP connection.
+    Forward(Forward),
 }
 
 /// An answer on its way.
@@ -217,6 +231,10 @@ impl Daemon {
         pack::allow_depth();
         let (sender, answers) = mpsc::channel();
         let workspace = Workspace::open(workspace).map(Arc::new);
+        let waker = Arc::new(waker);
+        let wake = Arc::clone(&waker);
+        // One that has much to do is awake.
+        let looking = Looking::new(move || drop((&*wake).write(&[1])));
         Ok(Self {
             listener,
             process_1: io::stdin(),
@@ -224,10 +242,9 @@ impl Daemon {
             transfers: Transfers::new(&workspace),
             calls: Calls::new(workspace, directory.to_owned()),
             answers,
-            answering: Answering {
-                sender,
-                waker: Arc::new(waker),
-            },
+            answering: Answering { sender, waker },
+            looking,
+            ready: Vec::new(),
             connections: BTreeMap::new(),
             next_connection: 0,
             terminals: Vec::new(),
@@ -254,10 +271,12 @@ impl Daemon {
             while let Ok((place, part)) = self.answers.try_recv() {
                 self.answer(place, part);
             }
+            self.go_on_forwarding();
             let ids: Vec<u64> = self.connections.keys().copied().collect();
+            let found = self.looking.found();
             for id in ids {
                 self.hear(id);
-                self.speak(id);
+                self.speak(id, found.as_ref());
             }
             self.forget_closed();
             self.calls.rest();
@@ -283,6 +302,18 @@ impl Daemon {
             }
             awaited.push(PollFd::new(&connection.socket, flags));
         }
+        let first_forward = awaited.len();
+        let mut forwards = Vec::new();
+        for (id, connection) in &self.connections {
+            for (stream, talk) in &connection.talks {
+                if let Talk::Forward(forward) = talk
+                    && let Some((socket, flags)) = forward.awaits(connection.streams.room(*stream))
+                {
+                    awaited.push(PollFd::new(socket, flags));
+                    forwards.push((*id, *stream));
+                }
+            }
+        }
         let mut hurries = false;
         for shown in &self.terminals {
             let sent = shown.viewer.map(|viewer| viewer.sent);
@@ -307,10 +338,33 @@ impl Daemon {
             && awaited
                 .get(2)
                 .is_some_and(|process_1| !process_1.revents().is_empty());
+        let states = awaited.iter().skip(first_forward).zip(forwards);
+        let ready = states.filter(|(socket, _)| !socket.revents().is_empty());
+        self.ready = ready.map(|(_, place)| place).collect();
         if says_stop {
             self.stopping = Some(Instant::now());
         }
         Ok(())
+    }
+
+    /// Lets each TCP connection go on that has something to do, by a piece at most.
+    fn go_on_forwarding(&mut self) {
+        for (id, stream) in self.ready.drain(..) {
+            let Some(connection) = self.connections.get_mut(&id) else {
+                continue;
+            };
+            let Some(Talk::Forward(forward)) = connection.talks.get_mut(&stream) else {
+                continue;
+            };
+            match forward.go_on(&mut connection.streams, stream, &mut self.piece) {
+                Outcome::GoesOn => {}
+                Outcome::IsOver => drop(connection.talks.remove(&stream)),
+                Outcome::Refused(refusal) => {
+                    let refused = Talk::answering(Err(refusal));
+                    connection.talks.insert(stream, refused);
+                }
+            }
+        }
     }
 
     fn shells_have_ended(&self) -> bool {
@@ -391,7 +445,7 @@ impl Daemon {
         };
         match event {
             Event::Opened(stream) => {
-                if connection.talks.len() >= MOST_CALLS + MOST_TERMINALS {
+                if connection.talks.len() >= MOST_CALLS + MOST_TERMINALS + MOST_FORWARDS {
                     connection.streams.reset(stream);
                 } else {
                     let asking = Talk::Asking(Decoder::new());
@@ -413,18 +467,24 @@ impl Daemon {
                     transfer.hear(&bytes);
                     connection.talks.insert(stream, Talk::Transfer(transfer));
                 }
+                Some(Talk::Forward(mut forward)) => {
+                    let used = forward.take(&bytes);
+                    connection.streams.consume(stream, used);
+                    connection.talks.insert(stream, Talk::Forward(forward));
+                }
                 // Nothing follows a call.
                 other => {
                     connection.streams.consume(stream, bytes.len());
                     connection.talks.extend(other.map(|talk| (stream, talk)));
                 }
             },
-            Event::Finished(stream) => match connection.talks.get(&stream) {
+            Event::Finished(stream) => match connection.talks.get_mut(&stream) {
                 Some(Talk::Asking(_) | Talk::Terminal(_) | Talk::Watch(_)) => {
                     connection.end(stream);
                 }
                 Some(Talk::Transfer(transfer)) => transfer.hear_end(),
-                Some(Talk::Answering(_)) | None => {}
+                Some(Talk::Forward(forward)) => forward.finish(),
+                Some(Talk::Answering(_) | Talk::Ports(_)) | None => {}
             },
             Event::Reset(stream) => drop(connection.talks.remove(&stream)),
         }
@@ -457,6 +517,12 @@ impl Daemon {
                 }),
                 Err(error) => Talk::answering(Err(error)),
             },
+            Call::WatchPorts if self.looking.works() => Talk::Ports(Told::default()),
+            Call::WatchPorts => {
+                let message = "the session's process limit was used up at its start".to_owned();
+                refusal(Failure::Io, message)
+            }
+            Call::Connect { address, port } => self.connect(place, address, port, decoder),
             Call::Pack { paths, resume } => self.transfer(Job::Pack { paths, resume }, decoder),
             Call::Unpack {
                 folder,
@@ -620,6 +686,18 @@ impl Daemon {
         })
     }
 
+    fn connect(&self, (id, _): Place, address: IpAddr, port: u16, decoder: Decoder<Call>) -> Talk {
+        let connection = self.connections.get(&id).into_iter();
+        let talks = connection.flat_map(|connection| connection.talks.values());
+        let forwards = talks.filter(|talk| matches!(talk, Talk::Forward(_)));
+        if forwards.count() >= MOST_FORWARDS {
+            let message = format!("there are {MOST_FORWARDS} connections already");
+            return refusal(Failure::Io, message);
+        }
+        let begun = Forward::begin(address, port, decoder.into_rest());
+        begun.map_or_else(|refusal| Talk::answering(Err(refusal)), Talk::Forward)
+    }
+
     fn hear_input(&mut self, place: Place, mut view: View, bytes: &[u8]) {
         let Some(connection) = self.connections.get_mut(&place.0) else {
             return;
@@ -662,11 +740,11 @@ impl Daemon {
     }
 
     /// Sends an app what there is for it, as much as can be without waiting.
-    fn speak(&mut self, id: u64) {
+    fn speak(&mut self, id: u64, found: Option<&Found>) {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
-        while connection.write_on(id, &mut self.terminals) {
+        while connection.write_on(id, &mut self.terminals, found) {
             match connection.flush() {
                 Ok(true) => {}
                 Ok(false) => break,
@@ -688,6 +766,12 @@ impl Daemon {
             };
             shown.viewer = shown.viewer.filter(is_shown);
         }
+        let mut talks = self
+            .connections
+            .values()
+            .flat_map(|connection| connection.talks.values());
+        self.looking
+            .set_wanted(talks.any(|talk| matches!(talk, Talk::Ports(_))));
     }
 }
 
@@ -729,7 +813,7 @@ impl Connection {
     }
 
     /// Writes to the streams what there is for them; `false` when nothing is to be sent.
-    fn write_on(&mut self, id: u64, terminals: &mut [Shown]) -> bool {
+    fn write_on(&mut self, id: u64, terminals: &mut [Shown], found: Option<&Found>) -> bool {
         let streams = &mut self.streams;
         self.talks.retain(|stream, talk| match talk {
             Talk::Asking(_) => true,
@@ -766,6 +850,11 @@ impl Connection {
                 }
                 !is_over && streams.is_open(*stream)
             }
+            Talk::Ports(told) => {
+                told.go_on(streams, *stream, found);
+                streams.is_open(*stream)
+            }
+            Talk::Forward(forward) => forward.outcome(streams, *stream) == Outcome::GoesOn,
             Talk::Terminal(view) => {
                 let sent = streams.send(*stream, &view.first);
                 view.first.drain(..sent);

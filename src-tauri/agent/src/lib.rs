@@ -23,6 +23,8 @@ pub mod hand_over;
 #[cfg(target_os = "linux")]
 pub mod init;
 #[cfg(target_os = "linux")]
+mod listening;
+#[cfg(target_os = "linux")]
 pub mod pack;
 #[cfg(target_os = "linux")]
 mod processes;

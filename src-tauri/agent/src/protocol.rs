@@ -12,6 +12,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::de::{DeserializeOwned, IgnoredAny, SeqAccess, Visitor};
@@ -49,6 +50,12 @@ pub const MOST_PROGRAMS: usize = 8;
 
 /// The most terminals of a container, those whose shell has ended among them.
 pub const MOST_TERMINALS: usize = 64;
+
+/// The most ports that are told.
+pub const MOST_PORTS: usize = 1_000;
+
+/// The most TCP connections into a container over one connection of the app.
+pub const MOST_FORWARDS: usize = 256;
 
 /// The agent's answer to a [`Call`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -194,6 +201,17 @@ pub enum Call {
         names: Vec<String>,
         /// What becomes of what has one of the names already.
         taken: Taken,
+    },
+    /// Which TCP ports does somebody listen on? Answered by a [`Reply::WatchPorts`] now and whenever it is another, until the
+    /// stream is reset.
+    WatchPorts,
+    /// Connects to a program that listens in the container; behind the call and its answer, the stream is what is written
+    /// to it and what it writes. A finish ends one half, and a reset breaks the connection off.
+    Connect {
+        /// Where it listens: an address of the container's own, [`Failure::Outside`] otherwise.
+        address: IpAddr,
+        /// The port.
+        port: u16,
     },
 }
 
@@ -363,6 +381,26 @@ pub enum Reply {
         /// The names that are taken, encoded; nothing is made if there are any.
         occupied: Vec<String>,
     },
+    /// The ports that somebody listens on now.
+    WatchPorts {
+        /// By number and address; at most [`MOST_PORTS`].
+        ports: Vec<ListeningPort>,
+        /// Whether there are more.
+        truncated: bool,
+    },
+    /// It is connected.
+    Connect,
+}
+
+/// A TCP port that somebody listens on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListeningPort {
+    /// Its number.
+    pub port: u16,
+    /// The address that it listens at; unspecified for all that there are.
+    pub address: IpAddr,
+    /// The program's name, in whatever words it has; `null` when it is another user's and may not be known.
+    pub process: Option<String>,
 }
 
 /// Who answers.
@@ -540,6 +578,7 @@ struct ReadReply {
     files: Option<Bounded<FoundFile, { MOST_MATCHES as usize }>>,
     searched: Option<Searched>,
     occupied: Option<Bounded<String, MOST_PATHS>>,
+    ports: Option<Bounded<ListeningPort, MOST_PORTS>>,
 }
 
 #[derive(Deserialize)]
@@ -567,6 +606,8 @@ enum ReplyKind {
     Watch,
     Pack,
     Unpack,
+    WatchPorts,
+    Connect,
 }
 
 impl TryFrom<ReadReply> for Reply {
@@ -638,6 +679,11 @@ impl TryFrom<ReadReply> for Reply {
                 ReplyKind::Unpack => read
                     .occupied
                     .map(|Bounded(occupied)| Self::Unpack { occupied }),
+                ReplyKind::WatchPorts => read
+                    .ports
+                    .zip(read.truncated)
+                    .map(|(Bounded(ports), truncated)| Self::WatchPorts { ports, truncated }),
+                ReplyKind::Connect => Some(Self::Connect),
             };
         reply.ok_or("a reply without all of its fields")
     }

@@ -168,7 +168,9 @@ mod measured {
         };
         loop {
             match events.recv()? {
-                SessionEvent::Progress(_) | SessionEvent::Changed(_) => {}
+                SessionEvent::Progress(_)
+                | SessionEvent::Changed(_)
+                | SessionEvent::Transfer(_) => {}
                 SessionEvent::Ready(event) => {
                     let ready = begin.elapsed();
                     let phases = &event.progress.finished;

@@ -161,7 +161,8 @@ impl Connection {
             | Call::Terminals
             | Call::AttachTerminal { .. }
             | Call::CloseTerminal { .. }
-            | Call::TerminalPrograms { .. } => true,
+            | Call::TerminalPrograms { .. }
+            | Call::WatchPorts => true,
             Call::Write { .. }
             | Call::Create { .. }
             | Call::Move { .. }
@@ -170,6 +171,7 @@ impl Connection {
             | Call::Restore { .. }
             | Call::OpenTerminal { .. }
             | Call::Watch
+            | Call::Connect { .. }
             | Call::EndProcesses
             | Call::Pack { .. }
             | Call::Unpack { .. } => false,
@@ -222,6 +224,20 @@ impl Connection {
         }
     }
 
+    /// Begins what is bytes behind the call and its answer, and does not wait for that: see [`Stream::accepted`].
+    ///
+    /// # Errors
+    /// [`CallFailure::NoAnswer`] when there is no connection for 4 s.
+    pub(crate) async fn begin(&self, call: &Call) -> Result<Stream, CallFailure> {
+        let link = timeout(CALL_LIMIT, self.a_link()).await;
+        let link = link.unwrap_or(Err(CallFailure::NoAnswer(CALL_LIMIT)))?;
+        match link.begin_raw(call).await {
+            Ok(stream) => Ok(stream),
+            Err(LinkFailure::Refused(error)) => Err(CallFailure::Refused(error)),
+            Err(LinkFailure::NotAsked | LinkFailure::Broken) => Err(CallFailure::Broken),
+        }
+    }
+
     /// Waits for a link that works.
     async fn a_link(&self) -> Result<Arc<Link>, CallFailure> {
         let mut link = self.link.clone();
@@ -252,6 +268,11 @@ impl Connection {
     /// Takes note that the container's processes are held up, or go on.
     pub(crate) fn set_held_up(&self, held_up: bool) {
         self.held_up.send_replace(held_up);
+    }
+
+    /// Waits until the container's processes are not held up.
+    pub(crate) async fn going_on(&self) {
+        until_going_on(&mut self.held_up.subscribe()).await;
     }
 
     /// Ends the connection.

@@ -83,6 +83,8 @@ pub enum ErrorCode {
     SettingsNotSaved,
     /// Unsaved text could not be kept in the app's own folder.
     DraftNotKept,
+    /// The desktop has nothing that shows a web page.
+    NotOpened,
     /// No command has this name.
     UnknownCommand,
     /// The run was cancelled by the user.
@@ -438,6 +440,14 @@ pub enum Error {
         /// What this machine said.
         message: String,
     },
+    /// See [`ErrorCode::NotOpened`].
+    #[error("failed to open `{address}`: {message}")]
+    NotOpened {
+        /// The address of the page.
+        address: String,
+        /// What this machine said.
+        message: String,
+    },
     /// See [`ErrorCode::UnknownCommand`].
     #[error("there is no command `{0}`")]
     UnknownCommand(String),
@@ -516,6 +526,7 @@ impl Error {
             Self::Transfer(_) => ErrorCode::TransferFailed,
             Self::SettingsNotSaved(_) => ErrorCode::SettingsNotSaved,
             Self::DraftNotKept { .. } => ErrorCode::DraftNotKept,
+            Self::NotOpened { .. } => ErrorCode::NotOpened,
             Self::UnknownCommand(_) => ErrorCode::UnknownCommand,
             Self::Cancelled => ErrorCode::Cancelled,
             Self::Internal(_) => ErrorCode::Internal,
@@ -581,12 +592,7 @@ impl Error {
             Self::AgentUnavailable(_) => {
                 "Retry; if it happens again, the log of the session's container says more."
             }
-            Self::WorkspaceReadOnly { user, .. } => {
-                return format!(
-                    "Choose an image with another user, or look whether the engine keeps volumes where \
-                     `{user}` may write; a retry alone cannot help."
-                );
-            }
+            Self::WorkspaceReadOnly { user, .. } => return read_only_hint(user),
             Self::ImageUserUnknown(user) => return unknown_hint(user, "passwd", "as its `USER`"),
             Self::ImageGroupUnknown(group) => {
                 return unknown_hint(group, "group", "as the group of its `USER`");
@@ -620,6 +626,7 @@ impl Error {
                 "Make room on the disk, and let Cove write in its own folder, then save again."
             }
             Self::DraftNotKept { .. } => "Save the file: its text is in this window alone.",
+            Self::NotOpened { .. } => "Open the address in a browser of this machine.",
             Self::UnknownCommand(_) => "Update Cove: its window and its backend do not match.",
             Self::Cancelled => "Retry when you are ready.",
             Self::Internal(_) => "This is a defect in Cove: copy the details and report it.",
@@ -680,6 +687,7 @@ impl Error {
             | Self::Transfer(_)
             | Self::SettingsNotSaved(_)
             | Self::DraftNotKept { .. }
+            | Self::NotOpened { .. }
             | Self::UnknownCommand(_)
             | Self::Cancelled
             | Self::Internal(_) => json!({}),
@@ -806,6 +814,13 @@ fn login_command(image: &str, command: EngineCommand) -> String {
         (None | Some("docker.io"), EngineCommand::Docker) => format!("{command} login"),
         (registry, _) => format!("{command} login {}", registry.unwrap_or("docker.io")),
     }
+}
+
+fn read_only_hint(user: &str) -> String {
+    format!(
+        "Choose an image with another user, or look whether the engine keeps volumes where \
+         `{user}` may write; a retry alone cannot help."
+    )
 }
 
 fn unknown_hint(name: &str, file: &str, place: &str) -> String {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::EngineView;
 use crate::error::ErrorReport;
-use crate::session::{Session, SessionId};
+use crate::session::{PortList, Session, SessionId};
 use crate::timing::TimingReport;
 
 pub use crate::progress::{Eta, FinishedPhase, Phase, Progress, PullProgress, Undone};
@@ -133,6 +133,17 @@ pub struct ExportEvent {
     pub file_name: String,
     /// Why it failed.
     pub error: Option<ErrorReport>,
+}
+
+/// Payload of `ports:changed`: the ports of a ready session are others than they were.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS), ts(export))]
+pub struct PortsEvent {
+    /// The session that this is about.
+    pub session_id: SessionId,
+    /// The ports as they are now.
+    #[serde(flatten)]
+    pub list: PortList,
 }
 
 /// How an export ended.
@@ -268,4 +279,7 @@ pub trait Reporter: Send + Sync + 'static {
 
     /// Hears that files have changed which are watched: `files:changed`.
     fn files_changed(&self, _changed: &FilesChanged) {}
+
+    /// Hears that the ports of a session are others: `ports:changed`. In order of their `seq` within the session.
+    fn ports_changed(&self, _event: &PortsEvent) {}
 }

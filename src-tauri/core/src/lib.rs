@@ -23,6 +23,7 @@ pub mod journal;
 pub mod labels;
 pub mod layer;
 pub mod own_file;
+pub mod ports;
 pub mod processes;
 pub mod progress;
 mod provision;

@@ -263,6 +263,42 @@ pub struct ExportProgress {
     pub total_bytes: Option<u64>,
 }
 
+/// A TCP port that a program of a session listens on, or that is forwarded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS), ts(export))]
+pub struct Port {
+    /// Its number in the session, from 1.
+    pub port: u16,
+    /// The address that somebody listens at; `null` when nobody does.
+    pub address: Option<String>,
+    /// The name of the program; `null` when it is not one of the session's user, or not known.
+    pub process: Option<String>,
+    /// Where it is on this machine; `null` when it is not forwarded.
+    pub local: Option<LocalPlace>,
+}
+
+/// An address of this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS), ts(export))]
+pub struct LocalPlace {
+    /// Never another than `127.0.0.1`.
+    pub host: String,
+    /// The number of the port.
+    pub port: u16,
+}
+
+/// The ports of a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS), ts(export))]
+pub struct PortList {
+    /// By number; no more than a thousand that somebody listens on.
+    pub ports: Vec<Port>,
+    /// Whether there are more.
+    pub truncated: bool,
+    /// The place in the order of all that is told of ports, of any session: what has a higher one is newer.
+    pub seq: u64,
+}
+
 /// An archive that the user chose; only its token goes back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(ts_rs::TS), ts(export))]

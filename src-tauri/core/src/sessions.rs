@@ -9,6 +9,7 @@ mod drafting;
 mod entry;
 mod exporting;
 mod following;
+mod forwarding;
 mod idle;
 mod lifecycle;
 mod live;
@@ -154,6 +155,8 @@ struct Shared {
     followed: Mutex<BTreeMap<EngineId, bool>>,
     /// How many sessions were deleted so far.
     deleted: AtomicU64,
+    /// How often the ports of a session were told.
+    port_news: AtomicU64,
     /// Who looks at what sessions use and print.
     watches: Mutex<Watches>,
     transfers: Transfers,
@@ -197,6 +200,7 @@ impl Sessions {
                 following: AtomicBool::new(false),
                 followed: Mutex::default(),
                 deleted: AtomicU64::new(0),
+                port_news: AtomicU64::new(0),
                 watches: Mutex::default(),
                 transfers: Transfers::default(),
                 pulls: Arc::default(),

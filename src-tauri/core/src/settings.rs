@@ -24,6 +24,8 @@ pub struct Settings {
     pub stop_grace_s: u64,
     /// Minutes after which a session that nobody uses is stopped, 5 to 10,080; `null` for never.
     pub idle_stop_minutes: Option<u64>,
+    /// Whether ports that the user's programs listen on are forwarded by themselves.
+    pub forward_ports: bool,
 }
 
 /// What an engine has, which bounds what can be set.
@@ -47,6 +49,7 @@ impl Default for Settings {
             pids_limit: 4_096,
             stop_grace_s: 10,
             idle_stop_minutes: None,
+            forward_ports: true,
         }
     }
 }
@@ -128,6 +131,7 @@ mod tests {
             pids_limit: 1,
             stop_grace_s: 601,
             idle_stop_minutes: Some(0),
+            forward_ports: true,
         };
         let Err(Error::Validation(fields)) = settings.check() else {
             panic!("accepted {settings:?}");

@@ -95,6 +95,12 @@ fn check_theme(theme: &str, is_dark: bool) {
     check(&app, &name("search"));
     crate::search::show_quick_open(&app);
     check(&app, &name("quick-open"));
+    #[cfg(unix)]
+    {
+        app.window.driver().press(&[], "\u{E00C}").unwrap();
+        crate::ports::show(&app);
+        check(&app, &name("ports"));
+    }
 }
 
 #[test]

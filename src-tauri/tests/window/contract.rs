@@ -66,6 +66,10 @@ fn id_commands() -> Vec<(&'static str, Value)> {
         ),
         ("ack_terminal", json!({"terminal_id": "t", "bytes": 1})),
         ("close_terminal", json!({"terminal_id": "t"})),
+        ("list_ports", json!({})),
+        ("forward_port", json!({"port": 8000})),
+        ("unforward_port", json!({"port": 8000})),
+        ("open_port", json!({"port": 8000})),
     ]
 }
 

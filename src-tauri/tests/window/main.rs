@@ -38,6 +38,8 @@ mod outliving;
 mod outside;
 #[cfg(unix)]
 mod own_files;
+#[cfg(unix)]
+mod ports;
 mod pull;
 mod reload;
 mod search;

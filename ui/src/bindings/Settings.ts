@@ -27,4 +27,8 @@ stop_grace_s: number,
 /**
  * Minutes after which a session that nobody uses is stopped, 5 to 10,080; `null` for never.
  */
-idle_stop_minutes: number | null, };
+idle_stop_minutes: number | null, 
+/**
+ * Whether ports that the user's programs listen on are forwarded by themselves.
+ */
+forward_ports: boolean, };

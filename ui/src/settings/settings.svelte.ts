@@ -8,7 +8,7 @@ import type * as commands from "../lib/ipc/commands";
 import { problemsOf, reportOf } from "../lib/ipc/error";
 import { recall, remember } from "../lib/remembered";
 
-type FieldName = keyof Limits;
+type FieldName = Exclude<keyof Limits, "forward_ports">;
 
 /** After how many minutes of no use a session can be stopped; empty for never. */
 const IDLE_CHOICES = [
@@ -68,6 +68,7 @@ export class SettingsForm {
   });
   /** What the engine has; `null` while it is not known. */
   engine = $state.raw<EngineBounds | null>(null);
+  forwardPorts = $state(true);
   simpleRenderer = $state(false);
   screenReader = $state(false);
   problems = $state.raw<Record<string, string>>({});
@@ -125,6 +126,7 @@ export class SettingsForm {
       pids_limit: number("pids_limit"),
       stop_grace_s: number("stop_grace_s"),
       idle_stop_minutes: optional("idle_stop_minutes"),
+      forward_ports: this.forwardPorts,
     };
     this.problems = problems;
     this.failure = null;
@@ -146,6 +148,7 @@ export class SettingsForm {
   }
 
   #fill(limits: Limits): void {
+    this.forwardPorts = limits.forward_ports;
     this.values = {
       time_limit_s: String(limits.time_limit_s),
       cpu_limit: limits.cpu_limit === null ? "" : String(limits.cpu_limit),

@@ -4,7 +4,7 @@ import type { Settings } from "../bindings/Settings";
 import { CommandError } from "../lib/ipc/error";
 import { idleChoices, NO_NUMBER, SettingsForm, TerminalPreferences, whatEmptyMeans } from "./settings.svelte";
 
-const SETTINGS: Settings = { time_limit_s: 300, cpu_limit: null, memory_limit_mb: 2048, pids_limit: 4096, stop_grace_s: 10, idle_stop_minutes: null };
+const SETTINGS: Settings = { time_limit_s: 300, cpu_limit: null, memory_limit_mb: 2048, pids_limit: 4096, stop_grace_s: 10, idle_stop_minutes: null, forward_ports: true };
 
 const ENGINE = { processors: 2, memory_mb: 4096, default_memory_mb: 3072 };
 
@@ -22,9 +22,11 @@ it("reads what is set and writes what was typed; empty means no limit", async ()
   form.values.cpu_limit = " 1.5 ";
   form.values.memory_limit_mb = "";
   form.values.idle_stop_minutes = "240";
+  form.forwardPorts = false;
   form.simpleRenderer = true;
   await form.save();
-  expect(writeSettings.mock.calls).toEqual([[{ ...SETTINGS, cpu_limit: 1.5, memory_limit_mb: null, idle_stop_minutes: 240 }]]);
+  const written = { ...SETTINGS, cpu_limit: 1.5, memory_limit_mb: null, idle_stop_minutes: 240, forward_ports: false };
+  expect(writeSettings.mock.calls).toEqual([[written]]);
   expect([form.open, localStorage.getItem("cove.terminal.renderer")]).toEqual([false, "dom"]);
   expect(new TerminalPreferences().simpleRenderer).toBe(true);
 });

@@ -244,7 +244,9 @@ impl Agent {
             | Call::TerminalPrograms { .. }
             | Call::Watch
             | Call::Pack { .. }
-            | Call::Unpack { .. } => {
+            | Call::Unpack { .. }
+            | Call::WatchPorts
+            | Call::Connect { .. } => {
                 return Err(CallError {
                     failure: Failure::Invalid,
                     message: "it has a stream of its own".to_owned(),

@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use super::until_going_on;
 use crate::engine::{Exec, ExecOutput};
+use crate::words;
 
 /// How long an agent may be silent that was asked something, before it is asked whether it is there, and
 /// how long it may take to say so.
@@ -75,6 +76,8 @@ struct End {
     arrived: VecDeque<Vec<u8>>,
     /// Whether nothing follows.
     is_over: bool,
+    /// Whether that is because the agent has said all that it had to say.
+    is_finished: bool,
     wants_room: bool,
     changed: Arc<Notify>,
     /// Wakes who writes, who may be another than who reads.
@@ -103,6 +106,7 @@ pub(crate) struct Answers {
     link: Arc<Link>,
     stream: Stream,
     decoder: Decoder<Response>,
+    comes_seldom: bool,
 }
 
 impl Link {
@@ -195,6 +199,11 @@ impl Link {
         .await
     }
 
+    /// Asks without waiting for the answer: more may be written behind the call at once.
+    pub(super) async fn begin_raw(&self, call: &Call) -> Result<Stream, LinkFailure> {
+        self.begin(call, &[]).await
+    }
+
     /// Asks what is answered more than once.
     pub(super) async fn ask_for_many(self: Arc<Self>, call: &Call) -> Result<Answers, LinkFailure> {
         let stream = self.begin(call, &[]).await?;
@@ -203,6 +212,7 @@ impl Link {
             link: self,
             stream,
             decoder: Decoder::new().with_bodies_up_to(0),
+            comes_seldom: false,
         })
     }
 
@@ -310,6 +320,7 @@ impl Wire {
         let end = End {
             arrived: VecDeque::new(),
             is_over: false,
+            is_finished: false,
             wants_room: false,
             changed: Arc::clone(&changed),
             has_room: Arc::clone(&has_room),
@@ -350,13 +361,19 @@ impl Wire {
             }
         };
         for event in events {
+            let is_finish = matches!(event, Event::Finished(_));
             let (id, piece) = match event {
                 Event::Arrived(id, bytes) => (id, Some(bytes)),
                 Event::Finished(id) | Event::Reset(id) | Event::Opened(id) => (id, None),
             };
             // What is given up already is heard by nobody.
             if let Some(end) = state.ends.get_mut(&id) {
-                end.is_over |= piece.is_none();
+                if piece.is_none() {
+                    end.is_over = true;
+                    end.is_finished |= is_finish;
+                    // Whoever waits to write may wait in vain.
+                    end.has_room.notify_one();
+                }
                 end.arrived.extend(piece);
                 if end.is_over {
                     end.wake();
@@ -442,6 +459,26 @@ impl Stream {
         }
     }
 
+    /// Returns whether nothing follows because all has come: not after a reset, and not when the link broke.
+    pub(crate) fn has_finished(&self) -> bool {
+        let state = self.wire.state.lock();
+        let end = state.ends.get(&self.id);
+        end.is_some_and(|end| end.is_finished && end.arrived.is_empty())
+    }
+
+    /// Waits for the answer to the call that opened the stream for as long as it takes, and returns what came behind it;
+    /// `None` when it is a refusal, or none comes.
+    pub(crate) async fn accepted(&self) -> Option<Vec<u8>> {
+        match self.answer(0, &|| ()).await {
+            Ok((_, _, decoder)) => Some(decoder.into_rest()),
+            Err(LinkFailure::Refused(error)) => {
+                log::debug!("refused: {}", words::tamed(&error.message));
+                None
+            }
+            Err(LinkFailure::NotAsked | LinkFailure::Broken) => None,
+        }
+    }
+
     /// Waits for the answer to the call that opened the stream, with a body of so many bytes at most.
     async fn answer(
         &self,
@@ -476,8 +513,20 @@ impl Answers {
                 Ok(None) => {}
                 Err(error) => return Some(Err(nonsense(&error))),
             }
-            let bytes = self.link.doubting(self.stream.next()).await?;
+            let bytes = if self.comes_seldom {
+                self.stream.next().await?
+            } else {
+                self.link.doubting(self.stream.next()).await?
+            };
             self.decoder.push(&bytes);
+        }
+    }
+
+    /// Takes note that there may be long times without an answer, which say nothing.
+    pub(crate) fn that_come_seldom(self) -> Self {
+        Self {
+            comes_seldom: true,
+            ..self
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::engine::ContainerState;
 use crate::engines::{Engines, KnownEngine};
 use crate::error::{Error, ErrorReport};
 use crate::journal::{Record, Undo};
+use crate::ports::Ports;
 use crate::progress::{Phase, Progress, Undone};
 use crate::provision::Monitor;
 use crate::session::{
@@ -110,6 +111,7 @@ pub(super) struct OpenSession {
     pub(super) searches: Searches,
     /// Asks for files to be watched, since the first were.
     pub(super) watched: OnceLock<mpsc::Sender<Asked>>,
+    pub(super) ports: Arc<Ports>,
     used: watch::Sender<Instant>,
     /// When it is going to be stopped because nobody uses it, in milliseconds since 1970. Changed only while the lock of
     /// the entries is held, because it is part of what a session is.
@@ -144,14 +146,16 @@ impl OpenSession {
         tracker: &TaskTracker,
     ) -> Self {
         let connection = Arc::new(connection);
+        let used = watch::Sender::new(Instant::now());
         let found = |id| Arc::new(Terminal::found(id, &connection, tracker));
         Self {
             terminals: Mutex::new(terminals.into_iter().map(found).collect()),
+            ports: Ports::new(Arc::clone(&connection), used.clone(), tracker.clone()),
             connection,
             container,
             searches: Searches::default(),
             watched: OnceLock::new(),
-            used: watch::Sender::new(Instant::now()),
+            used,
             idle_stop_ms: Mutex::default(),
             reach: watch::Sender::new(Reach::Connected),
         }

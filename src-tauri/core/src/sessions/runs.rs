@@ -330,6 +330,7 @@ impl Sessions {
                 let open = OpenSession::new(connection, container, terminals, tracker);
                 let open = Arc::new(open);
                 self.attend(id, Arc::clone(&open));
+                self.attend_ports(id, Arc::clone(&open));
                 entry.activity = Activity::Ready {
                     open,
                     progress: progress.clone(),

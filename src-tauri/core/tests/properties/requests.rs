@@ -23,7 +23,13 @@ const FIELDS: [&str; 5] = [
     "description",
 ];
 
-const SETTINGS: [&str; 4] = ["time_limit_s", "cpu_limit", "memory_limit_mb", "pids_limit"];
+const SETTINGS: [&str; 5] = [
+    "time_limit_s",
+    "cpu_limit",
+    "memory_limit_mb",
+    "pids_limit",
+    "forward_ports",
+];
 
 /// Texts that are long, empty, invisible, or written from right to left.
 fn text() -> impl Strategy<Value = String> {
@@ -251,6 +257,7 @@ proptest! {
         pids_limit in prop_oneof![any::<u64>(), 0_u64..100],
         stop_grace_s in prop_oneof![any::<u64>(), 0_u64..1_000],
         idle_stop_minutes in prop::option::of(prop_oneof![any::<u64>(), 0_u64..20_000]),
+        forward_ports in any::<bool>(),
     ) {
         let settings = Settings {
             time_limit_s,
@@ -259,6 +266,7 @@ proptest! {
             pids_limit,
             stop_grace_s,
             idle_stop_minutes,
+            forward_ports,
         };
         match settings.check() {
             Ok(settings) => {

@@ -36,6 +36,7 @@ mod live;
 mod many;
 mod network;
 mod podman;
+mod ports;
 mod pulls;
 mod recovering;
 mod searching;

@@ -14,7 +14,7 @@ use cove_core::engine::docker::DockerPlaces;
 use cove_core::engine::{EngineView, Places, RememberedEngines};
 use cove_core::error::{ErrorCode, ErrorReport};
 use cove_core::estimate::History;
-use cove_core::event::{FilesChanged, Phase, Progress, Reporter, SessionEvent};
+use cove_core::event::{FilesChanged, Phase, PortsEvent, Progress, Reporter, SessionEvent};
 use cove_core::journal::Journal;
 use cove_core::remembered::RememberedSession;
 use cove_core::session::SessionId;
@@ -51,6 +51,8 @@ pub(crate) struct Heard {
     pub(crate) engines: watch::Sender<usize>,
     /// What was told of files that are watched.
     pub(crate) files: watch::Sender<Vec<FilesChanged>>,
+    /// The `seq` of what was told last of ports.
+    pub(crate) ports: watch::Sender<u64>,
     /// The `seq` of the last event: there is no gap, so that none is lost.
     seq: Mutex<u64>,
 }
@@ -65,6 +67,7 @@ impl Heard {
             changes: watch::Sender::new(0),
             engines: watch::Sender::new(0),
             files: watch::Sender::default(),
+            ports: watch::Sender::new(0),
             seq: Mutex::default(),
         })
     }
@@ -137,6 +140,10 @@ impl Reporter for Ear {
         if let Some(hook) = &mut *self.0.hook.lock().unwrap() {
             hook(event);
         }
+    }
+
+    fn ports_changed(&self, event: &PortsEvent) {
+        self.0.ports.send_replace(event.list.seq);
     }
 
     fn engines_changed(&self, _: &[EngineView]) {

@@ -77,6 +77,10 @@ const WITH_ID: Record<string, (id: string | null | undefined) => Promise<unknown
   ack_terminal: (id) => commands.ackTerminal(id, "t", 1),
   terminal_programs: (id) => commands.terminalPrograms(id, "t"),
   close_terminal: (id) => commands.closeTerminal(id, "t"),
+  list_ports: commands.listPorts,
+  forward_port: (id) => commands.forwardPort(id, 8000, null),
+  unforward_port: (id) => commands.unforwardPort(id, 8000),
+  open_port: (id) => commands.openPort(id, 8000),
 };
 
 describe("a command without a session id", () => {

@@ -15,6 +15,7 @@ import type { FileEntry } from "../../bindings/FileEntry";
 import type { FoundFiles } from "../../bindings/FoundFiles";
 import type { ImageView } from "../../bindings/ImageView";
 import type { Phase } from "../../bindings/Phase";
+import type { PortList } from "../../bindings/PortList";
 import type { ProcessesEnded } from "../../bindings/ProcessesEnded";
 import type { Listing } from "../../bindings/Listing";
 import type { LogNews } from "../../bindings/LogNews";
@@ -442,6 +443,26 @@ export async function terminalPrograms(id: MaybeId, terminal_id: string): Promis
 
 export async function closeTerminal(id: MaybeId, terminal_id: string): Promise<void> {
   await callWithId("close_terminal", id, { terminal_id });
+}
+
+/** The ports that programs of a session listen on, and those that are forwarded. */
+export function listPorts(id: MaybeId): Promise<PortList> {
+  return callWithId("list_ports", id);
+}
+
+/** Forwards a port to one of this machine; with null to the same number if that is free. Returns all ports. */
+export function forwardPort(id: MaybeId, port: number, local_port: number | null): Promise<PortList> {
+  return callWithId("forward_port", id, { port, ...(local_port === null ? {} : { local_port }) });
+}
+
+/** Forwards a port no longer, also not by itself. Returns all ports. */
+export function unforwardPort(id: MaybeId, port: number): Promise<PortList> {
+  return callWithId("unforward_port", id, { port });
+}
+
+/** Shows a port in the user's browser. */
+export async function openPort(id: MaybeId, port: number): Promise<void> {
+  await callWithId("open_port", id, { port });
 }
 
 /** What a caller may hold where an id should be; only a real one is ever sent. */

@@ -8,6 +8,7 @@ import type { EngineView } from "../../bindings/EngineView";
 import type { ExportEvent } from "../../bindings/ExportEvent";
 import type { FailedEvent } from "../../bindings/FailedEvent";
 import type { FilesChanged } from "../../bindings/FilesChanged";
+import type { PortsEvent } from "../../bindings/PortsEvent";
 import type { ProgressEvent } from "../../bindings/ProgressEvent";
 import type { ReadyEvent } from "../../bindings/ReadyEvent";
 import type { TransferEvent } from "../../bindings/TransferEvent";
@@ -37,13 +38,14 @@ export interface UnderWay {
 export interface Hearing {
   onsession: (news: SessionNews) => void;
   onengine: (engines: EngineView[]) => void;
+  onports: (ports: PortsEvent) => void;
   /** The app was to end while so much is under way. */
   onclosing: (underWay: UnderWay) => void;
   oncarried: (news: CarriedNews) => void;
 }
 
 /** Resolves once every event is listened to, with a function that ends it. */
-export async function listenToAll({ onsession, onengine, onclosing, oncarried }: Hearing): Promise<() => void> {
+export async function listenToAll({ onsession, onengine, onports, onclosing, oncarried }: Hearing): Promise<() => void> {
   const endings = await Promise.all([
     listen<ProgressEvent>("session:progress", ({ payload }) => onsession({ kind: "progress", ...payload })),
     listen<ReadyEvent>("session:ready", ({ payload }) => onsession({ kind: "ready", ...payload })),
@@ -54,6 +56,7 @@ export async function listenToAll({ onsession, onengine, onclosing, oncarried }:
     listen<TransferEvent>("session:transfer", ({ payload }) => onsession({ kind: "transfer", ...payload })),
     listen<CarriedNews>("files:carried", ({ payload }) => oncarried(payload)),
     listen<{ engines: EngineView[] }>("engine:changed", ({ payload }) => onengine(payload.engines)),
+    listen<PortsEvent>("ports:changed", ({ payload }) => onports(payload)),
     listen<UnderWay>("app:closing", ({ payload }) => onclosing(payload)),
   ]);
   return () => {
@@ -62,8 +65,10 @@ export async function listenToAll({ onsession, onengine, onclosing, oncarried }:
 }
 
 /** Hears what changes of the files of a session that are watched; resolves with a function that ends it. */
-export function listenToFiles(sessionId: string, hear: (changed: FilesChanged) => void): Promise<() => void> {
-  return listen<FilesChanged>("files:changed", ({ payload }) => {
+export async function listenToFiles(sessionId: string, hear: (changed: FilesChanged) => void): Promise<() => void> {
+  const end = await listen<FilesChanged>("files:changed", ({ payload }) => {
     if (payload.session_id === sessionId) hear(payload);
   });
+  // On a page that is going away there may be nobody left to tell.
+  return () => void Promise.resolve(end()).catch(() => {});
 }
