@@ -31,11 +31,10 @@ async fn until<T>(app: &App, id: SessionId, look: impl Fn(&PortList) -> Option<T
             told.changed().await.unwrap();
         }
     };
-    let found = timeout(LONG_ENOUGH, waiting).await;
-    match found {
-        Ok(found) => found,
-        Err(_elapsed) => panic!("{:?}", app.sessions.list_ports(id).await),
+    if let Ok(found) = timeout(LONG_ENOUGH, waiting).await {
+        return found;
     }
+    panic!("{:?}", app.sessions.list_ports(id).await);
 }
 
 fn port_of(list: &PortList, port: u16) -> Option<&Port> {
