@@ -57,16 +57,9 @@ async fn connect(port: u16) -> TcpStream {
 
 /// Kills the agent's end of the pipe in the session's container.
 fn kill_pipe(app: &App, id: SessionId) {
-    let processes = app
-        .engine()
-        .docker(&["top", &id.resource_name(), "-eo", "pid,args"]);
-    let processes = processes.unwrap();
-    let mut pipes = processes
-        .lines()
-        .filter(|line| line.contains("agent connect"));
-    let pid = pipes.next().unwrap().split_whitespace().next().unwrap();
-    let killed = Command::new("kill").args(["-KILL", pid]).status().unwrap();
-    assert!(killed.success() && pipes.next().is_none(), "{processes}");
+    let script = "for p in /proc/[0-9]*; do case \"$(busybox tr '\\0' ' ' < $p/cmdline)\" in \
+        '/.cove/agent connect'*) kill -KILL ${p#/proc/} && echo killed;; esac; done 2> /dev/null";
+    assert_eq!(app.sh(id, script), "killed");
 }
 
 /// Writes and reads to the end of both halves.
