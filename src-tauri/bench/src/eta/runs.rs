@@ -187,7 +187,7 @@ fn read(tape: Tape) -> Result<Trace> {
             SessionEvent::Failed(event) => bail!("a run failed: {}", event.error.message),
             SessionEvent::Cancelled(_) => bail!("a run was cancelled"),
             SessionEvent::Export(_) => bail!("nobody asked for an export"),
-            SessionEvent::Changed(_) => {}
+            SessionEvent::Changed(_) | SessionEvent::Transfer(_) => {}
         }
     }
     let (total_ms, ready) = end.context("a run ended without being ready")?;
