@@ -211,6 +211,7 @@ impl App {
             output: Decoder::new(),
             shown: String::new(),
             end: None,
+            is_over: false,
         };
         shell.stream = Some(shell.app.ask(call));
         while shell.decoder.is_some() {
@@ -245,6 +246,8 @@ struct Shell {
     output: Decoder<Output>,
     shown: String,
     end: Option<End>,
+    /// Whether nothing follows.
+    is_over: bool,
 }
 
 impl Shell {
@@ -261,7 +264,11 @@ impl Shell {
 
     /// Hears more; `false` when there is no more.
     fn go_on(&mut self) -> bool {
+        if self.is_over {
+            return false;
+        }
         let Some(events) = self.app.hear() else {
+            self.is_over = true;
             return false;
         };
         for event in events {
@@ -287,10 +294,10 @@ impl Shell {
                         }
                     }
                 }
-                Event::Finished(_) | Event::Reset(_) | Event::Opened(_) => return false,
+                Event::Finished(_) | Event::Reset(_) | Event::Opened(_) => self.is_over = true,
             }
         }
-        true
+        !self.is_over
     }
 
     /// Waits until this has been shown, and takes it for seen.
