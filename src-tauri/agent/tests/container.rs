@@ -482,7 +482,7 @@ fn what_runs_in_a_terminal_has_its_time_to_end_too() {
     let mut container = Container::start(root.path(), "node");
     let mut terminal = App::connect(&container).open_terminal("one");
     terminal.type_in("stty -echo; sh -c 'trap \"sleep 1; echo clean; exit\" TERM; echo up; while :; do sleep 0.1; done'; echo after\n");
-    terminal.await_output(" up\r\n");
+    terminal.await_output("up\r\n");
     assert_eq!(container.stop().0, Some(0));
     terminal.await_end();
     let said = &terminal.shown;
