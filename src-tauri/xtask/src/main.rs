@@ -42,7 +42,7 @@ The project's own commands: cargo xtask <command>
   assets              only the agent and the built-in image
   icons               make the icons anew from icons/cove.svg
   bench create        compare creating a session with the bare engine and its command line
-  bench workspace     compare typing, files and searches in a session with the tools that do the same; 5 minutes
+  bench workspace     compare typing, files, transfers and ports of a session with the tools that do the same; 8 minutes
   bench eta [options] judge the remaining time that Cove tells, on 49 real pulls; 10 minutes
     --quick             one image only, 8 pulls
     --record FOLDER     keep what was heard of each run as a file there

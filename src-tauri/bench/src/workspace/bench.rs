@@ -41,6 +41,7 @@ pub(crate) struct Bench {
     pub(crate) sessions: Sessions,
     pub(crate) id: SessionId,
     pub(crate) engine: Engine,
+    pub(crate) events: tokio::sync::Mutex<UnboundedReceiver<SessionEvent>>,
     pub(crate) files: tokio::sync::Mutex<UnboundedReceiver<FilesChanged>>,
     /// Where its files are on this machine.
     pub(crate) folder: PathBuf,
@@ -74,6 +75,7 @@ impl Bench {
             sessions,
             id,
             engine,
+            events: tokio::sync::Mutex::new(heard),
             files: tokio::sync::Mutex::new(changed),
             folder,
         })

@@ -12,7 +12,11 @@ mod files;
 #[cfg(target_os = "linux")]
 mod names;
 #[cfg(target_os = "linux")]
+mod ports;
+#[cfg(target_os = "linux")]
 mod table;
+#[cfg(target_os = "linux")]
+mod transfers;
 #[cfg(target_os = "linux")]
 mod typing;
 
@@ -29,6 +33,8 @@ fn main() -> anyhow::Result<()> {
         typing::measure(&bench, &mut table).await?;
         files::measure(&bench, &mut table).await?;
         names::measure(&bench, &mut table).await?;
+        transfers::measure(&bench, &mut table).await?;
+        ports::measure(&bench, &mut table).await?;
         table.print();
         if let Some(out) = out {
             table.keep(&out)?;
