@@ -65,6 +65,8 @@ export class Live {
   hear({ paths, overflowed }: FilesChanged): void {
     if (overflowed) this.overflowedAt = new Date();
     void this.#changed(paths);
+    // Whoever tells can be asked again.
+    if (this.following === "none") void this.show(this.#shown);
   }
 
   /** Has them read again, one after another and no faster than that can be done. */

@@ -94,8 +94,15 @@ describe("what follows the disk", () => {
     void live.show(["a", "b"]);
     await asked[2]?.answer();
     expect(live.following).toBe("all");
+    // And as soon as there is news, which says that somebody watches.
+    void live.show(["a", "c"]);
+    await asked[3]?.refuse();
+    expect(live.following).toBe("none");
+    changed(["a"]);
+    await asked[4]?.answer();
+    expect(live.following).toBe("all");
     void live.show([]);
-    await asked[3]?.answer();
+    await asked[5]?.answer();
     expect(live.following).toBe("none");
   });
 });

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use cove_core::crossing::Destination;
+
 use cove_core::event::{SessionEvent, TransferOutcome};
+use cove_core::sessions::Destination;
 use tempfile::TempDir;
 
 use crate::bench::Bench;
