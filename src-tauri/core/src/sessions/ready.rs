@@ -341,7 +341,11 @@ impl Sessions {
         let mut pause = LOOK_AGAIN.0;
         loop {
             if let Ok(Some(engine)) = self.home_of(id).await {
-                self.look_again_at(&engine).await;
+                let sessions = self.clone();
+                // A look that finds the session gone ends the wait for it, and still has its network to remove.
+                let look = async move { sessions.look_again_at(&engine).await };
+                // It does not panic, and if it did, there is another look.
+                let _ = self.shared.tracker.spawn(look).await;
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LOOK_AGAIN.1);
