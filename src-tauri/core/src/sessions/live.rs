@@ -1,7 +1,7 @@
 //! Telling when files change that a window shows. What is watched is what the window says it shows, and nothing once it
 //! shows nothing.
 //!
-//! Watching is no use of a session: one whose files are only watched is left alone.
+//! Watching is no use of a session: one whose files are only watched is left alone. Reading what has changed is one.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
