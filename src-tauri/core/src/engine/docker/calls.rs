@@ -40,6 +40,9 @@ use crate::words;
 
 /// How long a registry may take to say what an image is made of. Nothing waits for it.
 const MANIFEST_LIMIT: Duration = Duration::from_secs(20);
+/// How often a network is removed that no container uses and that is said to be in use, and how long to wait between: Docker lets
+/// go of it a moment after the container is gone.
+const LETS_GO: (u32, Duration) = (20, Duration::from_millis(100));
 /// The registry whose images go without its name.
 const DOCKER_HUB: &str = "docker.io";
 /// Bytes read from an exec at once.
@@ -407,23 +410,26 @@ impl Engine for DockerEngine {
         let client = self.client();
         // Docker takes a network away from containers that do not run.
         let filters = answers::filters(&[("network", &[name])]);
-        let users = self
-            .asked(format!("/containers/json?all=true&{filters}"), OPERATION)
-            .await?;
-        let users = answers::containers(&users).ok_or_else(|| unreadable(OPERATION))?;
-        if !users.is_empty() {
-            return Ok(false);
-        }
-        match client.remove_network(name).await {
-            Ok(()) => Ok(true),
-            Err(error) if is_not_found(&error) => Ok(false),
-            Err(ApiError::DockerResponseServerError { message, .. })
-                if wording::says_network_in_use(&message) =>
-            {
-                Ok(false)
+        for _ in 0..LETS_GO.0 {
+            let users = self
+                .asked(format!("/containers/json?all=true&{filters}"), OPERATION)
+                .await?;
+            let users = answers::containers(&users).ok_or_else(|| unreadable(OPERATION))?;
+            if !users.is_empty() {
+                return Ok(false);
             }
-            Err(error) => Err(self.failed("remove the network", &error)),
+            match client.remove_network(name).await {
+                Ok(()) => return Ok(true),
+                Err(error) if is_not_found(&error) => return Ok(false),
+                Err(ApiError::DockerResponseServerError { message, .. })
+                    if wording::says_network_in_use(&message) =>
+                {
+                    tokio::time::sleep(LETS_GO.1).await;
+                }
+                Err(error) => return Err(self.failed("remove the network", &error)),
+            }
         }
+        Ok(false)
     }
 
     async fn connect_container(&self, container: &str, network: &str) -> Result<(), Error> {
