@@ -57,9 +57,7 @@ pub fn run(open_files: Option<u64>) -> ExitCode {
             .envs(variables)
             .exec();
     }
-    // Whoever closes the terminal meanwhile does not read it.
-    let _ = io::stdout().write_all(NO_SHELL_MESSAGE.as_bytes());
-    await_key();
+    say_until_seen(NO_SHELL_MESSAGE);
     ExitCode::from(NO_SHELL)
 }
 
@@ -125,15 +123,21 @@ fn name_of(shell: &Path) -> &OsStr {
     shell.file_name().unwrap_or(OsStr::from_bytes(b"sh"))
 }
 
-/// Waits until a key is pressed or the terminal is closed.
-fn await_key() {
+/// Says something and waits for a key. One that was pressed before does not count, and none is lost that comes after.
+fn say_until_seen(message: &str) {
     let stdin = io::stdin();
     let before = tcgetattr(&stdin).ok();
+    let mut message = message.to_owned();
     if let Some(mut raw) = before.clone() {
         raw.make_raw();
-        // Without raw mode it takes the enter key.
-        let _ = tcsetattr(&stdin, OptionalActions::Flush, &raw);
+        // Without raw mode it takes the enter key, and in raw mode a line ends with both.
+        if tcsetattr(&stdin, OptionalActions::Flush, &raw).is_ok() {
+            message = message.replace('\n', "\r\n");
+        }
     }
+    // Whoever closes the terminal meanwhile does not read it.
+    let _ = io::stdout().write_all(message.as_bytes());
+    let _ = io::stdout().flush();
     // A key, the end and an error all mean: seen.
     let _ = stdin.lock().read(&mut [0]);
     if let Some(before) = before {

@@ -214,7 +214,6 @@ fn a_file_that_changes_underneath_is_taken_quietly_or_asked_about() {
     // One that was deleted is said to be, and a save makes it again.
     type_first(&app, "mine3 ");
     shell.run("rm a.txt");
-    save(&app);
     expect_strip(&app, "deleted-on-disk", true);
     app.picture("editor-deleted");
     app.press("[data-choice=save]");
