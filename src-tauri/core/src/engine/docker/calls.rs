@@ -42,7 +42,7 @@ use crate::words;
 const MANIFEST_LIMIT: Duration = Duration::from_secs(20);
 /// How often a network is removed that no container uses and that is said to be in use, and how long to wait between: Docker lets
 /// go of it a moment after the container is gone.
-const LETS_GO: (u32, Duration) = (20, Duration::from_millis(100));
+const LETS_GO: (u32, Duration) = (10, Duration::from_millis(50));
 /// The registry whose images go without its name.
 const DOCKER_HUB: &str = "docker.io";
 /// Bytes read from an exec at once.
