@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::json;
 
 use crate::app::{App, SOON, Shell, figure};
+use crate::files::expect;
 use crate::held::{HELD, Watch};
 
 /// How long a change may take until its row is there, in the middle of many.
@@ -21,26 +22,6 @@ const OBSERVE: &str = "
     };
     new MutationObserver(look).observe(document.querySelector('[data-testid=file-tree]'), { subtree: true, childList: true, characterData: true });
 ";
-
-/// The names in the tree, in order.
-fn names(app: &App) -> Vec<String> {
-    let script = "
-        const rows = [...document.querySelectorAll('[data-testid=file-tree] [role=treeitem]')];
-        rows.sort((a, b) => a.getBoundingClientRect().top - b.getBoundingClientRect().top);
-        return rows.map((row) => row.querySelector('.name').textContent);
-    ";
-    serde_json::from_value(app.window.execute(script, &[]).unwrap()).unwrap()
-}
-
-#[track_caller]
-fn expect_names(app: &App, expected: &[&str]) {
-    let mut last = Vec::new();
-    let outcome = app.window.wait("the tree", SOON, |_| {
-        last = names(app);
-        Ok((last == expected).then_some(()))
-    });
-    outcome.unwrap_or_else(|error| panic!("{error:#}: {last:?}, not {expected:?}"));
-}
 
 /// Waits until the tree does not say any more how old it is.
 fn wait_until_live(app: &App) {
@@ -85,9 +66,13 @@ fn what_changes_on_the_disk_is_in_the_tree_at_once() {
     let id = app.ready_session("live");
     let shell = Shell::open(&app, &id);
     shell.run("mkdir -p src/deep docs && echo one > src/one && echo read > README.md");
-    expect_names(&app, &["docs", "src", "README.md"]);
+    expect(&app, "the tree", &["docs", "src", "README.md"]);
     app.wait_and_press_file("src");
-    expect_names(&app, &["docs", "src", "deep", "one", "README.md"]);
+    expect(
+        &app,
+        "the tree",
+        &["docs", "src", "deep", "one", "README.md"],
+    );
     wait_until_live(&app);
 
     app.window.execute(OBSERVE, &[]).unwrap();
@@ -111,12 +96,12 @@ fn what_changes_on_the_disk_is_in_the_tree_at_once() {
     assert!(median < AT_ONCE, "{took:?}");
 
     shell.run("rm -f src/new-*; mv src/one src/two; mv README.md src/deep");
-    expect_names(&app, &["docs", "src", "deep", "two"]);
+    expect(&app, "the tree", &["docs", "src", "deep", "two"]);
     // As a checkout does it: the folder is another, and stays open.
     shell.run("rm -r src && mkdir -p src/deep && echo x > src/other");
-    expect_names(&app, &["docs", "src", "deep", "other"]);
+    expect(&app, "the tree", &["docs", "src", "deep", "other"]);
     shell.run("echo y > src/later");
-    expect_names(&app, &["docs", "src", "deep", "later", "other"]);
+    expect(&app, "the tree", &["docs", "src", "deep", "later", "other"]);
     // What Git ignores is dimmed as soon as that is said, also in folders below.
     shell.run("printf 'later\\n/docs/\\n' > .gitignore");
     app.window
@@ -142,7 +127,11 @@ fn what_changes_on_the_disk_is_in_the_tree_at_once() {
         .unwrap();
     wait_until_live(&app);
     shell_free(&app, &id, "echo again > after-reload");
-    expect_names(&app, &["docs", "src", ".gitignore", "after-reload"]);
+    expect(
+        &app,
+        "the tree",
+        &["docs", "src", ".gitignore", "after-reload"],
+    );
 }
 
 /// Runs a command in the container, without the window.
@@ -170,7 +159,7 @@ fn a_storm_of_changes_ends_in_the_right_tree_and_holds_nothing_up() {
     let shell = Shell::open(&app, &id);
     shell.run("mkdir -p many && : > many/first");
     app.wait_and_press_file("many");
-    expect_names(&app, &["many", "first"]);
+    expect(&app, "the tree", &["many", "first"]);
     wait_until_live(&app);
     let watch = Watch::begin(&app);
     // 100,000 changes: a hundred files come and go, again and again.
@@ -178,11 +167,11 @@ fn a_storm_of_changes_ends_in_the_right_tree_and_holds_nothing_up() {
         "for n in $(seq 500); do for m in $(seq 100); do : > many/$m; done; rm many/*; done; \
          : > many/a; : > many/b",
     );
-    expect_names(&app, &["many", "a", "b"]);
+    expect(&app, "the tree", &["many", "a", "b"]);
     let held = watch.end();
     figure("the page held by the storm, ms", held.as_millis());
     assert!(held < HELD, "{held:?}");
     // It follows on.
     shell.run(": > many/c");
-    expect_names(&app, &["many", "a", "b", "c"]);
+    expect(&app, "the tree", &["many", "a", "b", "c"]);
 }
