@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -26,6 +27,9 @@ use crate::session::SessionId;
 const SETTLE_LIMIT: Duration = Duration::from_millis(900);
 /// How long calls that are late are waited for before their undos are left to be tried again later.
 const LATE_LIMIT: Duration = Duration::from_secs(20);
+/// How long the end of a run waits for its undos, the calls under way included: the rest of the two seconds
+/// that a cancel may take is for telling it.
+const TELL_LIMIT: Duration = Duration::from_millis(1_800);
 /// How long programs have to end when a container is stopped again that a run has started.
 const UNDO_GRACE: Duration = Duration::from_secs(1);
 /// How long one undo may take before it counts as failed.
@@ -203,9 +207,10 @@ impl Unwind {
     }
 
     /// Takes all effects back, newest first, and says what came of each. An effect that has not
-    /// settled in time is left for later, and with it all that are older: what it makes may use
-    /// what they made.
+    /// settled in time, or whose undo takes longer than the user is to wait, is left for later, and with
+    /// it all that are older: what it makes may use what they made.
     pub(super) async fn run(&self) -> (Vec<Undone>, PendingUndos) {
+        let deadline = Instant::now() + TELL_LIMIT;
         let (effects, record) = self.take();
         let all_settled = async {
             for effect in &effects {
@@ -224,36 +229,63 @@ impl Unwind {
             effects: Vec::new(),
         };
         let mut is_late = false;
-        for effect in effects.into_iter().rev() {
+        for mut effect in effects.into_iter().rev() {
             is_late |= !effect.settled.is_cancelled();
-            let mut is_left = is_late;
-            match &effect.undo {
-                Some(undo) if is_late => undone.push(Undone {
-                    what: undo.to_string(),
-                    failure: Some(
-                        "the engine has not answered yet; it is taken back as soon as it does"
-                            .to_owned(),
-                    ),
-                }),
-                Some(undo) => match undo.attempt(&*self.engine, self.owner).await {
-                    Ok(Some(done)) => undone.push(done),
-                    Ok(None) => is_left = effect.in_doubt.load(Ordering::SeqCst),
-                    Err(error) => {
-                        log::warn!("{undo} failed: {error}");
-                        undone.push(Undone {
-                            what: undo.to_string(),
-                            failure: Some(error.to_string()),
-                        });
-                        is_left = true;
+            let Some(undo) = effect.undo.clone() else {
+                if is_late {
+                    pending.effects.push(effect);
+                }
+                continue;
+            };
+            let attempt = if is_late {
+                None
+            } else {
+                let attempt = self.attempt(&mut effect, undo.clone());
+                tokio::time::timeout_at(deadline, attempt).await.ok()
+            };
+            is_late |= attempt.is_none();
+            let failure = match attempt {
+                Some(Ok(Some(done))) => {
+                    undone.push(done);
+                    continue;
+                }
+                Some(Ok(None)) => {
+                    if effect.in_doubt.load(Ordering::SeqCst) {
+                        pending.effects.push(effect);
                     }
-                },
-                None => {}
-            }
-            if is_left {
-                pending.effects.push(effect);
-            }
+                    continue;
+                }
+                Some(Err(error)) => {
+                    log::warn!("{undo} failed: {error}");
+                    error.to_string()
+                }
+                None => {
+                    "the engine has not answered yet; it is taken back as soon as it does".into()
+                }
+            };
+            undone.push(Undone {
+                what: undo.to_string(),
+                failure: Some(failure),
+            });
+            pending.effects.push(effect);
         }
         (undone, pending)
+    }
+
+    /// Begins to take an effect back, which counts as settled again when that has ended: it goes on when
+    /// nobody waits for it any more.
+    async fn attempt(&self, effect: &mut Effect, undo: Undo) -> Result<Option<Undone>, Error> {
+        let settled = CancellationToken::new();
+        let guard = settled.clone().drop_guard();
+        effect.settled = settled;
+        let (engine, owner) = (Arc::clone(&self.engine), self.owner);
+        let attempt = self.tracker.spawn(async move {
+            let _settles_when_done = guard;
+            undo.attempt(&*engine, owner).await
+        });
+        attempt
+            .await
+            .unwrap_or_else(|_| Err(Error::Internal("an undo was lost".into())))
     }
 
     fn take(&self) -> (Vec<Effect>, Record) {
