@@ -442,14 +442,14 @@ async fn end_processes(request: Request<'_>, sessions: State<'_, Sessions>) -> A
     let session_id = Arguments::of(request.body()).id()?;
     ok(EndedAnswer {
         session_id,
-        processes: sessions.end_processes(session_id).await?,
+        processes: sessions.ready(session_id).await?.end_processes().await?,
     })
 }
 
 #[tauri::command]
 async fn keep_session(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<Became> {
     let session_id = Arguments::of(request.body()).id()?;
-    sessions.keep(session_id).await?;
+    sessions.connected(session_id).await?;
     ok(Became {
         session_id,
         seen: sessions.seen(session_id),
@@ -620,7 +620,9 @@ async fn write_settings(
 async fn list_dir(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<DirContent> {
     let arguments = Arguments::of(request.body());
     ok(sessions
-        .list_dir(arguments.id()?, &arguments.get::<String>("path")?)
+        .ready(arguments.id()?)
+        .await?
+        .list_dir(&arguments.get::<String>("path")?)
         .await?)
 }
 
@@ -629,7 +631,11 @@ async fn read_file(request: Request<'_>, sessions: State<'_, Sessions>) -> Answe
     let arguments = Arguments::of(request.body());
     let (id, path) = (arguments.id()?, arguments.get::<String>("path")?);
     let charset = arguments.get::<Option<String>>("charset")?;
-    ok(sessions.read_file_as(id, &path, charset.as_deref()).await?)
+    ok(sessions
+        .ready(id)
+        .await?
+        .read_file_as(&path, charset.as_deref())
+        .await?)
 }
 
 #[derive(Serialize)]
@@ -650,7 +656,9 @@ async fn write_file(request: Request<'_>, sessions: State<'_, Sessions>) -> Answ
     let condition = WriteIf::of(arguments.get("revision")?, missing == Some(true))?;
     ok(Written {
         revision: sessions
-            .write_file_if(id, &path, content, condition)
+            .ready(id)
+            .await?
+            .write_file_if(&path, content, condition)
             .await?,
     })
 }
@@ -667,7 +675,7 @@ async fn create_entry(request: Request<'_>, sessions: State<'_, Sessions>) -> An
     let id = arguments.id()?;
     let (place, kind) = (place(&arguments, "path")?, arguments.get("kind")?);
     ok(Placed {
-        path: sessions.create_entry(id, place, kind).await?,
+        path: sessions.ready(id).await?.create_entry(place, kind).await?,
     })
 }
 
@@ -677,7 +685,7 @@ async fn move_entry(request: Request<'_>, sessions: State<'_, Sessions>) -> Answ
     let (id, from) = (arguments.id()?, arguments.get::<String>("from")?);
     let to = place(&arguments, "to")?;
     ok(Placed {
-        path: sessions.move_entry(id, &from, to).await?,
+        path: sessions.ready(id).await?.move_entry(&from, to).await?,
     })
 }
 
@@ -688,7 +696,11 @@ async fn copy_entry(request: Request<'_>, sessions: State<'_, Sessions>) -> Answ
     let to = place(&arguments, "to")?;
     let or_like_it = arguments.get::<Option<bool>>("or_like_it")? == Some(true);
     ok(Placed {
-        path: sessions.copy_entry(id, &from, to, or_like_it).await?,
+        path: sessions
+            .ready(id)
+            .await?
+            .copy_entry(&from, to, or_like_it)
+            .await?,
     })
 }
 
@@ -702,7 +714,7 @@ async fn delete_entries(request: Request<'_>, sessions: State<'_, Sessions>) -> 
     let arguments = Arguments::of(request.body());
     let (id, paths) = (arguments.id()?, arguments.get("paths")?);
     ok(Trashed {
-        trash: sessions.delete_entries(id, paths).await?,
+        trash: sessions.ready(id).await?.delete_entries(paths).await?,
     })
 }
 
@@ -710,7 +722,11 @@ async fn delete_entries(request: Request<'_>, sessions: State<'_, Sessions>) -> 
 async fn restore_entries(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<Done> {
     let arguments = Arguments::of(request.body());
     let (session_id, trash) = (arguments.id()?, arguments.get("trash")?);
-    sessions.restore_entries(session_id, trash).await?;
+    sessions
+        .ready(session_id)
+        .await?
+        .restore_entries(trash)
+        .await?;
     ok(Done { session_id })
 }
 
@@ -736,7 +752,7 @@ async fn find_files(request: Request<'_>, sessions: State<'_, Sessions>) -> Answ
         fresh: arguments.get::<Option<bool>>("fresh")? != Some(false),
         partial: arguments.get::<Option<bool>>("partial")? == Some(true),
     };
-    ok(sessions.find_files(id, &query).await?)
+    ok(sessions.ready(id).await?.find_files(&query).await?)
 }
 
 #[derive(Serialize)]
@@ -769,7 +785,7 @@ async fn search_files(
         }
     });
     ok(Search {
-        search_id: sessions.search_files(id, query, sink).await?,
+        search_id: sessions.ready(id).await?.search_files(query, sink).await?,
     })
 }
 
@@ -778,7 +794,10 @@ async fn cancel_search(request: Request<'_>, sessions: State<'_, Sessions>) -> A
     let arguments = Arguments::of(request.body());
     let session_id = arguments.id()?;
     let search_id = arguments.get::<String>("search_id")?;
-    sessions.cancel_search(session_id, &search_id).await?;
+    sessions
+        .connected(session_id)
+        .await?
+        .cancel_search(&search_id);
     ok(Done { session_id })
 }
 
@@ -806,12 +825,12 @@ async fn upload_files(
     let (id, folder) = (arguments.id()?, arguments.get("folder")?);
     let wanted = arguments.get("wanted")?;
     // A session that is not ready is said before the user is asked.
-    sessions.keep(id).await?;
+    sessions.connected(id).await?;
     let chosen = transfers::choose(&app, wanted).await?;
     let transfer_id = if chosen.is_empty() {
         None
     } else {
-        Some(sessions.upload(id, folder, chosen).await?)
+        Some(sessions.ready(id).await?.upload(folder, &chosen)?)
     };
     ok(Transfer { transfer_id })
 }
@@ -826,7 +845,7 @@ async fn upload_dropped(
     let (id, folder) = (arguments.id()?, arguments.get("folder")?);
     let chosen = dropped.take(&arguments.get::<String>("dropped")?)?;
     ok(Transfer {
-        transfer_id: Some(sessions.upload(id, folder, chosen).await?),
+        transfer_id: Some(sessions.ready(id).await?.upload(folder, &chosen)?),
     })
 }
 
@@ -840,10 +859,10 @@ async fn download_entries(
     let arguments = Arguments::of(request.body());
     let (id, paths) = (arguments.id()?, arguments.get("paths")?);
     let file_name = arguments.get("file_name")?;
-    sessions.keep(id).await?;
+    sessions.connected(id).await?;
     let transfer_id = match transfers::place_for(&app, file_name).await? {
         None => None,
-        Some(place) => Some(sessions.download(id, paths, place).await?),
+        Some(place) => Some(sessions.ready(id).await?.download(paths, place)?),
     };
     ok(Transfer { transfer_id })
 }
@@ -854,7 +873,10 @@ async fn answer_transfer(request: Request<'_>, sessions: State<'_, Sessions>) ->
     let (id, transfer) = (arguments.id()?, arguments.get::<String>("transfer_id")?);
     let choice = arguments.get("choice")?;
     ok(Transfer {
-        transfer_id: sessions.answer_transfer(id, &transfer, choice).await?,
+        transfer_id: sessions
+            .ready(id)
+            .await?
+            .answer_transfer(&transfer, choice)?,
     })
 }
 
@@ -863,7 +885,7 @@ async fn retry_transfer(request: Request<'_>, sessions: State<'_, Sessions>) -> 
     let arguments = Arguments::of(request.body());
     let (id, transfer) = (arguments.id()?, arguments.get::<String>("transfer_id")?);
     ok(Transfer {
-        transfer_id: Some(sessions.retry_transfer(id, &transfer).await?),
+        transfer_id: Some(sessions.ready(id).await?.retry_transfer(&transfer)?),
     })
 }
 
@@ -927,12 +949,16 @@ async fn open_terminal(
         None => {
             let ended = arguments.get::<Option<String>>("replaces")?;
             sessions
-                .open_terminal_instead(id, ended.as_deref(), size, sink)
+                .ready(id)
+                .await?
+                .open_terminal_instead(ended.as_deref(), size, sink)
                 .await?
         }
         Some(terminal_id) => {
             sessions
-                .attach_terminal(id, &terminal_id, size, sink)
+                .connected(id)
+                .await?
+                .attach_terminal(&terminal_id, size, sink)
                 .await?;
             terminal_id
         }
@@ -945,8 +971,9 @@ async fn write_terminal(request: Request<'_>, sessions: State<'_, Sessions>) -> 
     let arguments = Arguments::of(request.body());
     let session_id = arguments.id()?;
     let terminal = sessions
-        .terminal(session_id, &arguments.get::<String>("terminal_id")?)
-        .await?;
+        .connected(session_id)
+        .await?
+        .terminal(&arguments.get::<String>("terminal_id")?)?;
     let encoding = arguments.get::<Option<Encoding>>("encoding")?;
     let data = arguments.get::<String>("data")?;
     let bytes = encoding.unwrap_or(Encoding::Utf8).bytes_of("data", data)?;
@@ -959,8 +986,9 @@ async fn resize_terminal(request: Request<'_>, sessions: State<'_, Sessions>) ->
     let arguments = Arguments::of(request.body());
     let session_id = arguments.id()?;
     let terminal = sessions
-        .terminal(session_id, &arguments.get::<String>("terminal_id")?)
-        .await?;
+        .connected(session_id)
+        .await?
+        .terminal(&arguments.get::<String>("terminal_id")?)?;
     terminal.resize(size(&arguments)?).await?;
     ok(Done { session_id })
 }
@@ -970,8 +998,9 @@ async fn ack_terminal(request: Request<'_>, sessions: State<'_, Sessions>) -> An
     let arguments = Arguments::of(request.body());
     let session_id = arguments.id()?;
     let terminal = sessions
-        .terminal(session_id, &arguments.get::<String>("terminal_id")?)
-        .await?;
+        .connected(session_id)
+        .await?
+        .terminal(&arguments.get::<String>("terminal_id")?)?;
     terminal.acknowledge(arguments.get("bytes")?);
     ok(Done { session_id })
 }
@@ -989,7 +1018,11 @@ async fn terminal_programs(
     let arguments = Arguments::of(request.body());
     let id = arguments.id()?;
     let terminal_id = arguments.get::<String>("terminal_id")?;
-    let programs = sessions.terminal_programs(id, &terminal_id).await?;
+    let programs = sessions
+        .ready(id)
+        .await?
+        .terminal_programs(&terminal_id)
+        .await?;
     ok(Programs { programs })
 }
 
@@ -998,16 +1031,18 @@ async fn close_terminal(request: Request<'_>, sessions: State<'_, Sessions>) -> 
     let arguments = Arguments::of(request.body());
     let session_id = arguments.id()?;
     sessions
-        .close_terminal(session_id, &arguments.get::<String>("terminal_id")?)
-        .await?;
+        .connected(session_id)
+        .await?
+        .close_terminal(&arguments.get::<String>("terminal_id")?);
     ok(Done { session_id })
 }
 
 #[tauri::command]
 async fn list_ports(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<PortList> {
     ok(sessions
-        .list_ports(Arguments::of(request.body()).id()?)
-        .await?)
+        .ready(Arguments::of(request.body()).id()?)
+        .await?
+        .list_ports())
 }
 
 #[tauri::command]
@@ -1015,14 +1050,14 @@ async fn forward_port(request: Request<'_>, sessions: State<'_, Sessions>) -> An
     let arguments = Arguments::of(request.body());
     let (id, port) = (arguments.id()?, arguments.get("port")?);
     let local_port = arguments.get("local_port")?;
-    ok(sessions.forward_port(id, port, local_port).await?)
+    ok(sessions.ready(id).await?.forward_port(port, local_port)?)
 }
 
 #[tauri::command]
 async fn unforward_port(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<PortList> {
     let arguments = Arguments::of(request.body());
     let (id, port) = (arguments.id()?, arguments.get("port")?);
-    ok(sessions.unforward_port(id, port).await?)
+    ok(sessions.connected(id).await?.unforward_port(port).await)
 }
 
 /// Shows a port in the user's browser; one that is not forwarded is from now on.
@@ -1034,7 +1069,7 @@ async fn open_port(
 ) -> Answer<Done> {
     let arguments = Arguments::of(request.body());
     let (session_id, port) = (arguments.id()?, arguments.get("port")?);
-    let LocalPlace { host, port } = sessions.place_of_port(session_id, port).await?;
+    let LocalPlace { host, port } = sessions.ready(session_id).await?.place_of_port(port)?;
     let address = format!("http://{host}:{port}");
     let opened = app.opener().open_url(&address, None::<&str>);
     opened.map_err(|error| Error::NotOpened {

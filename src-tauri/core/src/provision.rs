@@ -29,7 +29,7 @@ pub(crate) use self::limits::{Limits, bounds, check};
 pub(crate) use self::monitor::Monitor;
 pub(crate) use self::network::{Networks, remove_unused};
 pub(crate) use self::shared_pull::Pulls;
-use self::unwind::Unwind;
+use self::unwind::{CANCEL_LIMIT, Unwind};
 pub(crate) use self::unwind::{IfAbsent, PendingUndos, UndoAttempt, take_back};
 use crate::assets::Assets;
 use crate::connection::{self, Connection};
@@ -258,11 +258,12 @@ impl Run {
                 (Outcome::Ready(answered), None)
             }
             Err(Error::Cancelled) => {
-                let (undone, pending) = unwind.run().await;
+                let (undone, pending) = unwind.run(CANCEL_LIMIT).await;
                 (Outcome::Cancelled { undone }, Some(pending))
             }
             Err(error) => {
-                let (undone, pending) = unwind.run().await;
+                // What went wrong may be told a little later, and whole.
+                let (undone, pending) = unwind.run(Duration::MAX).await;
                 (Outcome::Failed { error, undone }, Some(pending))
             }
         }

@@ -4,6 +4,7 @@
 //! process can know: runs under way, connections to agents, terminals, and how the last run ended.
 //! How a session comes to be is `provision.rs`.
 
+mod attending;
 mod away;
 mod drafting;
 mod entry;
@@ -33,6 +34,7 @@ use tokio_util::task::TaskTracker;
 use self::away::remembered;
 use self::entry::{Activity, Entry};
 pub use self::live::Watching;
+pub use self::ready::{ConnectedSession, ReadySession};
 use self::registry::Registry;
 pub use self::runs::UnderWay;
 pub use self::transferring::NameTaken;

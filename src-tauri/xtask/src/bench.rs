@@ -20,10 +20,22 @@ pub(crate) fn create(workspace: &Workspace) -> Result<()> {
     on_an_engine(workspace, &mut program(workspace, "bench-create"))
 }
 
-/// Measures the use of a ready session against the tools that do the same, on an engine of its own.
-pub(crate) fn workspace(workspace: &Workspace) -> Result<()> {
+/// The parts of what is measured of a ready session.
+const PARTS: [&str; 6] = ["agent", "typing", "files", "names", "transfers", "ports"];
+
+/// Measures the use of a ready session against the tools that do the same, on an engine of its own: all of it, or these parts.
+pub(crate) fn workspace(workspace: &Workspace, parts: &[&str]) -> Result<()> {
+    if let Some(unknown) = parts.iter().find(|part| !PARTS.contains(part)) {
+        bail!(
+            "`bench workspace` has no part `{unknown}`, but {}",
+            PARTS.join(", ")
+        );
+    }
     let mut cargo = program(workspace, "bench-workspace");
-    cargo.arg("--").arg(workspace.target().join("bench"));
+    cargo
+        .arg("--")
+        .arg(workspace.target().join("bench"))
+        .args(parts);
     on_an_engine(workspace, &mut cargo)
 }
 

@@ -42,7 +42,8 @@ The project's own commands: cargo xtask <command>
   assets              only the agent and the built-in image
   icons               make the icons anew from icons/cove.svg
   bench create        compare creating a session with the bare engine and its command line
-  bench workspace     compare typing, files, transfers and ports of a session with the tools that do the same; 8 minutes
+  bench workspace [parts]  compare the use of a session with the tools that do the same: all, which takes 8 minutes,
+                      or only these of agent, typing, files, names, transfers and ports
   bench eta [options] judge the remaining time that Cove tells, on 49 real pulls; 10 minutes
     --quick             one image only, 8 pulls
     --record FOLDER     keep what was heard of each run as a file there
@@ -88,7 +89,7 @@ fn dispatch(arguments: &[&str]) -> Result<ExitCode> {
         }
         ["icons"] => icons::make(&workspace)?,
         ["bench", "create"] => bench::create(&workspace)?,
-        ["bench", "workspace"] => bench::workspace(&workspace)?,
+        ["bench", "workspace", parts @ ..] => bench::workspace(&workspace, parts)?,
         ["bench", "eta", options @ ..] => bench::eta(&workspace, options)?,
         ["testbed", command @ ..] => return testbed::run(command),
         [] | ["help" | "--help" | "-h"] => print!("{USAGE}"),

@@ -119,9 +119,14 @@ impl Shell {
             }
         });
         let size = Size { cols: 80, rows: 24 };
-        let id = bench.sessions.open_terminal(bench.id, size, sink).await?;
+        let id = bench
+            .sessions
+            .ready(bench.id)
+            .await?
+            .open_terminal(size, sink)
+            .await?;
         let mut shell = Self {
-            terminal: bench.sessions.terminal(bench.id, &id).await?,
+            terminal: bench.sessions.connected(bench.id).await?.terminal(&id)?,
             output,
             heard: 0,
             unread: Vec::new(),

@@ -25,7 +25,12 @@ pub(crate) async fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
     let (mut lists, mut bare) = (Vec::new(), Vec::new());
     for _ in 0..LISTS {
         let begin = Instant::now();
-        let listed = bench.sessions.list_dir(bench.id, "/workspace/many").await?;
+        let listed = bench
+            .sessions
+            .ready(bench.id)
+            .await?
+            .list_dir("/workspace/many")
+            .await?;
         lists.push(begin.elapsed());
         ensure!(listed.entries.len() >= 200, "a short list");
         let begin = Instant::now();

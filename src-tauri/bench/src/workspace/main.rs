@@ -24,17 +24,32 @@ mod typing;
 fn main() -> anyhow::Result<()> {
     use std::path::PathBuf;
 
-    let out = std::env::args_os().nth(1).map(PathBuf::from);
+    let mut arguments = std::env::args_os().skip(1);
+    let out = arguments.next().map(PathBuf::from);
+    let parts: Vec<_> = arguments.collect();
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
         let bench = bench::Bench::start().await?;
         let mut table = table::Table::default();
-        agent::measure(&bench, &mut table).await?;
-        typing::measure(&bench, &mut table).await?;
-        files::measure(&bench, &mut table).await?;
-        names::measure(&bench, &mut table).await?;
-        transfers::measure(&bench, &mut table).await?;
-        ports::measure(&bench, &mut table).await?;
+        let is_wanted = |part: &str| parts.is_empty() || parts.iter().any(|wanted| wanted == part);
+        if is_wanted("agent") {
+            agent::measure(&bench, &mut table).await?;
+        }
+        if is_wanted("typing") {
+            typing::measure(&bench, &mut table).await?;
+        }
+        if is_wanted("files") {
+            files::measure(&bench, &mut table).await?;
+        }
+        if is_wanted("names") {
+            names::measure(&bench, &mut table).await?;
+        }
+        if is_wanted("transfers") {
+            transfers::measure(&bench, &mut table).await?;
+        }
+        if is_wanted("ports") {
+            ports::measure(&bench, &mut table).await?;
+        }
         table.print();
         if let Some(out) = out {
             table.keep(&out)?;

@@ -62,7 +62,9 @@ async fn find(bench: &Bench, table: &mut Table) -> Result<()> {
     };
     bench
         .sessions
-        .find_files(bench.id, &query("", true))
+        .ready(bench.id)
+        .await?
+        .find_files(&query("", true))
         .await?;
     let has_fzf = exists("fzf");
     let (mut found, mut bare) = (Vec::new(), Vec::new());
@@ -72,7 +74,9 @@ async fn find(bench: &Bench, table: &mut Table) -> Result<()> {
             let begin = Instant::now();
             let names = bench
                 .sessions
-                .find_files(bench.id, &query(text, false))
+                .ready(bench.id)
+                .await?
+                .find_files(&query(text, false))
                 .await?;
             found.push(begin.elapsed());
             ensure!(
@@ -157,7 +161,12 @@ async fn searched(bench: &Bench) -> Result<()> {
         text: NEEDLE.to_owned(),
         ..TextQuery::default()
     };
-    bench.sessions.search_files(bench.id, query, sink).await?;
+    bench
+        .sessions
+        .ready(bench.id)
+        .await?
+        .search_files(query, sink)
+        .await?;
     loop {
         if let SearchNews::End(end) = heard.recv().await.context("no end")? {
             ensure!(end.error.is_none() && end.matches == 7, "{end:?}");

@@ -47,7 +47,11 @@ pub(crate) async fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
         .context("no port")?
         .parse()?;
     bench.sh(&format!("{fill}; busybox httpd -p {PORT}"))?;
-    let list = bench.sessions.forward_port(bench.id, PORT, None).await?;
+    let list = bench
+        .sessions
+        .ready(bench.id)
+        .await?
+        .forward_port(PORT, None)?;
     let forwarded = list.ports.iter().find(|port| port.port == PORT);
     let forwarded = forwarded
         .and_then(|port| port.local.as_ref())

@@ -61,11 +61,12 @@ async fn both_ways(
         bare_up.push(copy(bench, &[&thing.display().to_string(), &inside])?);
         remove(&bench.folder.join(name))?;
         let begin = Instant::now();
-        let transfer =
-            bench
-                .sessions
-                .upload(bench.id, "/workspace".to_owned(), vec![thing.to_owned()]);
-        end_of(bench, &transfer.await?).await?;
+        let transfer = bench
+            .sessions
+            .ready(bench.id)
+            .await?
+            .upload("/workspace".to_owned(), &[thing.to_owned()]);
+        end_of(bench, &transfer?).await?;
         up.push(begin.elapsed());
 
         bare_fetched.push(copy(bench, &[&inside, &bare_down.display().to_string()])?);
@@ -74,8 +75,12 @@ async fn both_ways(
         let begin = Instant::now();
         let path = vec![format!("/workspace/{name}")];
         let destination = Destination::Folder(down.clone());
-        let transfer = bench.sessions.download(bench.id, path, destination);
-        end_of(bench, &transfer.await?).await?;
+        let transfer = bench
+            .sessions
+            .ready(bench.id)
+            .await?
+            .download(path, destination);
+        end_of(bench, &transfer?).await?;
         fetched.push(begin.elapsed());
         ensure!(down.join(name).exists(), "nothing came");
         remove(&down)?;

@@ -27,9 +27,9 @@ use crate::session::SessionId;
 const SETTLE_LIMIT: Duration = Duration::from_millis(900);
 /// How long calls that are late are waited for before their undos are left to be tried again later.
 const LATE_LIMIT: Duration = Duration::from_secs(20);
-/// How long the end of a run waits for its undos, the calls under way included: the rest of the two seconds
-/// that a cancel may take is for telling it.
-const TELL_LIMIT: Duration = Duration::from_millis(1_800);
+/// How long a cancel waits for its undos, the calls under way included: the rest of the two seconds that it may take is
+/// for telling it.
+pub(super) const CANCEL_LIMIT: Duration = Duration::from_millis(1_800);
 /// How long programs have to end when a container is stopped again that a run has started.
 const UNDO_GRACE: Duration = Duration::from_secs(1);
 /// How long one undo may take before it counts as failed.
@@ -206,11 +206,11 @@ impl Unwind {
         self.journal.forget(self.owner).await;
     }
 
-    /// Takes all effects back, newest first, and says what came of each. An effect that has not
-    /// settled in time, or whose undo takes longer than the user is to wait, is left for later, and with
-    /// it all that are older: what it makes may use what they made.
-    pub(super) async fn run(&self) -> (Vec<Undone>, PendingUndos) {
-        let deadline = Instant::now() + TELL_LIMIT;
+    /// Takes all effects back, newest first, and says what came of each. An effect that has not settled in time, or whose
+    /// undo is not done within `limit`, is left for later, and with it all that are older: what it makes may use what
+    /// they made.
+    pub(super) async fn run(&self, limit: Duration) -> (Vec<Undone>, PendingUndos) {
+        let begin = Instant::now();
         let (effects, record) = self.take();
         let all_settled = async {
             for effect in &effects {
@@ -241,7 +241,8 @@ impl Unwind {
                 None
             } else {
                 let attempt = self.attempt(&mut effect, undo.clone());
-                tokio::time::timeout_at(deadline, attempt).await.ok()
+                let limit = limit.saturating_sub(begin.elapsed());
+                tokio::time::timeout(limit, attempt).await.ok()
             };
             is_late |= attempt.is_none();
             let failure = match attempt {

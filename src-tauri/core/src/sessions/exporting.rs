@@ -19,10 +19,9 @@ use super::Sessions;
 use super::entry::Export;
 use crate::archive::{self, Event, Modified};
 use crate::crossing::{Files, files_of, totals_of};
-use crate::engine::{ContainerFacts, in_time};
+use crate::engine::ContainerFacts;
 use crate::error::Error;
 use crate::event::{ExportEvent, ExportOutcome, SessionEvent};
-use crate::provision::container_of;
 use crate::session::{ExportProgress, SessionId, Usage};
 use crate::words::tamed;
 
@@ -42,10 +41,8 @@ impl Sessions {
     /// # Errors
     /// [`Error::SessionNotFound`]; [`Error::SessionNotReady`] for one without a container to read from.
     pub async fn export(&self, id: SessionId, path: PathBuf) -> Result<(), Error> {
-        self.know(id).await?;
-        let engine = self.engine_of(id).await?;
-        let look = container_of(&*engine, id);
-        let container = in_time("look for the session's container", look).await?.id;
+        let (engine, container) = self.container_of(id).await?;
+        let container = container.id;
         let cancel = CancellationToken::new();
         {
             let mut entries = self.shared.entries();
@@ -99,18 +96,8 @@ impl Sessions {
     /// # Errors
     /// [`Error::SessionNotFound`], and what the engine answers.
     pub async fn usage(&self, id: SessionId) -> Result<Usage, Error> {
-        self.know(id).await?;
-        let engine = match self.engine_of(id).await {
-            Ok(engine) => engine,
-            Err(Error::SessionNotReady(_)) => return Ok(Usage::default()),
-            Err(error) => return Err(error),
-        };
-        let look = in_time(
-            "look for the session's container",
-            container_of(&*engine, id),
-        );
-        let container = match look.await {
-            Ok(container) => container,
+        let (engine, container) = match self.container_of(id).await {
+            Ok(found) => found,
             Err(Error::SessionNotReady(_)) => return Ok(Usage::default()),
             Err(error) => return Err(error),
         };

@@ -7,8 +7,8 @@ use std::time::Duration;
 use cove_agent::protocol::{Call, Reply};
 use tokio::time::Instant;
 
-use super::Sessions;
 use super::entry::OpenSession;
+use super::{ConnectedSession, ReadySession, Sessions};
 use crate::error::Error;
 use crate::event::PortsEvent;
 use crate::session::{LocalPlace, PortList, SessionId};
@@ -20,14 +20,11 @@ const TRY_AGAIN: Duration = Duration::from_millis(500);
 /// How long to wait before an agent is asked again that refused.
 const REFUSED: Duration = Duration::from_secs(30);
 
-impl Sessions {
-    /// Returns the ports that programs of a session listen on, and those that are forwarded.
-    ///
-    /// # Errors
-    /// [`Error::SessionNotReady`].
-    pub async fn list_ports(&self, id: SessionId) -> Result<PortList, Error> {
-        let open = self.ready(id).await?;
-        Ok(self.ports_of(&open))
+impl ReadySession {
+    /// Returns the ports that programs of the session listen on, and those that are forwarded.
+    #[must_use]
+    pub fn list_ports(&self) -> PortList {
+        self.0.ports()
     }
 
     /// Forwards a port to this machine, whether or not somebody listens on it: to a certain port if one is named, else to the
@@ -35,46 +32,49 @@ impl Sessions {
     ///
     /// # Errors
     /// [`Error::Validation`] for numbers that are none, for a port of this machine that cannot be had, and for more than
-    /// [`MOST_FORWARDED`](crate::ports::MOST_FORWARDED) ports; [`Error::SessionNotReady`].
-    pub async fn forward_port(
-        &self,
-        id: SessionId,
-        port: u16,
-        local_port: Option<u16>,
-    ) -> Result<PortList, Error> {
-        let open = self.ready(id).await?;
+    /// [`MOST_FORWARDED`](crate::ports::MOST_FORWARDED) ports.
+    pub fn forward_port(&self, port: u16, local_port: Option<u16>) -> Result<PortList, Error> {
+        let ConnectedSession { sessions, id, open } = &self.0;
         open.ports.forward(port, local_port)?;
-        self.tell_ports(id, &open);
-        Ok(self.ports_of(&open))
-    }
-
-    /// Forwards a port no longer, also not by itself; its connections are broken off. Succeeds when it is not forwarded.
-    ///
-    /// # Errors
-    /// [`Error::SessionNotReady`].
-    pub async fn unforward_port(&self, id: SessionId, port: u16) -> Result<PortList, Error> {
-        let open = self.connected(id).await?;
-        open.ports.unforward(port).await;
-        self.tell_ports(id, &open);
-        Ok(self.ports_of(&open))
+        sessions.tell_ports(*id, open);
+        Ok(self.0.ports())
     }
 
     /// Returns where a port is on this machine; forwards it if it is not.
     ///
     /// # Errors
     /// Those of [`Self::forward_port`].
-    pub async fn place_of_port(&self, id: SessionId, port: u16) -> Result<LocalPlace, Error> {
+    pub fn place_of_port(&self, port: u16) -> Result<LocalPlace, Error> {
         let place = |list: PortList| {
             let mut ports = list.ports.into_iter();
             ports.find(|known| known.port == port)?.local
         };
-        if let Some(place) = place(self.list_ports(id).await?) {
+        if let Some(place) = place(self.list_ports()) {
             return Ok(place);
         }
-        let forwarded = place(self.forward_port(id, port, None).await?);
+        let forwarded = place(self.forward_port(port, None)?);
         forwarded.ok_or_else(|| Error::field("port", "is not forwarded any more"))
     }
+}
 
+impl ConnectedSession {
+    /// Forwards a port no longer, also not by itself; its connections are broken off. Does nothing when it is not forwarded.
+    pub async fn unforward_port(&self, port: u16) -> PortList {
+        self.open.ports.unforward(port).await;
+        self.sessions.tell_ports(self.id, &self.open);
+        self.ports()
+    }
+
+    fn ports(&self) -> PortList {
+        self.open.ports.tell(|ports, truncated| PortList {
+            ports,
+            truncated,
+            seq: self.sessions.shared.port_news.load(Ordering::Relaxed),
+        })
+    }
+}
+
+impl Sessions {
     /// Follows the ports of a session for as long as it is ready.
     pub(super) fn attend_ports(&self, id: SessionId, open: Arc<OpenSession>) {
         let sessions = self.clone();
@@ -131,14 +131,6 @@ impl Sessions {
             };
             tokio::time::sleep(pause).await;
         }
-    }
-
-    fn ports_of(&self, open: &OpenSession) -> PortList {
-        open.ports.tell(|ports, truncated| PortList {
-            ports,
-            truncated,
-            seq: self.shared.port_news.load(Ordering::Relaxed),
-        })
     }
 
     /// Tells the ports of a session. What is told later is newer.

@@ -15,7 +15,7 @@ use crate::engine::{ContainerState, Owned, end_programs, in_time, in_time_beyond
 use crate::error::Error;
 use crate::image::ImageReference;
 use crate::journal::Undo;
-use crate::provision::{IfAbsent, container_of, remove_unused};
+use crate::provision::{IfAbsent, remove_unused};
 use crate::session::{SessionId, SessionStatus, Source, check_project_name};
 
 impl Sessions {
@@ -191,10 +191,7 @@ impl Sessions {
         if let Some(name) = name {
             check_project_name(name).map_err(|problem| Error::field("project_name", problem))?;
         }
-        self.know(id).await?;
-        let engine = self.engine_of(id).await?;
-        let look = container_of(&*engine, id);
-        in_time("look for the session's container", look).await?;
+        self.container_of(id).await?;
         let home = self.home_of(id).await?;
         let (original, mut request) =
             self.with_entry(id, |entry| (entry.session(id), entry.request.clone()))?;

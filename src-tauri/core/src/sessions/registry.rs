@@ -12,10 +12,11 @@ use std::sync::Arc;
 use parking_lot::MutexGuard;
 
 use super::{Entry, Sessions, Shared};
-use crate::engine::{Engine, EngineProblem};
+use crate::engine::{ContainerFacts, Engine, EngineProblem, in_time};
 use crate::engines::KnownEngine;
 use crate::error::{EngineReason, Error};
 use crate::event::{ChangedEvent, Reporter, SessionEvent};
+use crate::provision::container_of;
 use crate::session::{Listing, Seen, Session, SessionId, SessionStatus};
 
 /// All sessions that are known, and what was last told of each.
@@ -109,6 +110,32 @@ impl Sessions {
         match self.home_of(id).await? {
             Some(engine) => self.shared.engines.reach(&engine).await,
             None => Err(Error::SessionNotReady("on no engine yet")),
+        }
+    }
+
+    /// Returns the container that a session's files can be read from, and the way to its engine. That it has none is taken
+    /// note of: its end may not have been heard of.
+    ///
+    /// # Errors
+    /// Those of [`Self::engine_of`]; [`Error::SessionNotReady`] when it has none.
+    pub(super) async fn container_of(
+        &self,
+        id: SessionId,
+    ) -> Result<(Arc<dyn Engine>, ContainerFacts), Error> {
+        self.know(id).await?;
+        let engine = self.engine_of(id).await?;
+        let look = in_time(
+            "look for the session's container",
+            container_of(&*engine, id),
+        );
+        match look.await {
+            Ok(container) => Ok((engine, container)),
+            Err(error) => {
+                if let (Error::SessionNotReady(_), Some(home)) = (&error, self.home_of(id).await?) {
+                    self.look_again_at(&home).await;
+                }
+                Err(error)
+            }
         }
     }
 

@@ -1,15 +1,16 @@
 //! Finding and searching in a ready session: which searches are under way, and their end.
 
+use std::sync::Arc;
+
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::Sessions;
+use super::{ConnectedSession, ReadySession};
 use crate::error::Error;
 use crate::search::{
     self, FoundFiles, MOST_SEARCHES, NameQuery, SearchNews, SearchSink, Searching, TextQuery,
 };
-use crate::session::SessionId;
 
 /// The searches of a session that are under way, the oldest first.
 #[derive(Debug, Default)]
@@ -40,13 +41,13 @@ impl Searches {
     }
 }
 
-impl Sessions {
+impl ReadySession {
     /// See [`search::find_files`].
     ///
     /// # Errors
     /// Those, and [`Error::SessionNotReady`].
-    pub async fn find_files(&self, id: SessionId, query: &NameQuery) -> Result<FoundFiles, Error> {
-        let open = self.ready(id).await?;
+    pub async fn find_files(&self, query: &NameQuery) -> Result<FoundFiles, Error> {
+        let open = &self.0.open;
         open.unless_paused(search::find_files(&open.connection, query))
             .await
     }
@@ -56,18 +57,13 @@ impl Sessions {
     /// # Errors
     /// [`Error::Validation`] naming the part of the query that cannot be; [`Error::SessionNotReady`],
     /// [`Error::AgentUnavailable`].
-    pub async fn search_files(
-        &self,
-        id: SessionId,
-        query: TextQuery,
-        sink: SearchSink,
-    ) -> Result<String, Error> {
-        let open = self.ready(id).await?;
+    pub async fn search_files(&self, query: TextQuery, sink: SearchSink) -> Result<String, Error> {
+        let open = Arc::clone(&self.0.open);
         let begin = Searching::begin(&open.connection, query);
         let mut searching = open.unless_paused(begin).await?;
         let (search_id, wanted) = open.searches.add();
         let named = search_id.clone();
-        self.shared.tracker.spawn(async move {
+        self.0.sessions.shared.tracker.spawn(async move {
             loop {
                 let Some(news) = wanted.run_until_cancelled(searching.next()).await else {
                     sink(SearchNews::End(searching.cancelled()));
@@ -86,14 +82,12 @@ impl Sessions {
         });
         Ok(search_id)
     }
+}
 
-    /// Ends a search early. Succeeds when it has ended already.
-    ///
-    /// # Errors
-    /// [`Error::SessionNotReady`].
-    pub async fn cancel_search(&self, id: SessionId, search_id: &str) -> Result<(), Error> {
-        self.connected(id).await?.searches.end(search_id);
-        Ok(())
+impl ConnectedSession {
+    /// Ends a search early, if it has not ended already.
+    pub fn cancel_search(&self, search_id: &str) {
+        self.open.searches.end(search_id);
     }
 }
 

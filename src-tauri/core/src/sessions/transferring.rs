@@ -15,9 +15,9 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::Sessions;
 use super::entry::OpenSession;
 use super::exporting::check_room;
+use super::{ConnectedSession, ReadySession, Sessions};
 use crate::archive::{Event, Kind};
 use crate::crossing::{
     ChosenEntry, Destination, Done, Placer, Sent, chosen_entries, fetch, names_of, send,
@@ -202,18 +202,13 @@ enum End {
     Asks(Vec<String>),
 }
 
-impl Sessions {
+impl ReadySession {
     /// Begins to copy files and folders of this machine into a folder of a session's workspace, and returns the
     /// transfer's id; events tell the rest. If names are taken, nothing is copied before [`Self::answer_transfer`].
     ///
     /// # Errors
-    /// [`Error::SessionNotReady`], [`Error::Transfer`].
-    pub async fn upload(
-        &self,
-        id: SessionId,
-        folder: String,
-        paths: Vec<PathBuf>,
-    ) -> Result<String, Error> {
+    /// [`Error::Transfer`].
+    pub fn upload(&self, folder: String, paths: &[PathBuf]) -> Result<String, Error> {
         if !(1..=MOST_THINGS).contains(&paths.len()) {
             let count = paths.len();
             return Err(Error::Transfer(format!(
@@ -221,45 +216,44 @@ impl Sessions {
             )));
         }
         let task = Task::Upload {
-            chosen: chosen_entries(&paths)?,
+            chosen: chosen_entries(paths)?,
             folder,
             taken: Taken::Refuse,
             occupied: Vec::new(),
         };
-        self.begin_transfer(id, task).await
+        self.begin_transfer(task)
     }
 
     /// Begins to copy entries of a session's workspace to this machine, and returns the transfer's id; events tell the
     /// rest.
     ///
     /// # Errors
-    /// [`Error::SessionNotReady`], [`Error::Validation`], [`Error::PathOutsideWorkspace`], [`Error::Transfer`].
-    pub async fn download(
-        &self,
-        id: SessionId,
-        paths: Vec<String>,
-        destination: Destination,
-    ) -> Result<String, Error> {
+    /// [`Error::Validation`], [`Error::PathOutsideWorkspace`], [`Error::Transfer`].
+    pub fn download(&self, paths: Vec<String>, destination: Destination) -> Result<String, Error> {
         let task = Task::Download {
             names: names_to_download(&paths)?,
             paths,
             destination,
         };
-        self.begin_transfer(id, task).await
+        self.begin_transfer(task)
     }
 
     /// Lets an upload go on that found names taken, and returns its new id; `None` if nothing is left to upload.
     ///
     /// # Errors
-    /// [`Error::Validation`] for one that has not asked; [`Error::SessionNotReady`], [`Error::Transfer`].
-    pub async fn answer_transfer(
+    /// [`Error::Validation`] for one that has not asked; [`Error::Transfer`].
+    pub fn answer_transfer(
         &self,
-        id: SessionId,
         transfer_id: &str,
         choice: NameTaken,
     ) -> Result<Option<String>, Error> {
-        self.ready(id).await?;
-        let task = match self.shared.transfers.take(id, transfer_id)? {
+        let task = match self
+            .0
+            .sessions
+            .shared
+            .transfers
+            .take(self.0.id, transfer_id)?
+        {
             Task::Upload {
                 mut chosen,
                 folder,
@@ -286,34 +280,29 @@ impl Sessions {
             }
             task @ Task::Download { .. } => task,
         };
-        self.begin_transfer(id, task).await.map(Some)
+        self.begin_transfer(task).map(Some)
     }
 
     /// Begins a transfer again that failed, and returns its new id.
     ///
     /// # Errors
-    /// [`Error::Validation`] for one that is not there any more; [`Error::SessionNotReady`], [`Error::Transfer`].
-    pub async fn retry_transfer(&self, id: SessionId, transfer_id: &str) -> Result<String, Error> {
-        self.ready(id).await?;
-        let task = self.shared.transfers.take(id, transfer_id)?;
-        self.begin_transfer(id, task).await
+    /// [`Error::Validation`] for one that is not there any more; [`Error::Transfer`].
+    pub fn retry_transfer(&self, transfer_id: &str) -> Result<String, Error> {
+        let task = self
+            .0
+            .sessions
+            .shared
+            .transfers
+            .take(self.0.id, transfer_id)?;
+        self.begin_transfer(task)
     }
 
-    /// Ends a transfer, of which nothing is left then, or forgets one that has ended.
-    ///
-    /// # Errors
-    /// [`Error::SessionNotFound`].
-    pub async fn cancel_transfer(&self, id: SessionId, transfer_id: &str) -> Result<(), Error> {
-        self.know(id).await?;
-        self.shared.transfers.cancel(id, transfer_id);
-        Ok(())
-    }
-
-    async fn begin_transfer(&self, id: SessionId, task: Task) -> Result<String, Error> {
-        let open = self.ready(id).await?;
-        let (transfer_id, cancel) = self.shared.transfers.begin(id, &task)?;
-        let (sessions, named) = (self.clone(), transfer_id.clone());
-        self.shared.tracker.spawn(async move {
+    fn begin_transfer(&self, task: Task) -> Result<String, Error> {
+        let ConnectedSession { sessions, id, open } = &self.0;
+        let (transfer_id, cancel) = sessions.shared.transfers.begin(*id, &task)?;
+        let named = transfer_id.clone();
+        let (sessions, id, open) = (sessions.clone(), *id, Arc::clone(open));
+        self.0.sessions.shared.tracker.spawn(async move {
             let teller = Teller {
                 sessions: &sessions,
                 open: &open,
@@ -353,6 +342,18 @@ impl Sessions {
             teller.tell(Some(outcome), error, &occupied);
         });
         Ok(transfer_id)
+    }
+}
+
+impl Sessions {
+    /// Ends a transfer, of which nothing is left then, or forgets one that has ended.
+    ///
+    /// # Errors
+    /// [`Error::SessionNotFound`].
+    pub async fn cancel_transfer(&self, id: SessionId, transfer_id: &str) -> Result<(), Error> {
+        self.know(id).await?;
+        self.shared.transfers.cancel(id, transfer_id);
+        Ok(())
     }
 }
 

@@ -22,7 +22,6 @@ use crate::engine::{Engine, ExecOutput, in_time};
 use crate::engines::KnownEngine;
 use crate::error::{Error, ErrorReport};
 use crate::figures::{ContainerLimits, Figures};
-use crate::provision::container_of;
 use crate::session::{OutOfMemory, SessionId};
 
 /// The most watches at a time; one more ends the oldest, which is that of a window that has forgotten it.
@@ -265,7 +264,7 @@ impl Sessions {
 
     /// Begins to measure a ready session.
     async fn measuring(&self, id: SessionId) -> Result<(Arc<OpenSession>, Measured), Error> {
-        let open = self.ready(id).await?;
+        let open = self.ready(id).await?.0.open;
         let engine = self.engine_of(id).await?;
         let begin = async {
             let limits = engine.limits(&open.container).await?;
@@ -287,13 +286,12 @@ impl Sessions {
                 format!("must be at most {MOST_LINES} lines"),
             ));
         }
-        self.know(id).await?;
-        let engine = self.engine_of(id).await?;
-        let begin = async {
-            let container = container_of(&*engine, id).await?;
-            engine.log(&container.id, tail, follow).await
-        };
-        in_time("read the container's log", begin).await
+        let (engine, container) = self.container_of(id).await?;
+        in_time(
+            "read the container's log",
+            engine.log(&container.id, tail, follow),
+        )
+        .await
     }
 
     /// Lets this go on until it ends by itself or the watch is ended.

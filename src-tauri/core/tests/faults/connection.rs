@@ -70,11 +70,14 @@ impl Shell {
             sender.send_modify(|count| *count += 1);
         });
         let size = Size { cols: 80, rows: 24 };
-        let failed = |error| format!("no terminal: {error}");
-        let opened = app.sessions.open_terminal(id, size, sink).await;
-        let terminal = app.sessions.terminal(id, &opened.map_err(failed)?).await;
+        let opened = async {
+            let session = app.sessions.ready(id).await?;
+            let terminal = session.open_terminal(size, sink).await?;
+            app.sessions.connected(id).await?.terminal(&terminal)
+        };
+        let terminal = opened.await;
         Ok(Self {
-            terminal: terminal.map_err(failed)?,
+            terminal: terminal.map_err(|error| format!("no terminal: {error}"))?,
             shown,
             end,
             count,
@@ -162,11 +165,23 @@ async fn use_files(app: &App, id: SessionId, seed: u64, problems: &mut Vec<Strin
     while begin.elapsed() < USED && problems.is_empty() {
         count += 1;
         let sessions = &app.sessions;
-        call(problems, "list_dir", sessions.list_dir(id, "/workspace")).await;
+        call(problems, "list_dir", async {
+            sessions.ready(id).await?.list_dir("/workspace").await
+        })
+        .await;
         let text = format!("{seed} {count}\n");
-        let write = sessions.write_file(id, PATH, text.clone(), Encoding::Utf8, None);
+        let write = async {
+            sessions
+                .ready(id)
+                .await?
+                .write_file(PATH, text.clone(), Encoding::Utf8, None)
+                .await
+        };
         let written = call(problems, "write_file", write).await;
-        let read = call(problems, "read_file", sessions.read_file(id, PATH)).await;
+        let read = call(problems, "read_file", async {
+            sessions.ready(id).await?.read_file(PATH).await
+        })
+        .await;
         if let (Some(_), Some(read)) = (written, read)
             && read.content != text
         {

@@ -104,20 +104,27 @@ async fn use_files(app: &App, id: SessionId, problems: &mut Vec<String>) {
     while begin.elapsed() < USED && problems.is_empty() {
         count += 1;
         let sessions = &app.sessions;
-        call(problems, "list_dir", sessions.list_dir(id, "/workspace")).await;
+        call(problems, "list_dir", async {
+            sessions.ready(id).await?.list_dir("/workspace").await
+        })
+        .await;
         let path = "/workspace/other.txt";
         let text = format!("line {count}\n").repeat(1_000);
-        call(
-            problems,
-            "write_file",
-            sessions.write_file(id, path, text, Encoding::Utf8, None),
-        )
+        call(problems, "write_file", async {
+            sessions
+                .ready(id)
+                .await?
+                .write_file(path, text, Encoding::Utf8, None)
+                .await
+        })
         .await;
-        call(
-            problems,
-            "read_file",
-            sessions.read_file(id, "/workspace/kept.txt"),
-        )
+        call(problems, "read_file", async {
+            sessions
+                .ready(id)
+                .await?
+                .read_file("/workspace/kept.txt")
+                .await
+        })
         .await;
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -130,21 +137,26 @@ async fn use_terminals(app: &App, id: SessionId, problems: &mut Vec<String>) {
     let mut terminal = None;
     while begin.elapsed() < USED && problems.is_empty() {
         if terminal.is_none() {
-            let opening = sessions.open_terminal(id, size, Box::new(|_| {}));
+            let opening = async {
+                sessions
+                    .ready(id)
+                    .await?
+                    .open_terminal(size, Box::new(|_| {}))
+                    .await
+            };
             terminal = call(problems, "open_terminal", opening).await;
         }
         if let Some(name) = &terminal {
             let typing = async {
-                let terminal = sessions.terminal(id, name).await?;
+                let terminal = sessions.connected(id).await?.terminal(name)?;
                 terminal.write(b"echo ahoy\n").await?;
                 terminal.resize(size).await
             };
             if call(problems, "write_terminal", typing).await.is_none() {
-                call(
-                    problems,
-                    "close_terminal",
-                    sessions.close_terminal(id, name),
-                )
+                call(problems, "close_terminal", async {
+                    sessions.connected(id).await?.close_terminal(name);
+                    Ok(())
+                })
                 .await;
                 terminal = None;
             }
@@ -152,11 +164,10 @@ async fn use_terminals(app: &App, id: SessionId, problems: &mut Vec<String>) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     if let Some(name) = &terminal {
-        call(
-            problems,
-            "close_terminal",
-            sessions.close_terminal(id, name),
-        )
+        call(problems, "close_terminal", async {
+            sessions.connected(id).await?.close_terminal(name);
+            Ok(())
+        })
         .await;
     }
 }

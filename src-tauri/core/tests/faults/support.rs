@@ -327,7 +327,7 @@ impl App {
     }
 
     async fn use_files(&self, id: SessionId) -> Result<(), String> {
-        let listed = self.sessions.list_dir(id, "/workspace").await;
+        let listed = async { self.sessions.ready(id).await?.list_dir("/workspace").await }.await;
         listed
             .map(drop)
             .map_err(|error| format!("ready, and its files cannot be listed: {error}"))
@@ -525,13 +525,18 @@ const KEPT: &str = "/workspace/kept.txt";
 impl Kept {
     pub(crate) async fn new(app: &App, image: &str, content: &str) -> Self {
         let id = app.ready(Some(image)).await;
-        let written = app.sessions.write_file(
-            id,
-            KEPT,
-            content.to_owned(),
-            cove_core::files::Encoding::Utf8,
-            None,
-        );
+        let written = async {
+            app.sessions
+                .ready(id)
+                .await?
+                .write_file(
+                    KEPT,
+                    content.to_owned(),
+                    cove_core::files::Encoding::Utf8,
+                    None,
+                )
+                .await
+        };
         written.await.unwrap();
         Self {
             id,
@@ -541,7 +546,13 @@ impl Kept {
 
     /// Returns whether the file of the session, which is ready, is as it was.
     pub(crate) async fn is_whole(&self, app: &App) -> Result<bool, Error> {
-        let read = app.sessions.read_file(self.id, KEPT).await?;
+        let read = app
+            .sessions
+            .ready(self.id)
+            .await
+            .unwrap()
+            .read_file(KEPT)
+            .await?;
         Ok(read.content == self.content)
     }
 }

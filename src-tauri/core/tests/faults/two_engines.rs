@@ -137,7 +137,14 @@ async fn use_both(app: &App, kept: &[Kept; 2], plan: &Plan, going: &Going) -> Re
         if other != Some(SessionState::Ready) {
             return Err(format!("on the engine that stays, it is {other:?}"));
         }
-        let listed = app.sessions.list_dir(here.id, "/workspace").await;
+        let listed = async {
+            app.sessions
+                .ready(here.id)
+                .await?
+                .list_dir("/workspace")
+                .await
+        }
+        .await;
         listed.map_err(|error| format!("on the engine that stays: {error}"))?;
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

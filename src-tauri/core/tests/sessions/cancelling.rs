@@ -170,8 +170,9 @@ async fn cancelling_the_opening_of_a_session_keeps_its_files() {
     app.heard.on_event(|_| ());
     app.open(id, 3).await;
     assert_eq!(
-        app.sessions
-            .read_file(id, "/workspace/file")
+        app.session(id)
+            .await
+            .read_file("/workspace/file")
             .await
             .unwrap()
             .content,

@@ -22,7 +22,10 @@ fn signal_pipes(app: &App, id: SessionId, signal: &str) -> usize {
 /// The session's files can be listed within the limit.
 async fn check_files(app: &App, id: SessionId, what: &str) {
     let begin = Instant::now();
-    let listed = tokio::time::timeout(LIMIT, app.sessions.list_dir(id, "/workspace")).await;
+    let listed = tokio::time::timeout(LIMIT, async {
+        app.sessions.ready(id).await?.list_dir("/workspace").await
+    })
+    .await;
     listed.unwrap().unwrap();
     note(&format!("{what}: listed after {:?}", begin.elapsed()));
 }
@@ -126,8 +129,8 @@ async fn an_engine_that_is_not_reached_takes_no_session_and_is_told() {
     };
     until_shown(&app, id, shown_as(SessionState::Away, true)).await;
     let begin = Instant::now();
-    let refused = app.sessions.list_dir(id, "/workspace").await;
-    assert!(refused.is_err() && begin.elapsed() < LIMIT, "{refused:?}");
+    let refused = app.sessions.ready(id).await.err();
+    assert!(refused.is_some() && begin.elapsed() < LIMIT, "{refused:?}");
     proxy.resume().unwrap();
     until_shown(&app, id, shown_as(SessionState::Ready, false)).await;
     check_files(&app, id, "reached again").await;
@@ -153,15 +156,19 @@ async fn terminals_keep_their_order_and_one_that_ended_gives_its_place() {
     let size = Size { cols: 80, rows: 24 };
     // A window that comes back sees the end, and may have a new one in its place.
     let attached = app
-        .sessions
-        .attach_terminal(id, &ids[1], size, Box::new(|_| ()));
-    attached.await.unwrap();
+        .connected(id)
+        .await
+        .attach_terminal(&ids[1], size, Box::new(|_| ()))
+        .await;
+    attached.unwrap();
     let opening = app
-        .sessions
-        .open_terminal_instead(id, Some(&ids[1]), size, Box::new(|_| ()));
-    ids[1] = opening.await.unwrap();
+        .session(id)
+        .await
+        .open_terminal_instead(Some(&ids[1]), size, Box::new(|_| ()))
+        .await;
+    ids[1] = opening.unwrap();
     assert_eq!(open().await, ids);
-    app.sessions.close_terminal(id, &ids[0]).await.unwrap();
+    app.connected(id).await.close_terminal(&ids[0]);
     assert_eq!(open().await, ids[1..]);
     app.sessions.shutdown().await;
 }
@@ -176,7 +183,7 @@ async fn closing_terminals_that_flood_leaves_nothing_and_delays_nothing() {
         // The window is not reading: it has been told as much as it may be, and the reader waits for it.
         shell.until_it_stands_still().await;
         let terminal = shell.terminal.id().to_owned();
-        app.sessions.close_terminal(id, &terminal).await.unwrap();
+        app.connected(id).await.close_terminal(&terminal);
     }
     let begin = Instant::now();
     let shell = Shell::open(&app, id).await;

@@ -139,7 +139,7 @@ async fn any_linux_image_becomes_ready() {
     for (image, id) in images.into_iter().zip(ids) {
         let run = app.heard.run(id, 1).await;
         check_ready(&run);
-        let listed = app.sessions.list_dir(id, "/workspace").await;
+        let listed = app.session(id).await.list_dir("/workspace").await;
         assert!(listed.unwrap().entries.is_empty(), "{image:?}");
     }
 }

@@ -121,7 +121,12 @@ async fn an_engine_that_is_away_keeps_its_sessions_and_no_other_takes_its_place_
     // The first comes back by itself, with its session as it was.
     one.line.resume().unwrap();
     until(&app, id, SessionState::Ready).await;
-    let content = app.sessions.read_file(id, "/workspace/file").await.unwrap();
+    let content = app
+        .session(id)
+        .await
+        .read_file("/workspace/file")
+        .await
+        .unwrap();
     assert_eq!(content.content, "kept\n");
     assert!(two.engine.resources_of(&id.to_string()).unwrap().is_empty());
     // A copy is made where the original is, whatever is chosen.
@@ -169,7 +174,7 @@ async fn a_session_whose_container_ended_with_its_engine_is_opened_at_the_first_
     let opened = app.sessions.open(id).await.unwrap();
     assert_eq!(opened.state, SessionState::Provisioning);
     until(&app, id, SessionState::Ready).await;
-    app.sessions.list_dir(id, "/workspace").await.unwrap();
+    app.session(id).await.list_dir("/workspace").await.unwrap();
     app.sessions.delete(id).await.unwrap();
     app.check_nothing_is_left(id);
 }
@@ -196,9 +201,11 @@ async fn a_session_on_an_engine_that_is_away_at_the_start_is_remembered_until_th
     let (id, removed) = (first.ready(None).await, first.ready(None).await);
     let content = "kept\n".to_owned();
     let written = first
-        .sessions
-        .write_file(id, "/workspace/file", content, Encoding::Utf8, None);
-    written.await.unwrap();
+        .session(id)
+        .await
+        .write_file("/workspace/file", content, Encoding::Utf8, None)
+        .await;
+    written.unwrap();
     eventually("both to be kept", || is_kept(&first.kept, 2).then_some(())).await;
     first.sessions.shutdown().await;
 
@@ -228,7 +235,7 @@ async fn a_session_on_an_engine_that_is_away_at_the_start_is_remembered_until_th
     third.sessions.forget(id).await.unwrap();
     assert!(find(&third, id).await.is_some(), "it is not away");
     third.open(id, 1).await;
-    let content = third.sessions.read_file(id, "/workspace/file").await;
+    let content = third.session(id).await.read_file("/workspace/file").await;
     assert_eq!(content.unwrap().content, "kept\n");
     assert!(is_kept(&third.kept, 1));
     third.sessions.delete(id).await.unwrap();
@@ -250,7 +257,7 @@ async fn two_addresses_that_lead_to_one_engine_are_one_engine() {
     // One of the two breaks: the engine is reached by the other.
     side.line.refuse();
     until(&app, id, SessionState::Ready).await;
-    app.sessions.list_dir(id, "/workspace").await.unwrap();
+    app.session(id).await.list_dir("/workspace").await.unwrap();
     assert!(
         app.sessions
             .engines()

@@ -236,7 +236,7 @@ async fn nothing_is_measured_or_read_while_nobody_looks() {
             .collect::<Vec<_>>()
     };
     // A session that is used is not measured by that.
-    app.sessions.list_dir(id, "/workspace").await.unwrap();
+    app.session(id).await.list_dir("/workspace").await.unwrap();
     app.sessions.list().await;
     assert_eq!(looks(), Vec::<String>::new());
 

@@ -15,8 +15,9 @@ async fn write(
     revision: Option<&str>,
 ) -> Result<String, Error> {
     let (content, revision) = (content.to_owned(), revision.map(str::to_owned));
-    app.sessions
-        .write_file(id, path, content, Encoding::Utf8, revision)
+    app.session(id)
+        .await
+        .write_file(path, content, Encoding::Utf8, revision)
         .await
 }
 
@@ -24,53 +25,20 @@ async fn write(
 async fn files_are_refused_unless_the_session_is_ready() {
     let Some(app) = App::shared() else { return };
     let check = async |id, state: &'static str| {
-        let list = app.sessions.list_dir(id, "/workspace").await;
+        let refused = app.sessions.ready(id).await.err();
         assert!(
-            matches!(list, Err(Error::SessionNotReady(found)) if found == state),
-            "{list:?}"
+            matches!(refused, Some(Error::SessionNotReady(found)) if found == state),
+            "{refused:?}"
         );
-        let read = app.sessions.read_file(id, "/workspace/a").await;
-        assert!(
-            matches!(read, Err(Error::SessionNotReady(found)) if found == state),
-            "{read:?}"
-        );
-        let written = write(&app, id, "/workspace/a", "", None).await;
-        assert!(
-            matches!(written, Err(Error::SessionNotReady(found)) if found == state),
-            "{written:?}"
-        );
-        let a = || NewPlace::At("/workspace/a".to_owned());
-        let sessions = &app.sessions;
-        for refused in [
-            sessions.create_entry(id, a(), NewEntry::File).await.err(),
-            sessions.move_entry(id, "/workspace/b", a()).await.err(),
-            sessions
-                .copy_entry(id, "/workspace/b", a(), false)
-                .await
-                .err(),
-            sessions
-                .delete_entries(id, vec!["/workspace/a".to_owned()])
-                .await
-                .err(),
-            sessions.restore_entries(id, "0".repeat(16)).await.err(),
-        ] {
-            assert!(
-                matches!(refused, Some(Error::SessionNotReady(found)) if found == state),
-                "{refused:?}"
-            );
-        }
     };
     let id = app.create(None);
     check(id, "provisioning").await;
     crate::support::check_ready(&app.heard.run(id, 1).await);
     app.sessions.stop(id).await.unwrap();
     check(id, "stopped").await;
-    let unknown = app
-        .sessions
-        .list_dir(SessionId::random(), "/workspace")
-        .await;
+    let unknown = app.sessions.ready(SessionId::random()).await.err();
     assert!(
-        matches!(unknown, Err(Error::SessionNotFound(_))),
+        matches!(unknown, Some(Error::SessionNotFound(_))),
         "{unknown:?}"
     );
 }
@@ -81,7 +49,7 @@ async fn what_is_written_is_read_and_a_change_in_between_is_a_conflict() {
     let id = app.ready(None).await;
     let path = "/workspace/file.txt";
     let first = write(&app, id, path, "one", None).await.unwrap();
-    let read = app.sessions.read_file(id, path).await.unwrap();
+    let read = app.session(id).await.read_file(path).await.unwrap();
     assert_eq!(
         (&*read.content, read.encoding, read.size),
         ("one", Encoding::Utf8, 3)
@@ -99,13 +67,19 @@ async fn what_is_written_is_read_and_a_change_in_between_is_a_conflict() {
     assert_eq!(app.sh(id, "cat /workspace/file.txt"), "three");
 
     let bytes = "AP8A/w==".to_owned();
-    app.sessions
-        .write_file(id, "/workspace/bin", bytes.clone(), Encoding::Base64, None)
+    app.session(id)
+        .await
+        .write_file("/workspace/bin", bytes.clone(), Encoding::Base64, None)
         .await
         .unwrap();
-    let read = app.sessions.read_file(id, "/workspace/bin").await.unwrap();
+    let read = app
+        .session(id)
+        .await
+        .read_file("/workspace/bin")
+        .await
+        .unwrap();
     assert_eq!((read.content, read.encoding), (bytes, Encoding::Base64));
-    let missing = app.sessions.read_file(id, "/workspace/none").await;
+    let missing = app.session(id).await.read_file("/workspace/none").await;
     assert!(
         matches!(missing, Err(Error::FileNotFound(_))),
         "{missing:?}"
@@ -129,7 +103,7 @@ async fn no_path_leaves_the_workspace() {
         "/workspace/up/passwd",
         "/workspace/d/up/passwd",
     ] {
-        let read = app.sessions.read_file(id, path).await;
+        let read = app.session(id).await.read_file(path).await;
         assert!(
             matches!(read, Err(Error::PathOutsideWorkspace(_))),
             "{path}: {read:?}"
@@ -140,15 +114,16 @@ async fn no_path_leaves_the_workspace() {
             "{path}: {written:?}"
         );
     }
-    let listed = app.sessions.list_dir(id, "/workspace/root").await;
+    let listed = app.session(id).await.list_dir("/workspace/root").await;
     assert!(
         matches!(listed, Err(Error::PathOutsideWorkspace(_))),
         "{listed:?}"
     );
     assert!(app.sh(id, "cat /etc/passwd").contains("root:"));
     let entries = app
-        .sessions
-        .list_dir(id, "/workspace")
+        .session(id)
+        .await
+        .list_dir("/workspace")
         .await
         .unwrap()
         .entries;
@@ -179,15 +154,16 @@ async fn a_name_is_any_bytes_and_opens_by_what_the_list_gave() {
     // The names are root's so far, and the session's user is not root.
     app.sh(id, "chown -R $(stat -c %u /workspace) /workspace");
     let entries = app
-        .sessions
-        .list_dir(id, "/workspace")
+        .session(id)
+        .await
+        .list_dir("/workspace")
         .await
         .unwrap()
         .entries;
     assert_eq!(entries.len(), names.len(), "{entries:#?}");
     let mut found = Vec::new();
     for entry in &entries {
-        let read = app.sessions.read_file(id, &entry.path).await.unwrap();
+        let read = app.session(id).await.read_file(&entry.path).await.unwrap();
         found.push(read.content.parse::<usize>().unwrap());
         write(
             &app,
@@ -203,8 +179,9 @@ async fn a_name_is_any_bytes_and_opens_by_what_the_list_gave() {
     assert_eq!(found, (0..names.len()).collect::<Vec<_>>());
     // The writes met the same files: there are no others.
     let again = app
-        .sessions
-        .list_dir(id, "/workspace")
+        .session(id)
+        .await
+        .list_dir("/workspace")
         .await
         .unwrap()
         .entries;
@@ -227,8 +204,9 @@ async fn a_folder_that_may_be_read_and_not_entered_shows_its_names() {
          chown -R 999 /workspace/locked && chmod 744 /workspace/locked",
     );
     let listed = app
-        .sessions
-        .list_dir(id, "/workspace/locked")
+        .session(id)
+        .await
+        .list_dir("/workspace/locked")
         .await
         .unwrap();
     let rows: Vec<_> = listed
@@ -237,7 +215,11 @@ async fn a_folder_that_may_be_read_and_not_entered_shows_its_names() {
         .map(|entry| (&*entry.name, entry.kind))
         .collect();
     assert_eq!(rows, [("folder", FileKind::Dir), ("file", FileKind::File)]);
-    let read = app.sessions.read_file(id, "/workspace/locked/file").await;
+    let read = app
+        .session(id)
+        .await
+        .read_file("/workspace/locked/file")
+        .await;
     assert_eq!(read.unwrap_err().code(), ErrorCode::FileNotUsable);
 }
 
@@ -256,14 +238,14 @@ fn really_in(app: &App, id: SessionId, folder: &str) -> Vec<String> {
 async fn entries_are_made_moved_copied_deleted_and_put_back() {
     let Some(app) = App::shared() else { return };
     let id = app.ready(None).await;
-    let sessions = &app.sessions;
-    let folder = sessions.create_entry(id, named("/workspace", "src"), NewEntry::Dir);
+    let session = app.session(id).await;
+    let folder = session.create_entry(named("/workspace", "src"), NewEntry::Dir);
     assert_eq!(folder.await.unwrap(), "/workspace/src");
-    let file = sessions.create_entry(id, named("/workspace", "a file.txt"), NewEntry::File);
+    let file = session.create_entry(named("/workspace", "a file.txt"), NewEntry::File);
     let file = file.await.unwrap();
     write(&app, id, &file, "content", None).await.unwrap();
 
-    let again = sessions.create_entry(id, named("/workspace", "src"), NewEntry::File);
+    let again = session.create_entry(named("/workspace", "src"), NewEntry::File);
     let error = again.await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::Conflict);
     assert_eq!(
@@ -271,24 +253,24 @@ async fn entries_are_made_moved_copied_deleted_and_put_back() {
         "there is something at `/workspace/src` already"
     );
     for name in ["", ".", "..", "a/b", "a\0b", &"x".repeat(256)] {
-        let refused = sessions.create_entry(id, named("/workspace", name), NewEntry::File);
+        let refused = session.create_entry(named("/workspace", name), NewEntry::File);
         let code = refused.await.unwrap_err().code();
         assert_eq!(code, ErrorCode::ValidationError, "{name:?}");
     }
 
-    let moved = sessions.move_entry(id, &file, NewPlace::In("/workspace/src".to_owned()));
+    let moved = session.move_entry(&file, NewPlace::In("/workspace/src".to_owned()));
     let moved = moved.await.unwrap();
     assert_eq!(moved, "/workspace/src/a file.txt");
-    let itself = sessions.copy_entry(id, &moved, NewPlace::In("/workspace/src".to_owned()), true);
+    let itself = session.copy_entry(&moved, NewPlace::In("/workspace/src".to_owned()), true);
     assert_eq!(itself.await.unwrap(), "/workspace/src/a file copy.txt");
-    let taken = sessions.move_entry(id, &moved, named("/workspace/src", "a file copy.txt"));
+    let taken = session.move_entry(&moved, named("/workspace/src", "a file copy.txt"));
     assert_eq!(taken.await.unwrap_err().code(), ErrorCode::Conflict);
-    let copy = sessions.copy_entry(id, "/workspace/src", named("/workspace", "lib"), false);
+    let copy = session.copy_entry("/workspace/src", named("/workspace", "lib"), false);
     assert_eq!(copy.await.unwrap(), "/workspace/lib");
     assert_eq!(app.sh(id, "cat '/workspace/lib/a file.txt'"), "content");
     for to in ["/workspace/src", "/workspace/src/inner"] {
         let place = named(to, "src");
-        let into_itself = sessions.move_entry(id, "/workspace/src", place).await;
+        let into_itself = session.move_entry("/workspace/src", place).await;
         assert_eq!(into_itself.unwrap_err().code(), ErrorCode::ValidationError);
     }
 
@@ -297,12 +279,12 @@ async fn entries_are_made_moved_copied_deleted_and_put_back() {
     assert!(owners.iter().all(|uid| *uid == owners[0]), "{owners:?}");
 
     let paths = ["/workspace/src", "/workspace/lib/a file.txt"].map(str::to_owned);
-    let trash = sessions.delete_entries(id, paths.to_vec()).await.unwrap();
-    let listed = sessions.list_dir(id, "/workspace").await.unwrap();
+    let trash = session.delete_entries(paths.to_vec()).await.unwrap();
+    let listed = session.list_dir("/workspace").await.unwrap();
     assert_eq!(listed.entries.len(), 1, "{listed:?}");
     assert_eq!(really_in(&app, id, "/workspace"), [".cove-trash", "lib"]);
     app.sh(id, "mkdir /workspace/src");
-    let refused = sessions.restore_entries(id, trash.clone()).await;
+    let refused = session.restore_entries(trash.clone()).await;
     let error = refused.unwrap_err();
     assert_eq!(error.code(), ErrorCode::Conflict);
     assert_eq!(
@@ -310,11 +292,11 @@ async fn entries_are_made_moved_copied_deleted_and_put_back() {
         "there is something at `/workspace/src` again"
     );
     app.sh(id, "rmdir /workspace/src");
-    sessions.restore_entries(id, trash.clone()).await.unwrap();
+    session.restore_entries(trash.clone()).await.unwrap();
     let back = [".cove-trash", "lib", "src"];
     assert_eq!(really_in(&app, id, "/workspace"), back);
     assert_eq!(app.sh(id, "cat '/workspace/src/a file.txt'"), "content");
-    let once = sessions.restore_entries(id, trash).await;
+    let once = session.restore_entries(trash).await;
     assert!(matches!(once, Err(Error::NotInTrash)), "{once:?}");
 }
 
@@ -329,8 +311,9 @@ async fn what_was_deleted_counts_for_the_session_and_goes_into_no_copy_of_it() {
     );
     let before = app.sessions.usage(id).await.unwrap().size_bytes;
     let deleted = app
-        .sessions
-        .delete_entries(id, vec!["/workspace/big".to_owned()])
+        .session(id)
+        .await
+        .delete_entries(vec!["/workspace/big".to_owned()])
         .await;
     deleted.unwrap();
     let after = app.sessions.usage(id).await.unwrap().size_bytes;
@@ -349,24 +332,24 @@ async fn what_lies_on_a_volume_of_its_own_is_refused_and_stays() {
     let Some(app) = App::shared() else { return };
     let image = shared_registry().reference(TestImage::InnerVolume);
     let id = app.ready(Some(&image)).await;
-    let sessions = &app.sessions;
+    let session = app.session(id).await;
     let inner = "/workspace/node_modules";
-    let made = sessions.create_entry(id, named(inner, "mine"), NewEntry::File);
+    let made = session.create_entry(named(inner, "mine"), NewEntry::File);
     let path = made.await.unwrap();
-    let error = sessions.delete_entries(id, vec![path.clone()]).await;
+    let error = session.delete_entries(vec![path.clone()]).await;
     let error = error.unwrap_err();
     assert_eq!(error.code(), ErrorCode::FileNotUsable);
     assert!(error.to_string().contains("volume of its own"), "{error}");
     // Where the volume itself is, the kernel refuses in words of its own.
-    let place = sessions.delete_entries(id, vec![inner.to_owned()]).await;
+    let place = session.delete_entries(vec![inner.to_owned()]).await;
     assert_eq!(place.unwrap_err().code(), ErrorCode::FileNotUsable);
-    let moved = sessions.move_entry(id, &path, NewPlace::In("/workspace".to_owned()));
+    let moved = session.move_entry(&path, NewPlace::In("/workspace".to_owned()));
     let error = moved.await.unwrap_err();
     assert!(error.to_string().contains("different volumes"), "{error}");
     // A copy goes from one to the other.
-    let copied = sessions.copy_entry(id, &path, NewPlace::In("/workspace".to_owned()), false);
+    let copied = session.copy_entry(&path, NewPlace::In("/workspace".to_owned()), false);
     assert_eq!(copied.await.unwrap(), "/workspace/mine");
-    let renamed = sessions.move_entry(id, &path, named(inner, "yours"));
+    let renamed = session.move_entry(&path, named(inner, "yours"));
     renamed.await.unwrap();
     assert!(really_in(&app, id, inner).contains(&"yours".to_owned()));
 }

@@ -72,17 +72,17 @@ async fn changes_from_outside_show_within_a_second() {
             slowest = slowest.max(took);
         };
     check("pause", &["pause", &name], &is(SessionState::Paused, true)).await;
-    assert!(app.sessions.list_dir(id, "/workspace").await.is_err());
+    assert!(app.sessions.ready(id).await.is_err());
     check(
         "unpause",
         &["unpause", &name],
         &is(SessionState::Ready, true),
     )
     .await;
-    app.sessions.list_dir(id, "/workspace").await.unwrap();
+    app.session(id).await.list_dir("/workspace").await.unwrap();
     // A session is known by its label, not by its name.
     docker(&["rename", &name, &other]);
-    app.sessions.list_dir(id, "/workspace").await.unwrap();
+    app.session(id).await.list_dir("/workspace").await.unwrap();
     check("kill", &["kill", &other], &stopped()).await;
     check_ready(&{
         app.sessions.open(id).await.unwrap();
@@ -134,7 +134,12 @@ async fn an_engine_that_comes_back_brings_its_sessions_with_it() {
         });
         restart.await.unwrap();
         check_ready(&app.heard.run(id, count).await);
-        let content = app.sessions.read_file(id, "/workspace/file").await.unwrap();
+        let content = app
+            .session(id)
+            .await
+            .read_file("/workspace/file")
+            .await
+            .unwrap();
         assert_eq!(content.content, "kept\n", "{end}");
         let other = find(&app, stopped_by_hand).await.unwrap();
         assert_eq!(other.state, SessionState::Stopped, "{end}");

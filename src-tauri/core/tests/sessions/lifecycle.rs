@@ -64,7 +64,7 @@ async fn a_running_session_is_reused_by_the_next_start_of_the_app() {
     let after = next.inspect(id);
     assert_eq!(after["Id"], before["Id"]);
     assert_eq!(after["State"]["StartedAt"], before["State"]["StartedAt"]);
-    assert!(next.sessions.list_dir(id, "/workspace").await.is_ok());
+    assert!(next.session(id).await.list_dir("/workspace").await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -97,9 +97,9 @@ async fn a_container_that_stops_by_itself_takes_its_session_out_of_ready() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(state(&app, id).await, SessionState::Stopped);
-    let refused = app.sessions.list_dir(id, "/workspace").await;
+    let refused = app.sessions.ready(id).await.err();
     assert!(
-        matches!(refused, Err(Error::SessionNotReady("stopped"))),
+        matches!(refused, Some(Error::SessionNotReady("stopped"))),
         "{refused:?}"
     );
     app.open(id, 2).await;
@@ -277,7 +277,12 @@ async fn a_rebuilt_session_has_a_new_container_and_the_old_files() {
     let images = ["images", "--no-trunc", "--quiet", &image];
     assert_eq!(container["Image"], app.engine().docker(&images).unwrap());
     assert_eq!(container["HostConfig"]["Memory"], 64 << 20);
-    let content = app.sessions.read_file(id, "/workspace/file").await.unwrap();
+    let content = app
+        .session(id)
+        .await
+        .read_file("/workspace/file")
+        .await
+        .unwrap();
     assert_eq!(content.content, "kept\n");
     // The old container goes when the new one is ready.
     eventually("the end of the old container", || {

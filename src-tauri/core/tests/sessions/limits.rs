@@ -154,8 +154,12 @@ pub(crate) async fn check_process_limit(engine: &Arc<Engine>, images: &[Option<S
         })
         .await;
         let size = Size { cols: 80, rows: 24 };
-        let open = app.sessions.open_terminal(id, size, Box::new(|_| ()));
-        let error = open.await.unwrap_err();
+        let open = app
+            .session(id)
+            .await
+            .open_terminal(size, Box::new(|_| ()))
+            .await;
+        let error = open.unwrap_err();
         let report = error.report();
         assert_eq!(report.error, ErrorCode::ProcessLimit, "{report:?}");
         assert_eq!(report.details["limit"], 64);
@@ -169,10 +173,12 @@ pub(crate) async fn check_process_limit(engine: &Arc<Engine>, images: &[Option<S
         for round in 0..20 {
             let begin = Instant::now();
             let write = app
-                .sessions
-                .write_file(id, path, round.to_string(), Encoding::Utf8, None);
-            write.await.unwrap();
-            let listed = app.sessions.list_dir(id, "/workspace").await.unwrap();
+                .session(id)
+                .await
+                .write_file(path, round.to_string(), Encoding::Utf8, None)
+                .await;
+            write.unwrap();
+            let listed = app.session(id).await.list_dir("/workspace").await.unwrap();
             assert_eq!(listed.entries.len(), 1);
             assert!(begin.elapsed() < Duration::from_secs(2));
         }
@@ -181,7 +187,7 @@ pub(crate) async fn check_process_limit(engine: &Arc<Engine>, images: &[Option<S
         assert!(!shell.seen_end(), "the terminal that is open stays");
 
         let begin = Instant::now();
-        let ended = app.sessions.end_processes(id).await.unwrap();
+        let ended = app.session(id).await.end_processes().await.unwrap();
         let took = begin.elapsed();
         note(&format!("{ended:?} in {took:?}"));
         assert!(ended.ended > 40, "{ended:?}");
@@ -208,12 +214,12 @@ pub(crate) async fn check_work(app: &App) {
     let id = app.ready(None).await;
     let shell = Shell::open(app, id).await;
     shell.output_of("sleep 600 & true").await;
-    let work = async || app.sessions.work(id).await.unwrap();
+    let work = async || app.session(id).await.work().await.unwrap();
     // The agent is asked all the while, and that is none of the programs' doing.
     let before = work().await;
     let begin = Instant::now();
     while begin.elapsed() < Duration::from_secs(3) {
-        app.sessions.list_dir(id, "/workspace").await.unwrap();
+        app.session(id).await.list_dir("/workspace").await.unwrap();
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let after = work().await;

@@ -251,7 +251,7 @@ async fn a_session_without_a_network_reaches_nothing(engine: Arc<Engine>) {
     };
     check(id);
     // Files and terminals have another way.
-    assert!(app.sessions.list_dir(id, "/workspace").await.is_ok());
+    assert!(app.session(id).await.list_dir("/workspace").await.is_ok());
     let shell = Shell::open(&app, id).await;
     shell.type_line("echo he''re").await;
     shell.until_shown("here").await;

@@ -33,14 +33,17 @@ async fn a_session_lives_on_podman_as_on_docker() {
     let app = App::on(&engine);
     let id = app.ready(None).await;
     let path = "/workspace/file";
-    let written = app.sessions.write_file(
-        id,
-        path,
-        "kept".to_owned(),
-        cove_core::files::Encoding::Utf8,
-        None,
-    );
-    written.await.unwrap();
+    let written = app
+        .session(id)
+        .await
+        .write_file(
+            path,
+            "kept".to_owned(),
+            cove_core::files::Encoding::Utf8,
+            None,
+        )
+        .await;
+    written.unwrap();
 
     app.sessions.stop(id).await.unwrap();
     let state = app.sessions.status(id).await.unwrap().state;
@@ -48,13 +51,19 @@ async fn a_session_lives_on_podman_as_on_docker() {
     app.open(id, 2).await;
     app.sessions.rebuild(id, None).await.unwrap();
     check_ready(&app.heard.run(id, 3).await);
-    let content = app.sessions.read_file(id, path).await.unwrap().content;
+    let content = app.session(id).await.read_file(path).await.unwrap().content;
     assert_eq!(content, "kept");
 
     let copy = app.sessions.duplicate(id, Some("second")).await.unwrap();
     app.adopt(copy);
     check_ready(&app.heard.run(copy, 1).await);
-    let content = app.sessions.read_file(copy, path).await.unwrap().content;
+    let content = app
+        .session(copy)
+        .await
+        .read_file(path)
+        .await
+        .unwrap()
+        .content;
     assert_eq!(content, "kept");
 
     for id in [id, copy] {
@@ -107,7 +116,7 @@ async fn a_word_that_only_podman_says_hides_no_session() {
         "{listed:?}"
     );
     // The other one is as ready as before, and this one can be looked at, opened and deleted.
-    assert!(app.sessions.list_dir(runs, "/workspace").await.is_ok());
+    assert!(app.session(runs).await.list_dir("/workspace").await.is_ok());
     let state = app.sessions.status(runs).await.unwrap().state;
     assert_eq!(state, SessionState::Ready);
     next.sessions.usage(ended).await.unwrap();

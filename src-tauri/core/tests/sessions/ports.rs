@@ -25,7 +25,7 @@ async fn until<T>(app: &App, id: SessionId, look: impl Fn(&PortList) -> Option<T
     let waiting = async {
         loop {
             told.borrow_and_update();
-            if let Some(found) = look(&app.sessions.list_ports(id).await.unwrap()) {
+            if let Some(found) = look(&app.session(id).await.list_ports()) {
                 return found;
             }
             told.changed().await.unwrap();
@@ -34,7 +34,7 @@ async fn until<T>(app: &App, id: SessionId, look: impl Fn(&PortList) -> Option<T
     if let Ok(found) = timeout(LONG_ENOUGH, waiting).await {
         return found;
     }
-    panic!("{:?}", app.sessions.list_ports(id).await);
+    panic!("{:?}", app.session(id).await.list_ports());
 }
 
 fn port_of(list: &PortList, port: u16) -> Option<&Port> {
@@ -101,7 +101,7 @@ async fn a_server_is_seen_and_forwarded_and_gone_when_it_ends() {
         .type_line("cd /workspace; echo hello > index.html; busybox httpd -f -p 127.0.0.1:18080 &")
         .await;
     let local = forwarded(&app, id, 18_080).await;
-    let list = app.sessions.list_ports(id).await.unwrap();
+    let list = app.session(id).await.list_ports();
     let port = port_of(&list, 18_080).unwrap();
     assert_eq!(
         (port.address.as_deref(), port.process.as_deref()),
@@ -148,7 +148,7 @@ async fn each_half_ends_on_its_own_and_what_is_refused_is_refused() {
     assert_eq!(answer.trim(), "3000000");
 
     // By hand, whether or not anybody listens; nobody does.
-    let list = app.sessions.forward_port(id, 18_091, None).await.unwrap();
+    let list = app.session(id).await.forward_port(18_091, None).unwrap();
     let port = port_of(&list, 18_091).unwrap();
     assert_eq!((&port.address, &port.process), (&None, &None));
     let local = port.local.as_ref().unwrap().port;
@@ -180,9 +180,9 @@ async fn what_the_user_says_holds_and_a_number_that_is_taken_is_an_error() {
         (18_100, Some(held), "local_port"),
     ] {
         let report = app
-            .sessions
-            .forward_port(id, port, local)
+            .session(id)
             .await
+            .forward_port(port, local)
             .unwrap_err()
             .report();
         assert_eq!(report.error, ErrorCode::ValidationError);
@@ -190,7 +190,7 @@ async fn what_the_user_says_holds_and_a_number_that_is_taken_is_an_error() {
     }
     // What was there before is there still.
     get(automatic, "/").await.unwrap();
-    let list = app.sessions.forward_port(id, 18_100, Some(wanted)).await;
+    let list = app.session(id).await.forward_port(18_100, Some(wanted));
     let list = list.unwrap();
     assert_eq!(
         port_of(&list, 18_100).unwrap().local.as_ref().unwrap().port,
@@ -198,16 +198,16 @@ async fn what_the_user_says_holds_and_a_number_that_is_taken_is_an_error() {
     );
     get(wanted, "/").await.unwrap();
 
-    let list = app.sessions.unforward_port(id, 18_100).await.unwrap();
+    let list = app.connected(id).await.unforward_port(18_100).await;
     assert_eq!(port_of(&list, 18_100).unwrap().local, None);
     // Looked at anew, and not forwarded.
     serve(&app, id, "cd /workspace; exec busybox httpd -f -p 18101");
     forwarded(&app, id, 18_101).await;
-    let list = app.sessions.list_ports(id).await.unwrap();
+    let list = app.session(id).await.list_ports();
     assert_eq!(port_of(&list, 18_100).unwrap().local, None);
 
     // Set to be so no longer, only what was asked for by hand stays.
-    app.sessions.forward_port(id, 18_100, None).await.unwrap();
+    app.session(id).await.forward_port(18_100, None).unwrap();
     let settings = Settings {
         forward_ports: false,
         ..Settings::default()
@@ -217,7 +217,7 @@ async fn what_the_user_says_holds_and_a_number_that_is_taken_is_an_error() {
         port_of(list, 18_101)?.local.is_none().then_some(())
     })
     .await;
-    let list = app.sessions.list_ports(id).await.unwrap();
+    let list = app.session(id).await.list_ports();
     assert!(port_of(&list, 18_100).unwrap().local.is_some());
     app.sessions.shutdown().await;
 }
@@ -243,7 +243,7 @@ async fn two_sessions_on_the_same_port_do_not_collide_and_root_s_is_not_forwarde
     );
     let port = until(&app, two, |list| port_of(list, 18_111).cloned()).await;
     assert_eq!((port.process, port.local), (None, None));
-    let list = app.sessions.forward_port(two, 18_111, None).await.unwrap();
+    let list = app.session(two).await.forward_port(18_111, None).unwrap();
     let local = port_of(&list, 18_111).unwrap().local.as_ref().unwrap().port;
     assert!(get(local, "/").await.unwrap().ends_with(b"two\n"));
     app.sessions.shutdown().await;
@@ -269,7 +269,7 @@ async fn a_listener_of_ipv6_alone_is_reached() {
         &format!("cd /workspace; exec busybox httpd -f -p '{place}'"),
     );
     let local = forwarded(&app, id, 18_120).await;
-    let list = app.sessions.list_ports(id).await.unwrap();
+    let list = app.session(id).await.list_ports();
     let address = port_of(&list, 18_120).unwrap().address.clone();
     note(&format!("the listener of IPv6 is at {address:?}"));
     assert!(address.unwrap().contains("::"));
@@ -348,8 +348,8 @@ async fn a_connection_that_breaks_ends_what_it_carried_and_ports_work_again() {
     serve(&app, id, "busybox nc -l -p 18141 -e cat");
     let local = forwarded(&app, id, 18_140).await;
     let echo = forwarded(&app, id, 18_141).await;
-    app.sessions.unforward_port(id, 18_140).await.unwrap();
-    let list = app.sessions.forward_port(id, 18_140, Some(local)).await;
+    app.connected(id).await.unforward_port(18_140).await;
+    let list = app.session(id).await.forward_port(18_140, Some(local));
     list.unwrap();
     let mut open = connect(echo).await;
     open.write_all(b"x").await.unwrap();
@@ -387,7 +387,7 @@ async fn listeners_end_with_their_session_and_wait_while_it_is_paused() {
         .unwrap();
     let is_paused = crate::following::is(cove_core::session::SessionState::Paused, true);
     crate::following::until_shown(&app, stopped, is_paused).await;
-    let refused = app.sessions.list_ports(stopped).await.unwrap_err();
+    let refused = app.sessions.ready(stopped).await.err().unwrap();
     assert_eq!(refused.code(), ErrorCode::SessionNotReady);
     let waiting = tokio::spawn(get_owned(local));
     app.engine()
@@ -403,8 +403,8 @@ async fn listeners_end_with_their_session_and_wait_while_it_is_paused() {
         })
         .await;
     }
-    let refused = app.sessions.forward_port(stopped, 1, None).await;
-    assert_eq!(refused.unwrap_err().code(), ErrorCode::SessionNotReady);
+    let refused = app.sessions.ready(stopped).await.err();
+    assert_eq!(refused.unwrap().code(), ErrorCode::SessionNotReady);
     app.sessions.shutdown().await;
 }
 

@@ -36,7 +36,7 @@ async fn begin(
 ) -> Result<(String, mpsc::UnboundedReceiver<SearchNews>), Error> {
     let (told, heard) = mpsc::unbounded_channel();
     let sink = Box::new(move |news| drop(told.send(news)));
-    let search_id = app.sessions.search_files(id, query, sink).await?;
+    let search_id = app.session(id).await.search_files(query, sink).await?;
     Ok((search_id, heard))
 }
 
@@ -70,22 +70,38 @@ async fn names_and_texts_are_found_and_nothing_outside_is() {
          echo build > .gitignore && printf 'x\\nneedle\\n' > .hidden && ln -s /etc/passwd passwd && ln -s /etc etc && \
          ln -s / root && mkfifo needle.pipe && ln -s src/main.rs link.rs",
     );
-    let found = app.sessions.find_files(id, &name("main")).await.unwrap();
+    let found = app
+        .session(id)
+        .await
+        .find_files(&name("main"))
+        .await
+        .unwrap();
     assert!(found.settled && !found.truncated);
     let paths: Vec<_> = found.entries.iter().map(|entry| &*entry.path).collect();
     assert_eq!(paths, ["/workspace/src/main.rs"]);
     assert_eq!(found.entries[0].name_marks, [(0, 4)]);
     for outside in ["passwd", "hostname", "needle.pipe"] {
-        let found = app.sessions.find_files(id, &name(outside)).await.unwrap();
+        let found = app
+            .session(id)
+            .await
+            .find_files(&name(outside))
+            .await
+            .unwrap();
         assert_eq!(found.entries, [], "{outside}");
     }
     let found = app
-        .sessions
-        .find_files(id, &name("link out"))
+        .session(id)
+        .await
+        .find_files(&name("link out"))
         .await
         .unwrap();
     assert_eq!(found.total, 0);
-    let found = app.sessions.find_files(id, &name("out")).await.unwrap();
+    let found = app
+        .session(id)
+        .await
+        .find_files(&name("out"))
+        .await
+        .unwrap();
     assert!(found.entries[0].ignored, "{found:?}");
 
     let (_, heard) = begin(&app, id, text("NEEDLE")).await.unwrap();
@@ -128,9 +144,7 @@ async fn what_cannot_be_searched_for_is_refused_with_its_field() {
     check(exclude, "exclude", "is no glob").await;
 
     app.sessions.stop(id).await.unwrap();
-    let refused = begin(&app, id, text("a")).await.unwrap_err();
-    assert_eq!(refused.code(), ErrorCode::SessionNotReady);
-    let refused = app.sessions.find_files(id, &name("a")).await.unwrap_err();
+    let refused = app.sessions.ready(id).await.err().unwrap();
     assert_eq!(refused.code(), ErrorCode::SessionNotReady);
 }
 
@@ -145,13 +159,13 @@ async fn a_search_ends_when_it_is_cancelled_and_the_agent_with_it() {
          for n in $(seq 40); do mkdir d$n && for m in $(seq 8); do cp line d$n/$m; done; done",
     );
     let (search_id, heard) = begin(&app, id, text("q")).await.unwrap();
-    app.sessions.cancel_search(id, &search_id).await.unwrap();
+    app.connected(id).await.cancel_search(&search_id);
     let (lines, end) = hear(heard).await;
     assert!(end.cancelled && end.error.is_none(), "{end:?}");
     assert_eq!(lines, [""; 0]);
     // Again, and one that there never was.
-    app.sessions.cancel_search(id, &search_id).await.unwrap();
-    app.sessions.cancel_search(id, "none").await.unwrap();
+    app.connected(id).await.cancel_search(&search_id);
+    app.connected(id).await.cancel_search("none");
 
     // More at once than there may be: the oldest makes room, and all come to an end.
     let mut searches = Vec::new();
@@ -168,7 +182,7 @@ async fn a_search_ends_when_it_is_cancelled_and_the_agent_with_it() {
     assert!(!end.cancelled && end.error.is_none(), "{end:?}");
     assert_eq!(end.searched, 322);
     // Files are usable as ever.
-    let listed = app.sessions.list_dir(id, "/workspace").await.unwrap();
+    let listed = app.session(id).await.list_dir("/workspace").await.unwrap();
     assert_eq!(listed.entries.len(), 42);
 }
 

@@ -18,7 +18,7 @@ use cove_core::event::{FilesChanged, Phase, PortsEvent, Progress, Reporter, Sess
 use cove_core::journal::Journal;
 use cove_core::remembered::RememberedSession;
 use cove_core::session::SessionId;
-use cove_core::sessions::{Names, Persistence, Sessions};
+use cove_core::sessions::{ConnectedSession, Names, Persistence, ReadySession, Sessions};
 use cove_core::settings::Settings;
 use cove_testbed as testbed;
 use serde_json::{Value, json};
@@ -318,6 +318,16 @@ impl App {
         let (id, run) = self.create_and_wait(image).await;
         check_ready(&run);
         id
+    }
+
+    /// Returns a session that has to be ready.
+    pub(crate) async fn session(&self, id: SessionId) -> ReadySession {
+        self.sessions.ready(id).await.unwrap()
+    }
+
+    /// Returns a session that has to be ready or held up.
+    pub(crate) async fn connected(&self, id: SessionId) -> ConnectedSession {
+        self.sessions.connected(id).await.unwrap()
     }
 
     /// Opens a session that has to become ready by the `count`th run that this app hears of.

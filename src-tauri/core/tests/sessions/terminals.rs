@@ -43,8 +43,13 @@ impl Shell {
             sender.send_modify(|count| *count += 1);
         });
         let size = Size { cols: 80, rows: 24 };
-        let terminal = app.sessions.open_terminal(id, size, sink).await.unwrap();
-        let terminal = app.sessions.terminal(id, &terminal).await.unwrap();
+        let terminal = app
+            .session(id)
+            .await
+            .open_terminal(size, sink)
+            .await
+            .unwrap();
+        let terminal = app.connected(id).await.terminal(&terminal).unwrap();
         Self {
             terminal,
             seen,
@@ -246,16 +251,16 @@ async fn closing_a_terminal_hangs_up_all_that_runs_in_it() {
     .await;
     let terminal = shell.terminal.id().to_owned();
     drop(shell);
-    app.sessions.close_terminal(id, &terminal).await.unwrap();
+    app.connected(id).await.close_terminal(&terminal);
     eventually("the end of all of them", || {
         let all = top();
         let gone = !all.contains("sleep") && !all.contains("sh ");
         gone.then_some(())
     })
     .await;
-    let gone = app.sessions.terminal(id, &terminal).await;
+    let gone = app.connected(id).await.terminal(&terminal);
     assert!(matches!(gone, Err(Error::TerminalNotFound(_))));
-    app.sessions.close_terminal(id, &terminal).await.unwrap();
+    app.connected(id).await.close_terminal(&terminal);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -267,10 +272,9 @@ async fn stopping_a_session_ends_its_terminals() {
     shell.until_shown("a2b").await;
     app.sessions.stop(id).await.unwrap();
     shell.until_exit().await;
-    let size = Size { cols: 80, rows: 24 };
-    let refused = app.sessions.open_terminal(id, size, Box::new(|_| ())).await;
+    let refused = app.sessions.ready(id).await.err();
     assert!(
-        matches!(refused, Err(Error::SessionNotReady("stopped"))),
+        matches!(refused, Some(Error::SessionNotReady("stopped"))),
         "{refused:?}"
     );
 }

@@ -393,7 +393,7 @@ async fn a_session_that_nobody_uses_is_stopped_if_that_is_wished() {
     app.sessions.set_settings(settings).unwrap();
     minutes(20).await;
     // Whatever comes of it, somebody has looked.
-    let _ = app.sessions.list_dir(id, "/workspace").await;
+    let _ = app.sessions.ready(id).await;
     let said = async || app.sessions.status(id).await.unwrap().session.idle_stop_ms;
     minutes(87).await;
     assert_eq!((state().await, said().await), (SessionState::Ready, None));
@@ -402,7 +402,7 @@ async fn a_session_that_nobody_uses_is_stopped_if_that_is_wished() {
     assert_eq!(state().await, SessionState::Ready);
     assert!(said().await.is_some(), "it is said before");
     assert_eq!(*app.heard.changes.borrow(), changes + 1);
-    app.sessions.keep(id).await.unwrap();
+    app.connected(id).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(said().await, None, "somebody wants it to go on");
     minutes(89).await;

@@ -40,13 +40,13 @@ async fn end(app: &App, id: SessionId, transfer: &str) -> TransferEvent {
 
 async fn upload(app: &App, id: SessionId, folder: &str, paths: &[PathBuf]) -> TransferEvent {
     let folder = folder.to_owned();
-    let transfer = app.sessions.upload(id, folder, paths.to_vec()).await;
+    let transfer = app.session(id).await.upload(folder, paths);
     end(app, id, &transfer.unwrap()).await
 }
 
 async fn download(app: &App, id: SessionId, path: &str, to: Destination) -> TransferEvent {
     let paths = vec![path.to_owned()];
-    let transfer = app.sessions.download(id, paths, to).await;
+    let transfer = app.session(id).await.download(paths, to);
     end(app, id, &transfer.unwrap()).await
 }
 
@@ -195,8 +195,11 @@ async fn names_that_are_taken_are_asked_about_and_nothing_is_lost() {
         event
     };
     let answer = async |event: &TransferEvent, choice| {
-        let answered = app.sessions.answer_transfer(id, &event.transfer_id, choice);
-        let transfer = answered.await.unwrap().unwrap();
+        let answered = app
+            .session(id)
+            .await
+            .answer_transfer(&event.transfer_id, choice);
+        let transfer = answered.unwrap().unwrap();
         check_done(&end(&app, id, &transfer).await);
     };
     let event = ask().await;
@@ -212,9 +215,9 @@ async fn names_that_are_taken_are_asked_about_and_nothing_is_lost() {
     assert_eq!(files(), "a.txt:old\nb.txt:new\nd/kept:old");
     // What was answered is over.
     let again = app
-        .sessions
-        .answer_transfer(id, &event.transfer_id, NameTaken::Skip)
-        .await;
+        .session(id)
+        .await
+        .answer_transfer(&event.transfer_id, NameTaken::Skip);
     assert_eq!(again.unwrap_err().code(), ErrorCode::ValidationError);
 
     app.sh(id, "rm /workspace/b.txt");
@@ -252,9 +255,9 @@ async fn what_is_cancelled_leaves_nothing_on_either_side() {
     };
     let into = "/workspace".to_owned();
     cancel(
-        app.sessions
-            .upload(id, into, vec![big.clone()])
+        app.session(id)
             .await
+            .upload(into, std::slice::from_ref(&big))
             .unwrap(),
     )
     .await;
@@ -265,7 +268,7 @@ async fn what_is_cancelled_leaves_nothing_on_either_side() {
     check_done(&upload(&app, id, "/workspace", &[big]).await);
     let to = Destination::Folder(back.clone());
     let paths = vec!["/workspace/big".to_owned()];
-    cancel(app.sessions.download(id, paths, to).await.unwrap()).await;
+    cancel(app.session(id).await.download(paths, to).unwrap()).await;
     assert_eq!(names_in(&back), Vec::<String>::new());
 }
 
@@ -284,11 +287,7 @@ async fn a_file_goes_on_where_the_connection_broke_and_a_folder_and_an_upload_le
 
     let paths = vec!["/workspace/big".to_owned()];
     let to = || Destination::Folder(back.clone());
-    let transfer = app
-        .sessions
-        .download(id, paths.clone(), to())
-        .await
-        .unwrap();
+    let transfer = app.session(id).await.download(paths.clone(), to()).unwrap();
     until(&app, id, &transfer, |event| event.bytes > 64 << 20).await;
     cut();
     let event = end(&app, id, &transfer).await;
@@ -298,7 +297,7 @@ async fn a_file_goes_on_where_the_connection_broke_and_a_folder_and_an_upload_le
     fs::remove_file(back.join("big")).unwrap();
 
     // Another file under the same name is not gone on with.
-    let transfer = app.sessions.download(id, paths, to()).await.unwrap();
+    let transfer = app.session(id).await.download(paths, to()).unwrap();
     until(&app, id, &transfer, |event| event.bytes > 64 << 20).await;
     app.sh(id, "cd /workspace; cp -p big other; mv other big");
     cut();
@@ -310,19 +309,16 @@ async fn a_file_goes_on_where_the_connection_broke_and_a_folder_and_an_upload_le
     );
     assert_eq!(names_in(&back), Vec::<String>::new());
     // It may begin again, once.
-    let again = app.sessions.retry_transfer(id, &transfer).await.unwrap();
+    let again = app.session(id).await.retry_transfer(&transfer).unwrap();
     check_done(&end(&app, id, &again).await);
-    app.sessions
-        .retry_transfer(id, &transfer)
-        .await
-        .unwrap_err();
+    app.session(id).await.retry_transfer(&transfer).unwrap_err();
 
     app.sh(id, "mkdir /workspace/d; mv /workspace/big /workspace/d");
     for (path, names) in [("/workspace/d", vec!["big"])] {
         let transfer = app
-            .sessions
-            .download(id, vec![path.to_owned()], to())
+            .session(id)
             .await
+            .download(vec![path.to_owned()], to())
             .unwrap();
         until(&app, id, &transfer, |event| event.bytes > 64 << 20).await;
         cut();
@@ -332,9 +328,9 @@ async fn a_file_goes_on_where_the_connection_broke_and_a_folder_and_an_upload_le
     }
     let into = "/workspace".to_owned();
     let transfer = app
-        .sessions
-        .upload(id, into, vec![big.clone()])
+        .session(id)
         .await
+        .upload(into, std::slice::from_ref(&big))
         .unwrap();
     until(&app, id, &transfer, |event| event.bytes > 64 << 20).await;
     cut();
@@ -438,7 +434,7 @@ async fn half_a_gigabyte_takes_little_memory_and_keeps_no_keystroke_waiting() {
     let begin = Instant::now();
     let paths = vec!["/workspace/big".to_owned()];
     let to = Destination::Folder(back.clone());
-    let transfer = app.sessions.download(id, paths, to).await.unwrap();
+    let transfer = app.session(id).await.download(paths, to).unwrap();
     let mut slowest = Duration::ZERO;
     for round in 2.. {
         let begin = Instant::now();

@@ -18,8 +18,9 @@ async fn check(image: TestImage, uid: &str) {
     let owner = |path: &str| app.sh(id, &format!("stat -c %u {path}"));
     assert_eq!(owner("/workspace"), uid);
     let path = "/workspace/made";
-    app.sessions
-        .write_file(id, path, "x".to_owned(), Encoding::Utf8, None)
+    app.session(id)
+        .await
+        .write_file(path, "x".to_owned(), Encoding::Utf8, None)
         .await
         .unwrap();
     assert_eq!(owner(path), uid);
@@ -60,7 +61,7 @@ async fn check(image: TestImage, uid: &str) {
     ] {
         assert!(status.contains(line), "{line} in {status}");
     }
-    assert!(app.sessions.list_dir(id, "/workspace").await.is_ok());
+    assert!(app.session(id).await.list_dir("/workspace").await.is_ok());
 
     // The workspace stays the user's when the session is opened again.
     app.sessions.stop(id).await.unwrap();
@@ -122,8 +123,9 @@ async fn check_workspace(app: &App, id: SessionId, uid: &str, file: &str) {
     let owners = app.sh(id, "find /workspace/ -exec stat -c %u {} + | sort -u");
     assert_eq!(owners, uid);
     for path in [format!("/workspace/{file}"), "/workspace/new".to_owned()] {
-        app.sessions
-            .write_file(id, &path, "x".to_owned(), Encoding::Utf8, None)
+        app.session(id)
+            .await
+            .write_file(&path, "x".to_owned(), Encoding::Utf8, None)
             .await
             .unwrap();
     }
@@ -345,7 +347,7 @@ pub(crate) async fn check_linked_workspaces(app: &App) {
         check_workspace(app, id, "1234", "made").await;
         app.sessions.stop(id).await.unwrap();
         app.open(id, 2).await;
-        let listed = app.sessions.list_dir(id, "/workspace").await.unwrap();
+        let listed = app.session(id).await.list_dir("/workspace").await.unwrap();
         let names: Vec<_> = listed.entries.iter().map(|entry| &*entry.name).collect();
         let expected: &[&str] = if name == "link-folder" {
             &["made", "new", "own"]

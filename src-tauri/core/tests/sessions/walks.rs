@@ -319,7 +319,9 @@ impl Walk {
     fn looks(&self, (ask, id): Asked) -> bool {
         let is_known = |known: &Known| known.id == id && !known.states.contains(&Is::Gone);
         match ask {
-            Ask::List | Ask::Stop(_) | Ask::Restart(_) | Ask::Discard(_) => true,
+            Ask::List | Ask::Stop(_) | Ask::Restart(_) | Ask::Discard(_) | Ask::Duplicate(_) => {
+                true
+            }
             _ => !ask.deletes() && !self.known.iter().any(is_known),
         }
     }
@@ -799,7 +801,9 @@ async fn put(sessions: Sessions, (ask, id): Asked) -> Result<Answer> {
             Ask::Stop(_) => sessions.stop(id).await.map(|()| None),
             Ask::Delete(_) => sessions.delete(id).await.map(|()| None),
             Ask::Status(_) => sessions.status(id).await.map(Some),
-            Ask::ListDir(_) => sessions.list_dir(id, "/workspace").await.map(|_| None),
+            Ask::ListDir(_) => async { sessions.ready(id).await?.list_dir("/workspace").await }
+                .await
+                .map(|_| None),
             Ask::List => {
                 sessions.list().await;
                 Ok(None)
