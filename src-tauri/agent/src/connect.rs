@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::net::sockopt::socket_peercred;
+use rustix::pipe::fcntl_setpipe_size;
 use rustix::process::{Signal, kill_process};
 use signal_hook::consts::SIGTERM;
 
@@ -29,8 +31,9 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// How long until it is looked again.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
-/// Bytes that are read at once.
-const PIECE: usize = 64 << 10;
+/// Bytes that are read at once, and that a pipe to the engine is asked to hold: more of them at a time are fewer changes
+/// between all the programs on the way.
+const PIECE: usize = 256 << 10;
 
 /// Passes bytes on in both directions until both have ended.
 #[must_use]
@@ -68,6 +71,10 @@ fn serve(directory: &Path) -> io::Result<()> {
         // Whether it ended meanwhile is heard from the socket.
         let _ = kill_process(daemon.pid, Signal::CONT);
     }
+    for end in [io::stdin().as_fd(), io::stdout().as_fd()] {
+        // What is no pipe, or is not to be changed, is as good.
+        let _ = fcntl_setpipe_size(end, PIECE);
+    }
     let mut to_daemon = Flow::new(io::stdin().as_fd(), socket.as_fd())?;
     let mut to_app = Flow::new(socket.as_fd(), io::stdout().as_fd())?;
     while to_app.is_open {
@@ -92,7 +99,8 @@ struct Flow {
     from: File,
     to: File,
     buffer: Vec<u8>,
-    waiting: Vec<u8>,
+    /// What of the buffer has been read and not been passed on.
+    waiting: Range<usize>,
     is_open: bool,
 }
 
@@ -107,7 +115,7 @@ impl Flow {
             from: unblocked(from.as_fd().try_clone_to_owned()?)?,
             to: unblocked(to.as_fd().try_clone_to_owned()?)?,
             buffer: vec![0; PIECE],
-            waiting: Vec::new(),
+            waiting: 0..0,
             is_open: true,
         })
     }
@@ -125,19 +133,16 @@ impl Flow {
     fn go_on(&mut self) -> io::Result<bool> {
         if self.waiting.is_empty() {
             match self.from.read(&mut self.buffer) {
-                Ok(count @ 1..) => self
-                    .waiting
-                    .extend_from_slice(self.buffer.get(..count).unwrap_or_default()),
+                Ok(count @ 1..) => self.waiting = 0..count,
                 Err(error) if is_for_later(&error) => {}
                 // One that cannot be read has ended.
                 Ok(0) | Err(_) => self.is_open = false,
             }
         }
         if !self.waiting.is_empty() {
-            match self.to.write(&self.waiting) {
-                Ok(count) => {
-                    self.waiting.drain(..count);
-                }
+            let waiting = self.buffer.get(self.waiting.clone()).unwrap_or_default();
+            match self.to.write(waiting) {
+                Ok(count) => self.waiting.start += count,
                 Err(error) if is_for_later(&error) => {}
                 Err(error) => return Err(error),
             }

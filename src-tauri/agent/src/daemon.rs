@@ -62,6 +62,9 @@ const MOST_WATCHES: usize = 8;
 /// Bytes that are read or written at once.
 const AT_ONCE: usize = 64 << 10;
 
+/// How often that is done for one side before it is the turn of another.
+const PIECES_IN_A_TURN: usize = 4;
+
 /// How long the end of the last shell may take on its way to the app when the container is stopped.
 const FAREWELL: Duration = Duration::from_millis(150);
 
@@ -347,7 +350,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// Lets each TCP connection go on that has something to do, by a piece at most.
+    /// Lets each TCP connection go on that has something to do, by some pieces at most.
     fn go_on_forwarding(&mut self) {
         for (id, stream) in self.ready.drain(..) {
             let Some(connection) = self.connections.get_mut(&id) else {
@@ -412,29 +415,41 @@ impl Daemon {
         }
     }
 
-    /// Takes in what has come from an app.
+    /// Takes in what has come from an app, some pieces at most.
     fn hear(&mut self, id: u64) {
+        for _ in 0..PIECES_IN_A_TURN {
+            if !self.hear_piece(id) {
+                return;
+            }
+        }
+    }
+
+    /// Takes in a piece; `false` when there may be nothing more at the moment.
+    fn hear_piece(&mut self, id: u64) -> bool {
         let Some(connection) = self.connections.get_mut(&id) else {
-            return;
+            return false;
         };
         let bytes = match connection.socket.read(&mut self.piece) {
             Ok(count @ 1..) => self.piece.get(..count).unwrap_or_default(),
-            Err(error) if is_for_later(&error) => return,
+            Err(error) if is_for_later(&error) => return false,
             Ok(0) | Err(_) => {
                 connection.is_closed = true;
-                return;
+                return false;
             }
         };
+        let is_full = bytes.len() == AT_ONCE;
         match connection.streams.receive(bytes) {
             Ok(events) => {
                 for event in events {
                     self.react(id, event);
                 }
+                is_full
             }
             Err(error) => {
                 // It goes to the container's log; without one there is nobody to tell.
                 let _ = writeln!(io::stderr(), "cove-agent: {error}");
                 connection.is_closed = true;
+                false
             }
         }
     }
@@ -522,13 +537,17 @@ impl Daemon {
                 let message = "the session's process limit was used up at its start".to_owned();
                 refusal(Failure::Io, message)
             }
-            Call::Connect { address, port } => self.connect(place, address, port, decoder),
+            Call::Connect { address, port } => {
+                self.widen(place);
+                self.connect(place, address, port, decoder)
+            }
             Call::Pack { paths, resume } => self.transfer(Job::Pack { paths, resume }, decoder),
             Call::Unpack {
                 folder,
                 names,
                 taken,
             } => {
+                self.widen(place);
                 let job = Job::Unpack {
                     folder,
                     names,
@@ -540,6 +559,13 @@ impl Daemon {
                 let body = frame.body;
                 self.work_on(place, Frame { header, body })
             }
+        }
+    }
+
+    /// Takes more at a time on a stream on which much comes.
+    fn widen(&mut self, (id, stream): Place) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.streams.widen(stream);
         }
     }
 

@@ -25,6 +25,10 @@ pub const CHUNK: usize = 64 << 10;
 /// How many bytes of a stream may be on the way in one direction without having been used.
 pub const WINDOW: u32 = 512 << 10;
 
+/// How many bytes of a stream may be on the way in a direction in which much comes: so many are, where a connection passes
+/// several programs that take turns.
+pub const WIDE_WINDOW: u32 = 2 << 20;
+
 /// The most bytes of a stream that wait to be sent.
 pub const QUEUE: usize = 256 << 10;
 
@@ -266,6 +270,11 @@ impl Streams {
         }
     }
 
+    /// Lends a stream a [`WIDE_WINDOW`] for what comes on it; to be asked for once.
+    pub fn widen(&mut self, id: StreamId) {
+        self.consume(id, (WIDE_WINDOW - WINDOW) as usize);
+    }
+
     /// Returns whether a stream is open in one direction at least.
     #[must_use]
     pub fn is_open(&self, id: StreamId) -> bool {
@@ -384,7 +393,9 @@ impl Streams {
             let id = StreamId(u32::from_be_bytes([s0, s1, s2, s3]));
             events.extend(self.hear(kind, id, content)?);
         }
-        self.incoming = rest.to_vec();
+        let used = incoming.len() - rest.len();
+        self.incoming = incoming;
+        self.incoming.drain(..used);
         Ok(events)
     }
 

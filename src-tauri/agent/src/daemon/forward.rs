@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt::{set_socket_linger, set_tcp_nodelay, socket_error};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, ipproto, socket_with};
 
-use super::{AT_ONCE, calls, is_for_later};
+use super::{AT_ONCE, PIECES_IN_A_TURN, calls, is_for_later};
 use crate::protocol::{CallError, Failure, Reply};
 use crate::streams::{QUEUE, StreamId, Streams};
 
@@ -107,7 +107,7 @@ impl Forward {
         self.write();
     }
 
-    /// Does what it was waited for, without waiting: reads a piece at most.
+    /// Does what it was waited for, without waiting: reads some pieces at most.
     pub(super) fn go_on(
         &mut self,
         streams: &mut Streams,
@@ -133,8 +133,11 @@ impl Forward {
         if used > 0 {
             streams.consume(stream, used);
         }
-        let room = streams.room(stream);
-        if self.reads(room) {
+        for _ in 0..PIECES_IN_A_TURN {
+            let room = streams.room(stream);
+            if !self.reads(room) {
+                break;
+            }
             let most = room.min(piece.len());
             match self.socket.read(piece.get_mut(..most).unwrap_or_default()) {
                 Ok(0) => {
@@ -143,8 +146,11 @@ impl Forward {
                 }
                 Ok(count) => {
                     streams.send(stream, piece.get(..count).unwrap_or_default());
+                    if count < most {
+                        break;
+                    }
                 }
-                Err(error) if is_for_later(&error) => {}
+                Err(error) if is_for_later(&error) => break,
                 Err(_) => self.reading = Reading::Broken,
             }
         }

@@ -58,7 +58,7 @@ pub(crate) async fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
         .context("not forwarded")?
         .port;
     for port in [published, forwarded] {
-        while fetch(port, "/short").await.is_ok_and(|length| length < 6) {
+        while !fetch(port, "/short").await.is_ok_and(|length| length >= 6) {
             sleep(LOOK_AGAIN).await;
         }
     }

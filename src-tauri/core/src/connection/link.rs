@@ -193,6 +193,9 @@ impl Link {
     ) -> Result<(Reply, Vec<u8>, Stream, Decoder<N>), LinkFailure> {
         self.doubting(async {
             let stream = self.begin(call, &[]).await?;
+            if let Call::Pack { .. } = call {
+                stream.widen();
+            }
             let (reply, body, decoder) = stream.answer(MOST_SHOWN, &|| ()).await?;
             Ok((reply, body, stream, decoder.followed_by()))
         })
@@ -201,7 +204,9 @@ impl Link {
 
     /// Asks without waiting for the answer: more may be written behind the call at once.
     pub(super) async fn begin_raw(&self, call: &Call) -> Result<Stream, LinkFailure> {
-        self.begin(call, &[]).await
+        let stream = self.begin(call, &[]).await?;
+        stream.widen();
+        Ok(stream)
     }
 
     /// Asks what is answered more than once.
@@ -427,6 +432,12 @@ impl Stream {
             }
             self.has_room.notified().await;
         }
+    }
+
+    /// Takes more at a time: much comes.
+    fn widen(&self) {
+        self.wire.state.lock().streams.widen(self.id);
+        self.wire.to_write.notify_one();
     }
 
     /// Writes no more.
