@@ -37,7 +37,7 @@ fn save(app: &App) {
 }
 
 /// Waits until so many tabs have the dot of unsaved text.
-fn expect_unsaved(app: &App, count: usize) {
+pub(crate) fn expect_unsaved(app: &App, count: usize) {
     app.window
         .wait(&format!("{count} unsaved tabs"), SOON, |window| {
             let marks = window.count("[data-testid=tab-mark]")?;
@@ -46,14 +46,14 @@ fn expect_unsaved(app: &App, count: usize) {
         .unwrap();
 }
 
-fn expect_text(app: &App, what: &str) {
+pub(crate) fn expect_text(app: &App, what: &str) {
     app.window
         .wait_text(CONTENT, SOON, |text| text.contains(what))
         .unwrap();
 }
 
 /// Waits until the strip of this name is there, or gone.
-fn expect_strip(app: &App, name: &str, there: bool) {
+pub(crate) fn expect_strip(app: &App, name: &str, there: bool) {
     let selector = format!("[data-testid={name}]");
     if there {
         app.window.wait_for(&selector, SOON).unwrap();

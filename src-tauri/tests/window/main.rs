@@ -18,6 +18,8 @@ mod attention;
 mod cancel;
 mod contract;
 mod create;
+#[cfg(unix)]
+mod day;
 mod editor;
 mod failure;
 mod false_agent;

@@ -13,7 +13,7 @@ use crate::app::{App, ENTER, SOON, Shell, with_environment};
 const PANE: &str = "[data-testid=ports-pane]";
 
 /// Fetches a page by HTTP, and returns what comes behind the head.
-fn get(address: &str) -> std::io::Result<String> {
+pub(crate) fn get(address: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
     let mut answer = String::new();
@@ -23,7 +23,12 @@ fn get(address: &str) -> std::io::Result<String> {
 }
 
 /// Waits for what the page shows of a port by this script, which finds its row or chip as `arguments[0]`.
-fn wait_shown(app: &App, what: &str, selector: &str, fits: impl Fn(&str) -> bool) -> String {
+pub(crate) fn wait_shown(
+    app: &App,
+    what: &str,
+    selector: &str,
+    fits: impl Fn(&str) -> bool,
+) -> String {
     let script = "return document.querySelector(arguments[0])?.textContent.replace(/\\s+/g, ' ').trim() ?? null";
     let mut last = Value::Null;
     let outcome = app.window.wait(what, SOON, |window| {
@@ -34,16 +39,16 @@ fn wait_shown(app: &App, what: &str, selector: &str, fits: impl Fn(&str) -> bool
     outcome.unwrap_or_else(|error| panic!("{error:#}: {last}"))
 }
 
-fn chip(port: u16) -> String {
+pub(crate) fn chip(port: u16) -> String {
     format!("[data-testid=port-chips] [data-port='{port}']")
 }
 
-fn row(port: u16) -> String {
+pub(crate) fn row(port: u16) -> String {
     format!("{PANE} li[data-port='{port}']")
 }
 
 /// Waits until a chip leads to an address, and returns that.
-fn wait_for_chip(app: &App, port: u16) -> String {
+pub(crate) fn wait_for_chip(app: &App, port: u16) -> String {
     let shown = wait_shown(app, "the chip", &chip(port), |_| true);
     shown.split_once('→').unwrap().1.to_owned()
 }

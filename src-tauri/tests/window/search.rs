@@ -35,7 +35,7 @@ fn leave_terminal(app: &App) {
     app.window.execute(script, &[]).unwrap();
 }
 
-fn wait_script(app: &App, what: &str, script: &str, arguments: &[Value]) {
+pub(crate) fn wait_script(app: &App, what: &str, script: &str, arguments: &[Value]) {
     let mut last = Value::Null;
     let outcome = app.window.wait(what, SOON, |window| {
         last = window.execute(script, arguments)?;
@@ -66,7 +66,7 @@ pub(crate) fn show_quick_open(app: &App) {
 }
 
 /// Waits until this file is the one that is shown, with the cursor on this line of text.
-fn expect_open(app: &App, name: &str, line: &str, has_focus: bool) {
+pub(crate) fn expect_open(app: &App, name: &str, line: &str, has_focus: bool) {
     let script = "
         const tab = document.querySelector('[data-testid=editor] [role=tab][aria-selected=true]');
         const line = document.querySelector('[data-testid=viewer] .cm-activeLine');
@@ -90,7 +90,7 @@ fn expect_text(app: &App, selector: &str, fits: impl Fn(&str) -> bool) {
     outcome.unwrap_or_else(|error| panic!("{error:#}: {last}"));
 }
 
-fn expect_summary(app: &App, fits: impl Fn(&str) -> bool) {
+pub(crate) fn expect_summary(app: &App, fits: impl Fn(&str) -> bool) {
     expect_text(app, "[data-testid=search-summary]", fits);
 }
 
@@ -107,7 +107,7 @@ fn expect_results(app: &App, expected: &[&str]) {
 }
 
 /// Types a text into the search, in place of what is there.
-fn search_for(app: &App, text: &str) {
+pub(crate) fn search_for(app: &App, text: &str) {
     keys(app, &[CONTROL, SHIFT], "f");
     let focused = "return document.activeElement?.dataset.testid === 'search-text'";
     wait_script(app, "the field of the search", focused, &[]);

@@ -11,13 +11,13 @@ use crate::accessibility::check;
 use crate::app::{App, SOON, Shell, with_environment};
 
 /// A window in a theme, a folder of this machine, and what is chosen in dialogs.
-struct Machine {
-    app: App,
+pub(crate) struct Machine {
+    pub(crate) app: App,
     folder: tempfile::TempDir,
 }
 
 impl Machine {
-    fn open_or_skip(theme: &str) -> Option<Self> {
+    pub(crate) fn open_or_skip(theme: &str) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let chosen = folder.path().join("chosen");
         let app = App::open_with_or_skip(|_| {
@@ -31,12 +31,12 @@ impl Machine {
         Some(Self { app, folder })
     }
 
-    fn at(&self, name: &str) -> PathBuf {
+    pub(crate) fn at(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// Chooses an entry of the menu of uploads and downloads, and in its dialog these paths.
-    fn choose(&self, action: &str, paths: &[&Path]) {
+    pub(crate) fn choose(&self, action: &str, paths: &[&Path]) {
         let lines: Vec<_> = paths
             .iter()
             .map(|path| path.display().to_string())
@@ -51,7 +51,7 @@ impl Machine {
         self.app.window.wait_gone("[role=menu]", SOON).unwrap();
     }
 
-    fn wait(&self, what: &str, script: &str, arguments: &[Value]) {
+    pub(crate) fn wait(&self, what: &str, script: &str, arguments: &[Value]) {
         let mut last = Value::Null;
         let outcome = self.app.window.wait(what, SOON, |window| {
             last = window.execute(script, arguments)?;
@@ -61,7 +61,7 @@ impl Machine {
     }
 
     /// Waits until the tree shows these names and no transfer is under way.
-    fn wait_for_names(&self, names: &[&str]) {
+    pub(crate) fn wait_for_names(&self, names: &[&str]) {
         let script = "
             const rows = [...document.querySelectorAll('[data-testid=file-tree] [role=treeitem] .name')];
             const names = rows.map((name) => name.textContent).sort();
@@ -72,7 +72,7 @@ impl Machine {
     }
 
     /// Selects an entry by a press on its row.
-    fn select(&self, name: &str) {
+    pub(crate) fn select(&self, name: &str) {
         self.app
             .window
             .click("[data-testid=refresh-files]")
