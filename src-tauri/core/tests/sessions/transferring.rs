@@ -39,7 +39,7 @@ async fn end(app: &App, id: SessionId, transfer: &str) -> TransferEvent {
     until(app, id, transfer, |event| event.outcome.is_some()).await
 }
 
-async fn upload(
+pub(crate) async fn upload(
     app: &App,
     id: SessionId,
     folder: &str,
@@ -50,7 +50,7 @@ async fn upload(
     end(app, id, &transfer.unwrap()).await
 }
 
-async fn download(
+pub(crate) async fn download(
     app: &App,
     id: SessionId,
     path: &str,
@@ -62,7 +62,7 @@ async fn download(
 }
 
 #[track_caller]
-fn check_done(event: &TransferEvent) {
+pub(crate) fn check_done(event: &TransferEvent) {
     assert_eq!(event.outcome, Some(TransferOutcome::Done), "{event:#?}");
 }
 
