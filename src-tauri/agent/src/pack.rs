@@ -26,6 +26,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::path;
 use crate::protocol;
 use crate::tree::{Facts, Failed, MOST_EXTENTS, PIECE, Piece, TRASH, Total, Why};
+use crate::workspace::is_temporary;
 
 /// How often a file that changes is read before it is given up.
 const ATTEMPTS: u32 = 6;
@@ -509,7 +510,8 @@ fn level(directory: OwnedFd) -> rustix::io::Result<Level> {
     let mut entries = RawDir::new(&directory, &mut buffer);
     while let Some(entry) = entries.next() {
         let name = entry?.file_name().to_bytes().to_vec();
-        if !matches!(&*name, b"." | b"..") {
+        // What is not whole yet is nobody's file.
+        if !matches!(&*name, b"." | b"..") && !is_temporary(&name) {
             names.push(name);
         }
     }

@@ -18,6 +18,7 @@
 mod copying;
 mod entries;
 mod finding;
+mod halves;
 mod removing;
 mod searching;
 mod transferring;
@@ -50,6 +51,7 @@ use crate::tree::TRASH;
 use crate::workspace::entries::rename_new;
 use crate::workspace::finding::Finding;
 pub(crate) use crate::workspace::finding::Wanted;
+pub(crate) use crate::workspace::halves::{is_temporary, temporary_name};
 use crate::workspace::walking::Ignored;
 
 /// The workspace as the image's user may use it.
@@ -443,19 +445,6 @@ impl Drop for Temporary<'_> {
         // After a rename there is nothing left to remove.
         let _ = unlinkat(self.directory, &*self.name, AtFlags::empty());
     }
-}
-
-/// Returns a name that nobody can guess, for what is not whole yet.
-pub(crate) fn temporary_name() -> rustix::io::Result<String> {
-    Ok(format!(".cove-{:016x}.tmp", random()?))
-}
-
-/// Returns whether a name is one of [`temporary_name`].
-pub(crate) fn is_temporary(name: &[u8]) -> bool {
-    let digits = name
-        .strip_prefix(b".cove-")
-        .and_then(|rest| rest.strip_suffix(b".tmp"));
-    digits.is_some_and(|digits| digits.len() == 16 && digits.iter().all(u8::is_ascii_hexdigit))
 }
 
 fn random() -> rustix::io::Result<u64> {

@@ -123,6 +123,8 @@ struct Ends {
 #[derive(Debug, Default)]
 struct State {
     refusing: bool,
+    /// Until when nothing goes either way.
+    silent_until: Option<Instant>,
     plan: Option<(Target, EngineFault)>,
     struck: Option<String>,
     requests: Vec<String>,
@@ -208,6 +210,11 @@ impl EngineProxy {
             }
         }
         count
+    }
+
+    /// Lets nothing through either way for this long; connections stay open.
+    pub fn hold_up(&self, time: Duration) {
+        self.line.state().silent_until = Some(Instant::now() + time);
     }
 
     /// Cuts the open connections and refuses new ones: the socket is there, and nobody answers.
@@ -337,6 +344,14 @@ impl Line {
         Some(fault)
     }
 
+    /// Waits while nothing goes through.
+    fn wait_for_turn(&self) {
+        let until = self.state().silent_until;
+        if let Some(until) = until {
+            self.hold(until.saturating_duration_since(Instant::now()));
+        }
+    }
+
     /// Waits, unless the line ends meanwhile.
     fn hold(&self, time: Duration) {
         let end = Instant::now() + time;
@@ -444,7 +459,10 @@ impl<'a> Connection<'a> {
                     | EngineFault::Garbage
                     | EngineFault::SlowAnswer(_),
                 )
-                | None => self.engine.write_all(&request)?,
+                | None => {
+                    self.line.wait_for_turn();
+                    self.engine.write_all(&request)?;
+                }
             }
             if !self.answer(head.is("HEAD"), fault)? {
                 return Ok(());
@@ -538,8 +556,9 @@ impl<'a> Connection<'a> {
             return Ok(false);
         }
         self.client.write_all(&head.bytes)?;
-        let client = &mut self.client;
+        let (client, line) = (&mut self.client, self.line);
         carry(&mut self.from_engine, length, &mut |bytes| {
+            line.wait_for_turn();
             client.write_all(bytes)
         })?;
         Ok(length != Length::ToTheEnd && !head.has("connection", "close"))
@@ -549,15 +568,18 @@ impl<'a> Connection<'a> {
     fn stream(&mut self) -> io::Result<()> {
         let (engine, from_client) = (&mut self.engine, &mut self.from_client);
         let (from_engine, client) = (&mut self.from_engine, &mut self.client);
+        let line = self.line;
         thread::scope(|scope| {
             scope.spawn(move || {
                 // A side that has closed ends its direction, as does an error.
                 let _ = carry(from_client, Length::ToTheEnd, &mut |bytes| {
+                    line.wait_for_turn();
                     engine.write_all(bytes)
                 });
                 let _ = engine.shutdown(Shutdown::Write);
             });
             let carried = carry(from_engine, Length::ToTheEnd, &mut |bytes| {
+                line.wait_for_turn();
                 client.write_all(bytes)
             });
             // The engine has said all: a client that is still typing must see it, too.
@@ -861,6 +883,20 @@ mod tests {
             assert!(answer.contains("POST /x") && is_heard, "{answer}");
             assert!(took >= late, "{fault:?} took {took:?}");
         }
+    }
+
+    #[test]
+    fn a_line_that_is_held_up_carries_nothing_and_then_everything() {
+        let scratch = Scratch::new().unwrap();
+        let (path, hears) = echo(&scratch);
+        let proxy = EngineProxy::start(&path).unwrap();
+        let time = Duration::from_millis(200);
+        proxy.hold_up(time);
+        let begin = Instant::now();
+        let stream = send(&proxy, "GET /one");
+        assert!(hears.recv_timeout(time / 2).is_err());
+        assert!(read(stream).contains("200 OK"));
+        assert!(begin.elapsed() >= time, "{:?}", begin.elapsed());
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! the caller itself. What runs when the app goes away is finished: a write is never cut off.
 //!
 //! What was deleted long ago is removed when the workspace is first listed, and after each delete, when the answer is out.
+//! So is, once, what a daemon left in half that was killed.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -114,11 +115,9 @@ struct Agent {
 
 impl Agent {
     fn work(&self, frame: Frame<Call>, answering: &Answering) {
-        let leads_to_trash = match frame.header {
-            Call::Delete { .. } => true,
-            Call::List { .. } => !self.has_listed.swap(true, Ordering::Relaxed),
-            _ => false,
-        };
+        let is_first_list = matches!(frame.header, Call::List { .. })
+            && !self.has_listed.swap(true, Ordering::Relaxed);
+        let leads_to_trash = is_first_list || matches!(frame.header, Call::Delete { .. });
         let result = match frame.header {
             Call::Search { query, limit } => self.search(&query, limit, answering),
             call => self.answer(call, &frame.body),
@@ -133,6 +132,9 @@ impl Agent {
         });
         if let (true, Ok(workspace)) = (leads_to_trash, &self.workspace) {
             workspace.empty_trash(SystemTime::now());
+        }
+        if let (true, Ok(workspace)) = (is_first_list, &self.workspace) {
+            workspace.remove_halves();
         }
     }
 

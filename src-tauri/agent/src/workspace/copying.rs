@@ -21,7 +21,9 @@ use rustix::io::Errno;
 
 use super::entries::rename_new;
 use super::removing::remove_tree;
-use super::{KEPT_MODE, Workspace, errno_of, failed, names_in, size_of_file, temporary_name};
+use super::{
+    KEPT_MODE, Workspace, errno_of, failed, is_temporary, names_in, size_of_file, temporary_name,
+};
 use crate::path::{WorkspacePath, encode};
 use crate::protocol::{COPY_LIMIT, CallError, Failure};
 use crate::tree::{Facts, PIECE};
@@ -166,7 +168,7 @@ impl Copier {
                 };
                 let from = open(from, name)?;
                 let names = names_in(&from)?.into_iter().map(|(_, name)| name);
-                let names = names.collect();
+                let names = names.filter(|name| !is_temporary(name)).collect();
                 mkdirat(to, new_name, Mode::from_raw_mode(0o700))?;
                 let to = open(to, new_name)?;
                 return Ok(Some(Level {

@@ -16,7 +16,7 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, openat, statat};
 use rustix::io::Errno;
 
-use super::{kind_of, names_in};
+use super::{is_temporary, kind_of, names_in};
 use crate::path::WorkspacePath;
 use crate::protocol::EntryKind;
 use crate::resolve::{LastLink, Root};
@@ -47,6 +47,8 @@ pub(super) struct Contents {
     pub(super) files: Vec<Name>,
     /// Symlinks, wherever they lead.
     pub(super) links: Vec<Name>,
+    /// What is not whole yet, or never came to be.
+    pub(super) halves: Vec<Vec<u8>>,
 }
 
 /// One name in a folder.
@@ -100,11 +102,16 @@ impl Folder {
             folders: Vec::new(),
             files: Vec::new(),
             links: Vec::new(),
+            halves: Vec::new(),
         };
         for (kind, name) in names {
             let is_passed_over =
                 name == b".git" || (self.path.is_empty() && name == TRASH.as_bytes());
             if is_passed_over || self.path.len() + 1 + name.len() > LONGEST_PATH {
+                continue;
+            }
+            if is_temporary(&name) {
+                contents.halves.push(name);
                 continue;
             }
             let is_folder = kind == EntryKind::Dir;

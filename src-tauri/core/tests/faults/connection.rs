@@ -47,7 +47,7 @@ const BREAKS: [Break; 6] = [
 ];
 
 /// A shell, and what it has shown.
-struct Shell {
+pub(crate) struct Shell {
     terminal: Arc<Terminal>,
     shown: Arc<Mutex<Vec<u8>>>,
     /// How it ended, when it has.
@@ -56,7 +56,7 @@ struct Shell {
 }
 
 impl Shell {
-    async fn open(app: &App, id: SessionId) -> Result<Self, String> {
+    pub(crate) async fn open(app: &App, id: SessionId) -> Result<Self, String> {
         let shown = Arc::new(Mutex::new(Vec::new()));
         let end = Arc::new(Mutex::new(None));
         let (sender, count) = watch::channel(0);
@@ -84,33 +84,75 @@ impl Shell {
         })
     }
 
-    /// The shell answers, in time.
-    async fn check(&self, number: u64) -> Result<(), String> {
-        let line = format!("echo a$(({number}+1))b\n");
-        let typed = self.terminal.write(line.as_bytes()).await;
-        typed.map_err(|error| format!("a shell is lost: {error}"))?;
-        let wanted = format!("a{}b", number + 1);
+    pub(crate) async fn write(&self, bytes: &[u8]) -> Result<(), String> {
+        let typed = self.terminal.write(bytes).await;
+        typed.map_err(|error| format!("a shell is lost: {error}"))
+    }
+
+    /// Waits until the look finds something in all that was shown.
+    pub(crate) async fn until<T>(
+        &self,
+        limit: Duration,
+        look: &(dyn Fn(&[u8]) -> Option<T> + Sync),
+    ) -> Result<T, String> {
         let mut count = self.count.clone();
         let answered = async {
             loop {
                 let (found, seen) = {
                     let shown = self.shown.lock().unwrap();
-                    let mut windows = shown.windows(wanted.len());
-                    (windows.any(|part| part == wanted.as_bytes()), shown.len())
+                    (look(&shown), shown.len())
                 };
                 self.terminal.acknowledge(seen as u64);
-                if found || count.changed().await.is_err() {
+                if found.is_some() || count.changed().await.is_err() {
                     return found;
                 }
             }
         };
-        let answered = tokio::time::timeout(LIMIT, answered).await;
-        if answered == Ok(true) {
-            self.shown.lock().unwrap().shrink_to_fit();
-            return Ok(());
+        if let Ok(Some(found)) = tokio::time::timeout(limit, answered).await {
+            return Ok(found);
         }
-        let end = self.end.lock().unwrap().clone();
-        Err(format!("a shell does not answer; its end: {end:?}"))
+        let shown = self.shown.lock().unwrap();
+        let tail = shown.get(shown.len().saturating_sub(200)..);
+        Err(format!(
+            "a shell does not answer; its end: {:?}, behind {:?}",
+            self.end(),
+            String::from_utf8_lossy(tail.unwrap_or_default())
+        ))
+    }
+
+    /// Returns how it ended, when it has.
+    pub(crate) fn end(&self) -> Option<String> {
+        self.end.lock().unwrap().clone()
+    }
+
+    /// Returns a part of what was shown.
+    pub(crate) fn shown(&self, from: usize, to: usize) -> Vec<u8> {
+        let shown = self.shown.lock().unwrap();
+        shown.get(from..to).unwrap_or_default().to_vec()
+    }
+
+    /// Returns the process of the shell, as it says itself.
+    pub(crate) async fn pid(&self) -> Result<String, String> {
+        let from = self.shown.lock().unwrap().len();
+        self.write(b"echo p$$q$((1+1))r\n").await?;
+        let pid = |shown: &[u8]| {
+            let text = String::from_utf8_lossy(shown.get(from..)?);
+            let (before, _) = text.split_once("q2r")?;
+            Some(before.rsplit_once('p')?.1.to_owned())
+        };
+        self.until(LIMIT, &pid).await
+    }
+
+    /// The shell answers, in time.
+    async fn check(&self, number: u64) -> Result<(), String> {
+        self.write(format!("echo a$(({number}+1))b\n").as_bytes())
+            .await?;
+        let wanted = format!("a{}b", number + 1);
+        let is_there = |shown: &[u8]| {
+            let mut windows = shown.windows(wanted.len());
+            windows.find(|part| *part == wanted.as_bytes()).map(drop)
+        };
+        self.until(LIMIT, &is_there).await
     }
 }
 
@@ -128,7 +170,7 @@ impl Used {
     }
 }
 
-fn signal(ground: &Ground, id: SessionId, process: &str, signal: &str) {
+pub(crate) fn signal(ground: &Ground, id: SessionId, process: &str, signal: &str) {
     // The pattern is not found in the command that looks for it.
     let script = format!(
         "pkill {signal} -f 'agent [{}]{}'",

@@ -20,3 +20,4 @@ mod phases;
 mod registry;
 mod support;
 mod two_engines;
+mod workspace;

@@ -9,7 +9,7 @@ use cove_core::engine::RememberedEngines;
 use cove_core::engine::docker::DockerPlaces;
 use cove_core::error::{Error, ErrorCode, ErrorReport};
 use cove_core::estimate::History;
-use cove_core::event::{Reporter, SessionEvent};
+use cove_core::event::{FilesChanged, Reporter, SessionEvent, TransferEvent};
 use cove_core::home::Home;
 use cove_core::journal::Journal;
 use cove_core::remembered::RememberedSession;
@@ -121,6 +121,20 @@ pub(crate) struct Heard {
     events: Mutex<Vec<SessionEvent>>,
     hook: Mutex<Option<Hook>>,
     count: watch::Sender<usize>,
+    /// How often files were told to have changed.
+    files: watch::Sender<usize>,
+}
+
+impl Heard {
+    /// Forgets what was heard so far.
+    pub(crate) fn forget(&self) {
+        self.events.lock().unwrap().clear();
+    }
+
+    /// Returns what says that files have changed.
+    pub(crate) fn files(&self) -> watch::Receiver<usize> {
+        self.files.subscribe()
+    }
 }
 
 struct Ear(Arc<Heard>);
@@ -136,6 +150,10 @@ impl Reporter for Ear {
         if let Some(hook) = &mut *self.0.hook.lock().unwrap() {
             hook(event);
         }
+    }
+
+    fn files_changed(&self, _: &FilesChanged) {
+        self.0.files.send_modify(|count| *count += 1);
     }
 }
 
@@ -184,6 +202,7 @@ impl App {
             events: Mutex::default(),
             hook: Mutex::default(),
             count: watch::Sender::new(0),
+            files: watch::Sender::new(0),
         });
         let places = Box::new(DockerPlaces::at(addresses));
         // Beside the records, so that it is not taken for one.
@@ -308,22 +327,38 @@ impl App {
 
     /// Waits for the end of the session's run.
     pub(crate) async fn end(&self, id: SessionId) -> Result<SessionEvent, String> {
+        let is_end = |event: &&SessionEvent| event.session_id() == id && event.is_terminal();
+        let end = self
+            .hear(|events| events.iter().find(is_end).cloned())
+            .await;
+        end.ok_or_else(|| format!("the run did not end within {} s", PATIENCE.as_secs()))
+    }
+
+    /// Waits for the end of a transfer.
+    pub(crate) async fn transferred(&self, transfer: &str) -> Result<TransferEvent, String> {
+        let end = |event: &SessionEvent| match event {
+            SessionEvent::Transfer(event) if event.transfer_id == transfer => {
+                event.outcome.is_some().then(|| (**event).clone())
+            }
+            _ => None,
+        };
+        let ended = self.hear(|events| events.iter().find_map(end)).await;
+        ended.ok_or_else(|| format!("a transfer did not end within {} s", PATIENCE.as_secs()))
+    }
+
+    /// Waits until the look finds something among the events.
+    async fn hear<T>(&self, look: impl Fn(&[SessionEvent]) -> Option<T>) -> Option<T> {
         let mut count = self.heard.count.subscribe();
         let waiting = async {
             loop {
-                let end = {
-                    let events = self.heard.events.lock().unwrap();
-                    let mut of_id = events.iter().filter(|event| event.session_id() == id);
-                    of_id.find(|event| event.is_terminal()).cloned()
-                };
-                if let Some(end) = end {
-                    return end;
+                let found = look(&self.heard.events.lock().unwrap());
+                if let Some(found) = found {
+                    return found;
                 }
                 count.changed().await.unwrap();
             }
         };
-        let ended = tokio::time::timeout(PATIENCE, waiting).await;
-        ended.map_err(|_| format!("the run did not end within {} s", PATIENCE.as_secs()))
+        tokio::time::timeout(PATIENCE, waiting).await.ok()
     }
 
     async fn use_files(&self, id: SessionId) -> Result<(), String> {

@@ -14,7 +14,11 @@ use tar::EntryType;
 use crate::support::{App, check_failed, check_ready, shared_registry};
 
 /// Exports a session's files, and returns how that ended.
-async fn export(app: &App, id: SessionId, path: &Path) -> (ExportOutcome, Option<ErrorReport>) {
+pub(crate) async fn export(
+    app: &App,
+    id: SessionId,
+    path: &Path,
+) -> (ExportOutcome, Option<ErrorReport>) {
     let ends = |moments: &[crate::support::Moment]| {
         let ends = moments.iter().filter_map(|moment| match &moment.event {
             SessionEvent::Export(event) => Some((event.outcome?, event.error.clone())),

@@ -7,7 +7,7 @@ use cove_testbed::TestImage;
 
 use crate::support::{App, shared_registry};
 
-async fn write(
+pub(crate) async fn write(
     app: &App,
     id: SessionId,
     path: &str,
@@ -223,7 +223,7 @@ async fn a_folder_that_may_be_read_and_not_entered_shows_its_names() {
     assert_eq!(read.unwrap_err().code(), ErrorCode::FileNotUsable);
 }
 
-fn named(directory: &str, name: &str) -> NewPlace {
+pub(crate) fn named(directory: &str, name: &str) -> NewPlace {
     let (directory, name) = (directory.to_owned(), name.to_owned());
     NewPlace::Named { directory, name }
 }

@@ -11,14 +11,14 @@ use crate::support::{App, eventually, note};
 
 const SOON: Duration = Duration::from_secs(30);
 
-async fn watch(app: &App, id: SessionId, paths: &[&str]) {
+pub(crate) async fn watch(app: &App, id: SessionId, paths: &[&str]) {
     let paths = paths.iter().map(|path| (*path).to_owned()).collect();
     let watching = app.sessions.watch_dirs(id, paths).await.unwrap();
     assert!(!watching.limited);
 }
 
 /// Waits until all of these are told behind what was heard so far, and returns what else is.
-async fn expect(app: &App, from: usize, paths: &[&str]) -> BTreeSet<String> {
+pub(crate) async fn expect(app: &App, from: usize, paths: &[&str]) -> BTreeSet<String> {
     let mut told = app.heard.files.subscribe();
     let is_told = |told: &[_], path: &str| {
         let mut told = told.iter().skip(from);
@@ -31,7 +31,7 @@ async fn expect(app: &App, from: usize, paths: &[&str]) -> BTreeSet<String> {
     others.cloned().collect()
 }
 
-fn heard(app: &App) -> usize {
+pub(crate) fn heard(app: &App) -> usize {
     app.heard.files.borrow().len()
 }
 

@@ -34,6 +34,7 @@ mod lifecycle;
 mod limits;
 mod live;
 mod many;
+mod names;
 mod network;
 mod podman;
 mod ports;

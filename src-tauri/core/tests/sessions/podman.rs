@@ -9,6 +9,7 @@ use cove_testbed::{Engine, EngineKind, EngineOptions, TestImage};
 use crate::environment;
 use crate::figures::{check_figures, check_log};
 use crate::limits::{check_process_limit, check_work};
+use crate::ports::{forwarded, get, serve};
 use crate::support::{App, check_ready, eventually};
 use crate::users::{
     check_linked_workspaces, check_privilege_gain, check_unknown_users, check_unusable_workspaces,
@@ -165,4 +166,22 @@ async fn figures_and_the_log_are_told_on_podman() {
     let Some(engine) = podman() else { return };
     check_figures(&engine, EngineKind::Podman).await;
     check_log(&App::on(&engine)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ports_are_seen_and_forwarded_on_podman() {
+    let Some(engine) = podman() else { return };
+    let app = App::on(&engine);
+    let id = app.ready(None).await;
+    app.sh(id, "echo there > /workspace/index.html");
+    serve(
+        &app,
+        id,
+        "cd /workspace; exec busybox httpd -f -p 127.0.0.1:18180",
+    );
+    let local = forwarded(&app, id, 18_180).await;
+    for _ in 0..20 {
+        assert!(get(local, "/").await.unwrap().ends_with(b"there\n"));
+    }
+    app.sessions.shutdown().await;
 }

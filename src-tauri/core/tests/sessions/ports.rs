@@ -42,7 +42,7 @@ fn port_of(list: &PortList, port: u16) -> Option<&Port> {
 }
 
 /// Waits until a port is forwarded, and returns where.
-async fn forwarded(app: &App, id: SessionId, port: u16) -> u16 {
+pub(crate) async fn forwarded(app: &App, id: SessionId, port: u16) -> u16 {
     until(app, id, |list| {
         let local = port_of(list, port)?.local.as_ref()?;
         assert_eq!(local.host, "127.0.0.1");
@@ -74,7 +74,7 @@ async fn exchange(port: u16, question: &[u8]) -> std::io::Result<Vec<u8>> {
     Ok(answer)
 }
 
-async fn get(port: u16, path: &str) -> std::io::Result<Vec<u8>> {
+pub(crate) async fn get(port: u16, path: &str) -> std::io::Result<Vec<u8>> {
     let request = format!("GET {path} HTTP/1.0\r\n\r\n");
     exchange(port, request.as_bytes()).await
 }
@@ -85,7 +85,7 @@ fn is_reset(answer: &std::io::Result<Vec<u8>>) -> bool {
 }
 
 /// Runs a server as the session's user, which goes on.
-fn serve(app: &App, id: SessionId, command: &str) {
+pub(crate) fn serve(app: &App, id: SessionId, command: &str) {
     let user = app.sh(id, "stat -c %u:%g /workspace");
     let script = format!("({command}) > /dev/null 2>&1 &");
     let (done, text) = app.exec(id, &user, &["sh", "-c", &script]);
@@ -160,6 +160,150 @@ async fn each_half_ends_on_its_own_and_what_is_refused_is_refused() {
         "{:?}",
         begin.elapsed()
     );
+    app.sessions.shutdown().await;
+}
+
+/// Runs a script of the session's shell for each connection to a port, which is its standard input and output.
+async fn serve_with(app: &App, id: SessionId, port: u16, script: &str) -> u16 {
+    let path = format!("/tmp/serve-{port}");
+    app.sh(
+        id,
+        &format!("cat > {path} << 'END'\n{script}\nEND\nchmod 755 {path}"),
+    );
+    serve(
+        app,
+        id,
+        &format!("exec busybox nc -ll -p {port} -e bash {path}"),
+    );
+    forwarded(app, id, port).await
+}
+
+/// Reads until this has come, and returns all that has.
+async fn read_until(stream: &mut TcpStream, end: &[u8]) -> Vec<u8> {
+    let mut came = Vec::new();
+    while !came.ends_with(end) {
+        let byte = timeout(LONG_ENOUGH, stream.read_u8()).await;
+        let byte = byte.unwrap_or_else(|_| panic!("only {:?}", String::from_utf8_lossy(&came)));
+        came.push(byte.unwrap());
+    }
+    came
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_is_kept_alive_answers_again_and_again() {
+    let Some(app) = App::shared() else { return };
+    let id = app.ready(None).await;
+    // It counts the requests of one connection.
+    let server = r"n=0; while read -r line; do [ ${#line} = 1 ] || continue; n=$((n + 1)); \
+        printf 'HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nContent-Length: 8\r\n\r\nanswer %d' $n; done";
+    let local = serve_with(&app, id, 18_170, server).await;
+    let mut stream = connect(local).await;
+    for number in 1..=5 {
+        let request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let answer = read_until(&mut stream, format!("answer {number}").as_bytes()).await;
+        assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n"));
+    }
+    // Two at once are answered in order.
+    let twice = b"GET / HTTP/1.1\r\n\r\n".repeat(2);
+    stream.write_all(&twice).await.unwrap();
+    let answers = read_until(&mut stream, b"answer 7").await;
+    assert!(answers.windows(8).any(|part| part == b"answer 6"));
+    app.sessions.shutdown().await;
+}
+
+/// Answers the handshake of a WebSocket, says hello by itself, and sends each text back, until it is closed.
+const WEB_SOCKET: &str = r#"
+while read -r line; do
+    line=${line%$'\r'}
+    case $line in Sec-WebSocket-Key:*) key=${line#*: };; '') break;; esac
+done
+accept=$(printf %s "${key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11" | sha1sum | cut -c 1-40 | xxd -r -p | base64)
+printf 'HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n'
+printf 'Sec-WebSocket-Accept: %s\r\n\r\n\x81\x05hello' "$accept"
+take() { dd bs=1 count=$1 2> /dev/null | xxd -p -c 256; }
+while head=$(take 2); [ ${#head} = 4 ]; do
+    length=$((0x${head:2:2} & 127))
+    mask=$(take 4)
+    data=$(take $length)
+    text=
+    for ((at = 0; at < length; at++)); do
+        byte=$((0x${data:at * 2:2} ^ 0x${mask:at % 4 * 2:2}))
+        text+=$(printf '\\x%02x' $byte)
+    done
+    case $head in 88*) printf '\x88\x00'; exit;; esac
+    printf "\x81\\x$(printf %02x $length)$text"
+done"#;
+
+/// Returns a frame as a client sends it.
+fn frame(opcode: u8, text: &[u8]) -> Vec<u8> {
+    let mask = [0x37, 0xfa, 0x21, 0x3d];
+    let masked = text
+        .iter()
+        .zip(mask.iter().cycle())
+        .map(|(byte, mask)| byte ^ mask);
+    let head = [0x80 | opcode, 0x80 | u8::try_from(text.len()).unwrap()];
+    head.into_iter().chain(mask).chain(masked).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_web_socket_talks_both_ways() {
+    let Some(app) = App::shared() else { return };
+    let id = app.ready(None).await;
+    let local = serve_with(&app, id, 18_171, WEB_SOCKET).await;
+    let mut stream = connect(local).await;
+    let request = "GET /chat HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let answer = read_until(&mut stream, b"\r\n\r\n").await;
+    let answer = String::from_utf8(answer).unwrap();
+    // The example of RFC 6455.
+    assert!(
+        answer.starts_with("HTTP/1.1 101 ")
+            && answer.contains("Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
+        "{answer}"
+    );
+    // The program speaks first.
+    read_until(&mut stream, b"\x81\x05hello").await;
+    for text in ["one", "a longer text that goes there and back", "\u{1f980}"] {
+        stream.write_all(&frame(1, text.as_bytes())).await.unwrap();
+        let mut expected = vec![0x81, u8::try_from(text.len()).unwrap()];
+        expected.extend(text.as_bytes());
+        assert_eq!(read_until(&mut stream, &expected).await, expected);
+    }
+    stream.write_all(&frame(8, b"")).await.unwrap();
+    let mut rest = Vec::new();
+    let ended = timeout(LONG_ENOUGH, stream.read_to_end(&mut rest)).await;
+    ended.unwrap().unwrap();
+    assert_eq!(rest, b"\x88\x00");
+    app.sessions.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_of_a_server_arrive_one_by_one() {
+    let Some(app) = App::shared() else { return };
+    let id = app.ready(None).await;
+    // The next one is told only when somebody lets it go on: what is gathered never comes.
+    let server = r"while read -r line; do [ ${#line} != 1 ] || break; done
+        printf 'HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n'
+        for n in 1 2 3 4 5; do printf 'data: %d\n\n' $n; until [ -e /tmp/go-$n ]; do sleep 0.05; done; done";
+    let local = serve_with(&app, id, 18_172, server).await;
+    let mut stream = connect(local).await;
+    stream
+        .write_all(b"GET /events HTTP/1.1\r\n\r\n")
+        .await
+        .unwrap();
+    read_until(&mut stream, b"\r\n\r\n").await;
+    for number in 1..=5 {
+        let event = format!("data: {number}\n\n");
+        let came = read_until(&mut stream, event.as_bytes()).await;
+        assert_eq!(String::from_utf8_lossy(&came), event);
+        app.sh(id, &format!("touch /tmp/go-{number}"));
+    }
+    let mut rest = Vec::new();
+    let ended = timeout(LONG_ENOUGH, stream.read_to_end(&mut rest)).await;
+    ended.unwrap().unwrap();
+    assert_eq!(rest, b"");
     app.sessions.shutdown().await;
 }
 
@@ -253,27 +397,23 @@ async fn two_sessions_on_the_same_port_do_not_collide_and_root_s_is_not_forwarde
 async fn a_listener_of_ipv6_alone_is_reached() {
     let Some(app) = App::shared() else { return };
     let id = app.ready(None).await;
-    // Where the engine gives no IPv6, there is none of this family.
-    let has_address = app
-        .exec(id, "0", &["grep", "-q", "lo$", "/proc/net/if_inet6"])
-        .0;
+    // The engine gives a session no IPv6; it has some where the engine's owner wants it so.
+    let image = app.inspect(id)["Image"].as_str().unwrap().to_owned();
+    let network = format!("container:{}", id.resource_name());
+    let enable = "net.ipv6.conf.lo.disable_ipv6=0";
+    let helper = ["run", "--rm", "--network", &network, "--sysctl", enable];
+    let command = [&helper[..], &["--entrypoint", "true", &image]].concat();
+    app.engine().docker(&command).unwrap();
     app.sh(id, "echo six > /workspace/index.html");
-    let place = if has_address {
-        "[::1]:18120"
-    } else {
-        "[::]:18120"
-    };
-    serve(
-        &app,
-        id,
-        &format!("cd /workspace; exec busybox httpd -f -p '{place}'"),
-    );
-    let local = forwarded(&app, id, 18_120).await;
-    let list = app.session(id).await.list_ports();
-    let address = port_of(&list, 18_120).unwrap().address.clone();
-    note(&format!("the listener of IPv6 is at {address:?}"));
-    assert!(address.unwrap().contains("::"));
-    assert!(get(local, "/").await.unwrap().ends_with(b"six\n"));
+    for (place, port) in [("::1", 18_120), ("::", 18_121)] {
+        let server = format!("cd /workspace; exec busybox httpd -f -p '[{place}]:{port}'");
+        serve(&app, id, &server);
+        let local = forwarded(&app, id, port).await;
+        let list = app.session(id).await.list_ports();
+        let address = port_of(&list, port).unwrap().address.clone();
+        assert_eq!(address.as_deref(), Some(place));
+        assert!(get(local, "/").await.unwrap().ends_with(b"six\n"));
+    }
     app.sessions.shutdown().await;
 }
 

@@ -13,7 +13,7 @@ use crate::support::App;
 
 const LONG_ENOUGH: Duration = Duration::from_secs(60);
 
-fn name(text: &str) -> NameQuery {
+pub(crate) fn name(text: &str) -> NameQuery {
     NameQuery {
         text: text.to_owned(),
         limit: None,
@@ -22,14 +22,14 @@ fn name(text: &str) -> NameQuery {
     }
 }
 
-fn text(text: &str) -> TextQuery {
+pub(crate) fn text(text: &str) -> TextQuery {
     TextQuery {
         text: text.to_owned(),
         ..TextQuery::default()
     }
 }
 
-async fn begin(
+pub(crate) async fn begin(
     app: &App,
     id: SessionId,
     query: TextQuery,
@@ -41,7 +41,9 @@ async fn begin(
 }
 
 /// Hears a search to its end: `path:line` of each line, sorted, and how it ended.
-async fn hear(mut heard: mpsc::UnboundedReceiver<SearchNews>) -> (Vec<String>, SearchEnd) {
+pub(crate) async fn hear(
+    mut heard: mpsc::UnboundedReceiver<SearchNews>,
+) -> (Vec<String>, SearchEnd) {
     let mut found = Vec::new();
     loop {
         match timeout(LONG_ENOUGH, heard.recv()).await.unwrap().unwrap() {

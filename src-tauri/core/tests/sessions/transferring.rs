@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use cove_core::error::ErrorCode;
 use cove_core::event::{SessionEvent, TransferEvent, TransferOutcome};
-use cove_core::session::SessionId;
+use cove_core::session::{SessionId, SessionState};
 use cove_core::sessions::{Destination, NameTaken};
 use cove_testbed::{DiskSize, EngineProxy, SmallDisk, skip};
 
+use crate::following;
 use crate::support::{App, Start, eventually, note, own_engine};
 
 /// Waits for the first event of a transfer for which this holds.
@@ -38,20 +39,30 @@ async fn end(app: &App, id: SessionId, transfer: &str) -> TransferEvent {
     until(app, id, transfer, |event| event.outcome.is_some()).await
 }
 
-async fn upload(app: &App, id: SessionId, folder: &str, paths: &[PathBuf]) -> TransferEvent {
+pub(crate) async fn upload(
+    app: &App,
+    id: SessionId,
+    folder: &str,
+    paths: &[PathBuf],
+) -> TransferEvent {
     let folder = folder.to_owned();
     let transfer = app.session(id).await.upload(folder, paths);
     end(app, id, &transfer.unwrap()).await
 }
 
-async fn download(app: &App, id: SessionId, path: &str, to: Destination) -> TransferEvent {
+pub(crate) async fn download(
+    app: &App,
+    id: SessionId,
+    path: &str,
+    to: Destination,
+) -> TransferEvent {
     let paths = vec![path.to_owned()];
     let transfer = app.session(id).await.download(paths, to);
     end(app, id, &transfer.unwrap()).await
 }
 
 #[track_caller]
-fn check_done(event: &TransferEvent) {
+pub(crate) fn check_done(event: &TransferEvent) {
     assert_eq!(event.outcome, Some(TransferOutcome::Done), "{event:#?}");
 }
 
@@ -341,6 +352,41 @@ async fn a_file_goes_on_where_the_connection_broke_and_a_folder_and_an_upload_le
     })
     .await;
     app.sessions.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_container_left_in_half_goes_at_the_next_start() {
+    let Some(app) = App::shared() else { return };
+    following::follow(&app).await;
+    let id = app.ready(None).await;
+    let there = tempfile::tempdir().unwrap();
+    let big = there.path().join("big");
+    random_file(&big, 400);
+    app.sh(
+        id,
+        "cd /workspace; mkdir -p d/deep; chown -R $(stat -c %u:%g .) d",
+    );
+    let into = "/workspace/d/deep".to_owned();
+    let transfer = app.session(id).await.upload(into, &[big]).unwrap();
+    until(&app, id, &transfer, |event| event.bytes > 4 << 20).await;
+    app.engine().docker(&["kill", &id.resource_name()]).unwrap();
+    let event = end(&app, id, &transfer).await;
+    assert_eq!(event.outcome, Some(TransferOutcome::Failed), "{event:?}");
+    following::until_shown(&app, id, following::is(SessionState::Stopped, true)).await;
+    app.sessions.open(id).await.unwrap();
+    let run = app.heard.run(id, 2).await;
+    assert!(matches!(run.last().unwrap().event, SessionEvent::Ready(_)));
+    assert_ne!(halves(&app, id), "", "it ended before the container");
+    let listed = app.session(id).await.list_dir("/workspace/d/deep").await;
+    assert_eq!(listed.unwrap().entries, []);
+    eventually("the end of half an upload", || {
+        halves(&app, id).is_empty().then_some(())
+    })
+    .await;
+    assert_eq!(
+        app.sh(id, "find /workspace"),
+        "/workspace\n/workspace/d\n/workspace/d/deep"
+    );
 }
 
 /// Returns what is told of a file under another name.

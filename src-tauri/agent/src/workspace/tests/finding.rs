@@ -119,6 +119,8 @@ fn what_is_ignored_comes_last_and_git_and_the_trash_do_not_come_at_all() {
         ".git/env",
         ".cove-trash/0123456789abcdef/env",
         "deep/.cove-trash/env",
+        // In half.
+        "deep/.cove-0123456789abcdef01234567.tmp/env",
     ] {
         fixture.put(path, "");
     }

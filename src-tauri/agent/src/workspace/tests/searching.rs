@@ -133,6 +133,7 @@ fn what_git_ignores_is_left_out_unless_it_is_wanted() {
     fixture.add(".git/info/exclude", "private\n");
     fixture.add(".git/config", "word");
     fixture.add(".cove-trash/0123456789abcdef/0", "word");
+    fixture.add("sub/.cove-0123456789abcdef01234567.tmp", "word");
     for path in [
         "build/a",
         "sub/build/a",

@@ -235,3 +235,64 @@ fn a_file_is_told_from_where_it_broke_off_as_long_as_it_is_the_same() {
         "{changed:?}"
     );
 }
+
+#[test]
+fn what_a_killed_daemon_left_in_half_is_shown_nowhere_and_goes() {
+    let fixture = fixture();
+    let left = ".cove-0123456789abcdef01234567.tmp";
+    let at = |path: &str| fixture.disk.join(path);
+    let make = || {
+        for folder in ["", "d", "d/deep"] {
+            fs::create_dir_all(at(folder).join(left).join("in")).unwrap();
+            fs::write(at(folder).join(left).join("in/file"), "half").unwrap();
+        }
+        for (path, content) in [
+            ("d/.cove-0123456789abcdef.tmp", "half"),
+            ("d/file", "kept"),
+            (".git/.cove-0123456789abcdef.tmp", "git's"),
+        ] {
+            fs::create_dir_all(at(path).parent().unwrap()).unwrap();
+            fs::write(at(path), content).unwrap();
+        }
+    };
+    make();
+    let outside = fixture.outside.join(left);
+    fs::create_dir(&outside).unwrap();
+    symlink(&fixture.outside, at("d/out")).unwrap();
+    symlink(
+        &outside,
+        at("d").join(format!(".cove-{}.tmp", "a".repeat(24))),
+    )
+    .unwrap();
+    // This process is still at it.
+    let own = at("d").join(temporary_name().unwrap());
+    fs::write(&own, "half").unwrap();
+
+    let told = fixture.told(&["/workspace/d"], None);
+    let names = told.iter().filter_map(|piece| match piece {
+        Told::Enter { name, .. } | Told::File { name, .. } | Told::Symlink { name, .. } => {
+            Some(name.as_str())
+        }
+        _ => None,
+    });
+    assert_eq!(names.collect::<Vec<_>>(), ["d", "deep", "file", "out"]);
+    let copied = fixture
+        .workspace
+        .copy("/workspace/d", "/workspace/copy", false);
+    copied.unwrap();
+    let mut copied: Vec<_> = fs::read_dir(at("copy")).unwrap().flatten().collect();
+    copied.retain(|entry| entry.file_name().as_bytes().starts_with(b".cove-"));
+    assert_eq!(copied.len(), 0);
+    fs::remove_dir_all(at("copy")).unwrap();
+
+    fixture.workspace.remove_halves();
+    assert!(own.exists() && outside.exists());
+    fs::remove_file(own).unwrap();
+    assert_eq!(fixture.top_names(), [".git", "d"]);
+    let mut left: Vec<_> = fs::read_dir(at("d")).unwrap().flatten().collect();
+    left.sort_by_key(fs::DirEntry::file_name);
+    let left: Vec<_> = left.iter().map(fs::DirEntry::file_name).collect();
+    assert_eq!(left, ["deep", "file", "out"]);
+    assert_eq!(fs::read_dir(at("d/deep")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(at(".git")).unwrap().count(), 1);
+}
