@@ -14,7 +14,7 @@ use crate::files::{
 };
 use crate::processes::{self, ProcessesEnded, Work};
 use crate::session::{SessionId, SessionState};
-use crate::terminal::{Sink, Size, Terminal};
+use crate::terminal::{Opening, Sink, Size, Terminal};
 
 /// How long a connection may be broken before that is told.
 const BLINK: Duration = Duration::from_secs(1);
@@ -169,27 +169,30 @@ impl Sessions {
         size: Size,
         sink: Sink,
     ) -> Result<String, Error> {
-        self.open_terminal_instead(id, None, size, sink).await
+        self.open_terminal_as(id, Opening::default(), size, sink)
+            .await
     }
 
-    /// Opens a terminal in the place of one that has ended, and returns its id.
+    /// Opens a terminal that begins in a certain way, and returns its id.
     ///
     /// # Errors
-    /// Those of [`Self::open_terminal`].
-    pub async fn open_terminal_instead(
+    /// Those of [`Self::open_terminal`], and [`Error::Validation`] for a folder that can be none.
+    pub async fn open_terminal_as(
         &self,
         id: SessionId,
-        ended: Option<&str>,
+        opening: Opening,
         size: Size,
         sink: Sink,
     ) -> Result<String, Error> {
+        opening.check()?;
+        let Opening { replaces, begins } = opening;
         let open = self.ready(id).await?;
         let sink = noticed(&open, sink);
         open.unless_paused(processes::check_room(&open.connection))
             .await?;
-        let opening = Terminal::open(&open.connection, size, sink, &self.shared.tracker);
+        let opening = Terminal::open(&open.connection, size, begins, sink, &self.shared.tracker);
         let terminal = Arc::new(open.unless_paused(opening).await?);
-        open.add_terminal(Arc::clone(&terminal), ended);
+        open.add_terminal(Arc::clone(&terminal), replaces.as_deref());
         Ok(terminal.id().to_owned())
     }
 
