@@ -176,6 +176,11 @@ export class Terminals {
     this.focusKey = next.key;
   }
 
+  /** Gives the keyboard to the terminal that is typed into. */
+  focus(): void {
+    this.focusKey = this.active?.active?.key ?? null;
+  }
+
   /** Returns the tab that a terminal is in. */
   tabOf(key: string): TerminalTab | null {
     return this.tabs.find((tab) => tab.panes.some((pane) => pane.key === key)) ?? null;
