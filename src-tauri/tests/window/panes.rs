@@ -77,6 +77,95 @@ fn centre(app: &App, selector: &str) -> (f64, f64) {
     (at[0].as_f64().unwrap(), at[1].as_f64().unwrap())
 }
 
+/// Moves the border between two terminals, by keys and by the mouse; the programs in both are told their sizes.
+fn move_the_border(app: &App) {
+    let driver = app.window.driver();
+    let half = wait_until(app, "halves", |shown| shown["share"] == 50);
+    let border = "[role=tabpanel]:not([hidden]) [role=separator]";
+    app.window
+        .execute(
+            "document.querySelector(arguments[0]).focus()",
+            &[json!(border)],
+        )
+        .unwrap();
+    driver.press(&[], RIGHT).unwrap();
+    let moved = wait_until(app, "a border that moved", |shown| {
+        shown["share"].as_f64() > half["share"].as_f64()
+    });
+    let at = centre(app, border);
+    driver
+        .drag(&[], at, &[(at.0 + 10.0, at.1), (at.0 + 60.0, at.1)])
+        .unwrap();
+    wait_until(app, "a border that was dragged", |shown| {
+        shown["share"].as_f64() > moved["share"].as_f64()
+    });
+    for pane in [0, 1] {
+        let cols = "
+            const pane = document.querySelectorAll('[role=tabpanel]:not([hidden]) [data-testid=terminal-pane]')[arguments[0]];
+            pane.querySelector('textarea').focus();
+        ";
+        app.window.execute(cols, &[json!(pane)]).unwrap();
+        // The size that the program is told is the one that is drawn, once the border has come to rest.
+        app.window
+            .wait("the size of a terminal", SOON, |_| {
+                type_there(app, "clear; stty size");
+                let is_size = |line: &&str| line.split(' ').all(|part| part.parse::<u32>().is_ok());
+                let told = screen_of(app, pane);
+                let told = told.lines().find(is_size).map(str::to_owned);
+                let drawn = "
+                    const pane = document.querySelectorAll('[role=tabpanel]:not([hidden]) [data-testid=terminal-pane]')[arguments[0]];
+                    return pane.querySelectorAll('.xterm-rows > div').length;
+                ";
+                let rows = app.window.execute(drawn, &[json!(pane)])?;
+                Ok(told.filter(|told| told.starts_with(&format!("{rows} "))))
+            })
+            .unwrap();
+    }
+}
+
+/// Gives names to a tab and to a new one: by F2 and by a double click, taken back and given up.
+fn name_the_tabs(app: &App) {
+    let driver = app.window.driver();
+    app.press("[aria-label=Terminals] [role=tab]");
+    driver.press(&[], F2).unwrap();
+    app.window.wait_for("[data-testid=tab-name]", SOON).unwrap();
+    driver.press(&[], &format!("server{ENTER}")).unwrap();
+    wait_until(app, "the name", |shown| shown["tabs"] == json!(["server"]));
+    app.press("[data-testid=new-terminal]");
+    wait_until(app, "another tab", |shown| shown["panes"] == 1);
+    type_there(app, "printf '\\033]2;tests\\007'; exec sh");
+    wait_until(app, "its title", |shown| {
+        shown["tabs"] == json!(["server", "tests"])
+    });
+    let at = centre(app, "[aria-label=Terminals] .tab:nth-child(2) [role=tab]");
+    for _ in 0..2 {
+        driver.press_at(&[], 0, at).unwrap();
+    }
+    app.window.wait_for("[data-testid=tab-name]", SOON).unwrap();
+    driver.press(&[], &format!("watch <b>{ENTER}")).unwrap();
+    wait_until(app, "the second name", |shown| {
+        shown["tabs"] == json!(["server", "watch <b>"])
+    });
+    // Without a name, it is what the program says again; what is given up changes nothing.
+    let rename = |name: &str| {
+        driver.press(&[], F2).unwrap();
+        app.window.wait_for("[data-testid=tab-name]", SOON).unwrap();
+        driver.press(&[], &format!("\u{E017}{name}")).unwrap();
+    };
+    rename(&format!("no{ESCAPE}"));
+    app.window
+        .wait_gone("[data-testid=tab-name]", SOON)
+        .unwrap();
+    rename(&ENTER.to_string());
+    wait_until(app, "the program's title", |shown| {
+        shown["tabs"] == json!(["server", "tests"])
+    });
+    rename(&format!("watch{ENTER}"));
+    wait_until(app, "a name", |shown| {
+        shown["tabs"] == json!(["server", "watch"])
+    });
+}
+
 #[test]
 fn terminals_beside_each_other_and_the_names_of_tabs_outlive_the_window_and_the_app() {
     let Some(app) = App::open_or_skip() else {
@@ -102,88 +191,8 @@ fn terminals_beside_each_other_and_the_names_of_tabs_outlive_the_window_and_the_
     type_there(&app, "echo [$x]");
     wait_for_pane(&app, 1, |screen| screen.contains("[second]"));
 
-    // The border moves by keys, and by the mouse.
-    let half = wait_until(&app, "halves", |shown| shown["share"] == 50);
-    let border = "[role=tabpanel]:not([hidden]) [role=separator]";
-    app.window
-        .execute(
-            "document.querySelector(arguments[0]).focus()",
-            &[json!(border)],
-        )
-        .unwrap();
-    driver.press(&[], RIGHT).unwrap();
-    let moved = wait_until(&app, "a border that moved", |shown| {
-        shown["share"].as_f64() > half["share"].as_f64()
-    });
-    let at = centre(&app, border);
-    driver
-        .drag(&[], at, &[(at.0 + 10.0, at.1), (at.0 + 60.0, at.1)])
-        .unwrap();
-    wait_until(&app, "a border that was dragged", |shown| {
-        shown["share"].as_f64() > moved["share"].as_f64()
-    });
-    for pane in [0, 1] {
-        let cols = "
-            const pane = document.querySelectorAll('[role=tabpanel]:not([hidden]) [data-testid=terminal-pane]')[arguments[0]];
-            pane.querySelector('textarea').focus();
-        ";
-        app.window.execute(cols, &[json!(pane)]).unwrap();
-        // The size that the program is told is the one that is drawn, once the border has come to rest.
-        app.window
-            .wait("the size of a terminal", SOON, |_| {
-                type_there(&app, "clear; stty size");
-                let is_size = |line: &&str| line.split(' ').all(|part| part.parse::<u32>().is_ok());
-                let told = screen_of(&app, pane);
-                let told = told.lines().find(is_size).map(str::to_owned);
-                let drawn = "
-                    const pane = document.querySelectorAll('[role=tabpanel]:not([hidden]) [data-testid=terminal-pane]')[arguments[0]];
-                    return pane.querySelectorAll('.xterm-rows > div').length;
-                ";
-                let rows = app.window.execute(drawn, &[json!(pane)])?;
-                Ok(told.filter(|told| told.starts_with(&format!("{rows} "))))
-            })
-            .unwrap();
-    }
-
-    // F2 gives the tab a name, and a double click does.
-    app.press("[aria-label=Terminals] [role=tab]");
-    driver.press(&[], F2).unwrap();
-    app.window.wait_for("[data-testid=tab-name]", SOON).unwrap();
-    driver.press(&[], &format!("server{ENTER}")).unwrap();
-    wait_until(&app, "the name", |shown| shown["tabs"] == json!(["server"]));
-    app.press("[data-testid=new-terminal]");
-    wait_until(&app, "another tab", |shown| shown["panes"] == 1);
-    type_there(&app, "printf '\\033]2;tests\\007'; exec sh");
-    wait_until(&app, "its title", |shown| {
-        shown["tabs"] == json!(["server", "tests"])
-    });
-    let at = centre(&app, "[aria-label=Terminals] .tab:nth-child(2) [role=tab]");
-    for _ in 0..2 {
-        driver.press_at(&[], 0, at).unwrap();
-    }
-    app.window.wait_for("[data-testid=tab-name]", SOON).unwrap();
-    driver.press(&[], &format!("watch <b>{ENTER}")).unwrap();
-    wait_until(&app, "the second name", |shown| {
-        shown["tabs"] == json!(["server", "watch <b>"])
-    });
-    // Without a name, it is what the program says again; what is given up changes nothing.
-    let rename = |name: &str| {
-        driver.press(&[], F2).unwrap();
-        app.window.wait_for("[data-testid=tab-name]", SOON).unwrap();
-        driver.press(&[], &format!("\u{E017}{name}")).unwrap();
-    };
-    rename(&format!("no{ESCAPE}"));
-    app.window
-        .wait_gone("[data-testid=tab-name]", SOON)
-        .unwrap();
-    rename(&ENTER.to_string());
-    wait_until(&app, "the program's title", |shown| {
-        shown["tabs"] == json!(["server", "tests"])
-    });
-    rename(&format!("watch{ENTER}"));
-    wait_until(&app, "a name", |shown| {
-        shown["tabs"] == json!(["server", "watch"])
-    });
+    move_the_border(&app);
+    name_the_tabs(&app);
     app.press("[aria-label=Terminals] .tab:nth-child(1) [role=tab]");
     let before = wait_until(&app, "the split tab", |shown| shown["panes"] == 2);
     app.settle();
