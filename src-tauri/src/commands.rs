@@ -17,7 +17,8 @@ use cove_core::session::{
 use cove_core::sessions::{Sessions, WatchId, WatchSink, Watching};
 use cove_core::settings::{EngineBounds, Settings};
 use cove_core::template::{self, TemplateCard};
-use cove_core::terminal::{Output, Sink, Size};
+use cove_core::terminal::tabs::TerminalList;
+use cove_core::terminal::{Begins, Opening, Output, Sink, Size};
 use serde::Serialize;
 use serde::de::IgnoredAny;
 use serde_json::json;
@@ -107,6 +108,8 @@ commands![
     forward_port,
     unforward_port,
     open_port,
+    list_terminals,
+    arrange_terminals,
 ];
 
 /// Handles a command, or refuses it in the one error shape.
@@ -947,12 +950,16 @@ async fn open_terminal(
     let sink = sink(channel(&arguments, "on_output", webview)?);
     let terminal_id = match arguments.get::<Option<String>>("terminal_id")? {
         None => {
-            let ended = arguments.get::<Option<String>>("replaces")?;
-            sessions
-                .ready(id)
-                .await?
-                .open_terminal_instead(ended.as_deref(), size, sink)
-                .await?
+            let folder = arguments.get::<Option<String>>("folder")?;
+            let like = arguments.get::<Option<String>>("like")?;
+            let opening = Opening {
+                replaces: arguments.get("replaces")?,
+                begins: folder
+                    .map(|path| Begins::At { path })
+                    .or(like.map(|id| Begins::Like { id })),
+            };
+            let session = sessions.ready(id).await?;
+            session.open_terminal_as(opening, size, sink).await?
         }
         Some(terminal_id) => {
             sessions
@@ -1034,6 +1041,29 @@ async fn close_terminal(request: Request<'_>, sessions: State<'_, Sessions>) -> 
         .connected(session_id)
         .await?
         .close_terminal(&arguments.get::<String>("terminal_id")?);
+    ok(Done { session_id })
+}
+
+#[tauri::command]
+async fn list_terminals(
+    request: Request<'_>,
+    sessions: State<'_, Sessions>,
+) -> Answer<TerminalList> {
+    ok(sessions
+        .connected(Arguments::of(request.body()).id()?)
+        .await?
+        .list_terminals())
+}
+
+#[tauri::command]
+async fn arrange_terminals(request: Request<'_>, sessions: State<'_, Sessions>) -> Answer<Done> {
+    let arguments = Arguments::of(request.body());
+    let session_id = arguments.id()?;
+    sessions
+        .connected(session_id)
+        .await?
+        .arrange_terminals(arguments.get("tabs")?)
+        .await?;
     ok(Done { session_id })
 }
 

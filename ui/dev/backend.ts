@@ -320,6 +320,8 @@ export class Backend {
         return { ok: true, ...this.ports, seq: this.#seq };
       case "read_drafts":
         return { ok: true, drafts: this.drafts.get(id) ?? [] };
+      case "list_terminals":
+        return { ok: true, terminals: [], tabs: [] };
       case "open_terminal": {
         const channel = args["on_output"] as { onmessage: (message: unknown) => void };
         setTimeout(() => channel.onmessage(new TextEncoder().encode(TERMINAL).buffer), 30);

@@ -41,14 +41,14 @@ use self::terminal::Terminal;
 use self::transfers::{Job, Transfer, Transfers};
 use self::watch::Watch;
 use crate::accounts::Owner;
-use crate::pack;
 use crate::protocol::{
     Call, CallError, Decoder, Failure, Frame, MOST_FORWARDS, MOST_TERMINALS, Reply, encode,
 };
 use crate::streams::{Event, StreamId, Streams};
-use crate::terminal::{Input, Output, PIECE};
+use crate::terminal::{Begins, Input, Output, PIECE, Tab, is_fit};
 use crate::watch::{MOST_NEWS, Watched};
 use crate::workspace::Workspace;
+use crate::{pack, path};
 
 /// The most connections at the same time: an app, one that takes its place, and some that are just breaking.
 const MOST_CONNECTIONS: usize = 16;
@@ -117,6 +117,8 @@ struct Daemon {
     connections: BTreeMap<u64, Connection>,
     next_connection: u64,
     terminals: Vec<Shown>,
+    /// How a window shows them, for the next that does.
+    tabs: Vec<Tab>,
     /// Shells whose terminals are gone, and who have not ended.
     left: Vec<Child>,
     stopping: Option<Instant>,
@@ -251,6 +253,7 @@ impl Daemon {
             connections: BTreeMap::new(),
             next_connection: 0,
             terminals: Vec::new(),
+            tabs: Vec::new(),
             left: Vec::new(),
             stopping: None,
             piece: vec![0; AT_ONCE],
@@ -523,7 +526,8 @@ impl Daemon {
             | Call::OpenTerminal { .. }
             | Call::AttachTerminal { .. }
             | Call::CloseTerminal { .. }
-            | Call::TerminalPrograms { .. }) => self.begin_of_terminal(place, call, decoder),
+            | Call::TerminalPrograms { .. }
+            | Call::ArrangeTerminals { .. }) => self.begin_of_terminal(place, call, decoder),
             Call::Watch => match self.watch() {
                 Ok(watch) => Talk::Watch(Look {
                     watch,
@@ -604,9 +608,15 @@ impl Daemon {
             Call::Terminals => {
                 let terminals = self.terminals.iter();
                 let terminals = terminals.map(|shown| shown.id.clone()).collect();
-                Talk::answering(Ok(Reply::Terminals { terminals }))
+                let tabs = self.tabs.clone();
+                Talk::answering(Ok(Reply::Terminals { terminals, tabs }))
             }
-            Call::OpenTerminal { id, cols, rows } => match self.open(place, &id, (cols, rows)) {
+            Call::OpenTerminal {
+                id,
+                cols,
+                rows,
+                begins,
+            } => match self.open(place, &id, (cols, rows), begins) {
                 Ok(()) => view(id, Reply::OpenTerminal, &[]),
                 Err((failure, message)) => refusal(failure, message),
             },
@@ -652,6 +662,13 @@ impl Daemon {
                     None => refusal(Failure::NotFound, "there is no such terminal".to_owned()),
                 }
             }
+            Call::ArrangeTerminals { tabs } if is_fit(&tabs) => {
+                self.tabs = tabs;
+                Talk::answering(Ok(Reply::ArrangeTerminals))
+            }
+            Call::ArrangeTerminals { .. } => {
+                refusal(Failure::Invalid, "this is too much to keep".to_owned())
+            }
             _ => refusal(Failure::Invalid, "it is about no terminal".to_owned()),
         }
     }
@@ -668,7 +685,8 @@ impl Daemon {
         &mut self,
         place: Place,
         id: &str,
-        (cols, rows): (u16, u16),
+        size: (u16, u16),
+        begins: Option<Begins>,
     ) -> Result<(), (Failure, String)> {
         if self.stopping.is_some() {
             let message = "the container is being stopped".to_owned();
@@ -682,7 +700,15 @@ impl Daemon {
             let message = format!("There are {MOST_TERMINALS} terminals; close one first.");
             return Err((Failure::Invalid, message));
         }
-        let terminal = Terminal::open((cols, rows), self.open_files)
+        let folder = begins.and_then(|begins| match begins {
+            Begins::At { path } => Some(path),
+            Begins::Like { id } => {
+                let mut terminals = self.terminals.iter();
+                let like = terminals.find(|shown| shown.id == id)?;
+                like.terminal.folder().map(|folder| path::encode(&folder))
+            }
+        });
+        let terminal = Terminal::open(size, self.open_files, folder.as_deref())
             .map_err(|message| (Failure::Io, message))?;
         self.terminals.push(Shown {
             id: id.to_owned(),

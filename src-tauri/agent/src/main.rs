@@ -53,8 +53,12 @@ fn main() -> ExitCode {
         }
         ["daemon", "--owner", owner] => daemon::run(owner, directory, workspace),
         ["connect"] => connect::run(directory),
-        ["shell"] => shell::run(None),
-        ["shell", "--open-files", most] => shell::run(most.parse().ok()),
+        ["shell"] => shell::run(None, None),
+        ["shell", "--open-files", most] => shell::run(most.parse().ok(), None),
+        ["shell", "--folder", folder] => shell::run(None, Some(folder)),
+        ["shell", "--open-files", most, "--folder", folder] => {
+            shell::run(most.parse().ok(), Some(folder))
+        }
         ["pack"] => pack::run(workspace, false),
         ["pack", "--measure"] => pack::run(workspace, true),
         ["unpack", "--owner", owner] => unpack::run(Some(owner), directory, workspace),
@@ -73,7 +77,7 @@ fn main() -> ExitCode {
             // Without a stderr there is nobody to tell.
             let _ = writeln!(
                 std::io::stderr(),
-                "usage: agent init --owner USER --give all|former --token TOKEN [--keep-home] | daemon --owner USER | connect | shell [--open-files N] | pack [--measure] | unpack --owner USER|--keep-owners | version"
+                "usage: agent init --owner USER --give all|former --token TOKEN [--keep-home] | daemon --owner USER | connect | shell [--open-files N] [--folder PATH] | pack [--measure] | unpack --owner USER|--keep-owners | version"
             );
             ExitCode::from(2)
         }

@@ -214,6 +214,11 @@ pub(crate) fn of_shell(shell: Pid, in_front: Option<Pid>) -> Vec<String> {
     found.filter_map(|(_, pid)| command_of(pid)).collect()
 }
 
+/// Returns the folder that a process is in; `None` if it is gone, or another user's.
+pub(crate) fn folder_of(pid: Pid) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{}/cwd", pid.as_raw_nonzero())).ok()
+}
+
 /// Returns a process's command as one line, or its name if it hides that.
 fn command_of(pid: Pid) -> Option<String> {
     let read = |what: &str| {

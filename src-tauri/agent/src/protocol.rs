@@ -19,6 +19,7 @@ use serde::de::{DeserializeOwned, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::search::{FoundFile, FoundName, MOST_MATCHES, MOST_NAMES, Query, Searched};
+use crate::terminal::{Begins, Tab};
 
 /// The version of the protocol. Both sides must speak the same one: they find out before the first stream, and from
 /// [`Call::Hello`].
@@ -165,6 +166,10 @@ pub enum Call {
         cols: u16,
         /// Rows.
         rows: u16,
+        /// In which folder the shell begins; in the workspace where it is not said, and where that is no longer there: the
+        /// terminal says so then.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        begins: Option<Begins>,
     },
     /// Shows a terminal on this stream, and no longer on the one where it was.
     AttachTerminal {
@@ -212,6 +217,12 @@ pub enum Call {
         address: IpAddr,
         /// The port.
         port: u16,
+    },
+    /// Keeps with the terminals how a window shows them, for the next that does; [`Failure::Invalid`] for what
+    /// [`crate::terminal::is_fit`] refuses.
+    ArrangeTerminals {
+        /// The tabs, in their order.
+        tabs: Vec<Tab>,
     },
 }
 
@@ -348,6 +359,9 @@ pub enum Reply {
     Terminals {
         /// Their names, in the order in which they were opened.
         terminals: Vec<String>,
+        /// The tabs that they were in when a window said so last. There may be others meanwhile, and fewer.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        tabs: Vec<Tab>,
     },
     /// The terminal has begun; its output follows.
     OpenTerminal,
@@ -390,6 +404,8 @@ pub enum Reply {
     },
     /// It is connected.
     Connect,
+    /// It is kept.
+    ArrangeTerminals,
 }
 
 /// A TCP port that somebody listens on.
@@ -568,6 +584,7 @@ struct ReadReply {
     ended: Option<u64>,
     left: Option<u64>,
     terminals: Option<Bounded<String, MOST_TERMINALS>>,
+    tabs: Option<Bounded<Tab, MOST_TERMINALS>>,
     programs: Option<Bounded<String, MOST_PROGRAMS>>,
     from: Option<u64>,
     written: Option<u64>,
@@ -608,6 +625,7 @@ enum ReplyKind {
     Unpack,
     WatchPorts,
     Connect,
+    ArrangeTerminals,
 }
 
 impl TryFrom<ReadReply> for Reply {
@@ -654,9 +672,10 @@ impl TryFrom<ReadReply> for Reply {
                     .ended
                     .zip(read.left)
                     .map(|(ended, left)| Self::EndProcesses { ended, left }),
-                ReplyKind::Terminals => read
-                    .terminals
-                    .map(|Bounded(terminals)| Self::Terminals { terminals }),
+                ReplyKind::Terminals => read.terminals.map(|Bounded(terminals)| Self::Terminals {
+                    terminals,
+                    tabs: read.tabs.map(|Bounded(tabs)| tabs).unwrap_or_default(),
+                }),
                 ReplyKind::OpenTerminal => Some(Self::OpenTerminal),
                 ReplyKind::AttachTerminal => {
                     read.from
@@ -684,6 +703,7 @@ impl TryFrom<ReadReply> for Reply {
                     .zip(read.truncated)
                     .map(|(Bounded(ports), truncated)| Self::WatchPorts { ports, truncated }),
                 ReplyKind::Connect => Some(Self::Connect),
+                ReplyKind::ArrangeTerminals => Some(Self::ArrangeTerminals),
             };
         reply.ok_or("a reply without all of its fields")
     }
@@ -713,7 +733,7 @@ impl ReadReply {
 }
 
 /// A list of which no more is kept than one over the limit.
-struct Bounded<T, const LIMIT: usize>(Vec<T>);
+pub(crate) struct Bounded<T, const LIMIT: usize>(pub(crate) Vec<T>);
 
 impl<'de, T: Deserialize<'de>, const LIMIT: usize> Deserialize<'de> for Bounded<T, LIMIT> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -1026,6 +1046,7 @@ fn split_length(bytes: &[u8]) -> Option<(usize, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::terminal::Pane;
 
     fn list(limit: u32) -> Call {
         Call::List {
@@ -1260,14 +1281,64 @@ mod tests {
         );
     }
 
+    fn tab() -> Tab {
+        Tab {
+            name: "n".into(),
+            stacked: true,
+            panes: vec![Pane {
+                id: "t".into(),
+                share: 40,
+            }],
+        }
+    }
+
+    #[test]
+    fn requests_about_terminals_are_written_as_documented() {
+        let open = |begins| Call::OpenTerminal {
+            id: "t".into(),
+            cols: 80,
+            rows: 24,
+            begins,
+        };
+        // As an app wrote it that knows nothing of folders.
+        check_json(
+            &open(None),
+            r#"{"kind":"open_terminal","id":"t","cols":80,"rows":24}"#,
+        );
+        check_json(
+            &open(Some(Begins::At { path: "/a".into() })),
+            r#"{"kind":"open_terminal","id":"t","cols":80,"rows":24,"begins":{"where":"at","path":"/a"}}"#,
+        );
+        check_json(
+            &open(Some(Begins::Like { id: "s".into() })),
+            r#"{"kind":"open_terminal","id":"t","cols":80,"rows":24,"begins":{"where":"like","id":"s"}}"#,
+        );
+        check_json(
+            &Call::ArrangeTerminals { tabs: vec![tab()] },
+            r#"{"kind":"arrange_terminals","tabs":[{"name":"n","stacked":true,"panes":[{"id":"t","share":40}]}]}"#,
+        );
+    }
+
     #[test]
     fn responses_about_terminals_are_written_as_documented() {
         let ok = |reply| Response { result: Ok(reply) };
         check_json(
             &ok(Reply::Terminals {
                 terminals: vec!["t".to_owned()],
+                tabs: vec![],
             }),
             r#"{"result":{"Ok":{"kind":"terminals","terminals":["t"]}}}"#,
+        );
+        check_json(
+            &ok(Reply::Terminals {
+                terminals: vec!["t".to_owned()],
+                tabs: vec![tab()],
+            }),
+            r#"{"result":{"Ok":{"kind":"terminals","terminals":["t"],"tabs":[{"name":"n","stacked":true,"panes":[{"id":"t","share":40}]}]}}}"#,
+        );
+        check_json(
+            &ok(Reply::ArrangeTerminals),
+            r#"{"result":{"Ok":{"kind":"arrange_terminals"}}}"#,
         );
         check_json(
             &ok(Reply::OpenTerminal),

@@ -7,7 +7,7 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -16,6 +16,7 @@ use rustix::process::{Resource, Rlimit, geteuid, getrlimit, ioctl_tiocsctty, set
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 
 use crate::accounts::{self, Account};
+use crate::path;
 
 /// Where shells are, the most comfortable first.
 const SHELLS: [&str; 6] = [
@@ -30,14 +31,18 @@ const SHELLS: [&str; 6] = [
 /// What a shell returns when it cannot find a program.
 const NO_SHELL: u8 = 127;
 
+/// The most characters that are shown of a path.
+const LONGEST_SHOWN: usize = 300;
+
 const NO_SHELL_MESSAGE: &str = "This image has no shell, so there is no terminal here.
 The files can still be viewed. For a terminal, make a session
 of an image with a shell, such as the built-in one.
 ";
 
-/// Becomes the shell, in which programs may have so many files open; returns only if there is none and the user has seen that.
+/// Becomes the shell, in which programs may have so many files open, in a folder whose path is encoded as
+/// [`path::encode`] does; returns only if there is none and the user has seen that.
 #[must_use]
-pub fn run(open_files: Option<u64>) -> ExitCode {
+pub fn run(open_files: Option<u64>, folder: Option<&str>) -> ExitCode {
     if let Some(current) = open_files {
         let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
         let current = Some(current);
@@ -48,6 +53,14 @@ pub fn run(open_files: Option<u64>) -> ExitCode {
     // TTY, as under a debugger, the shell works all the same.
     let _ = setsid();
     let _ = ioctl_tiocsctty(io::stdin());
+    let folder = folder.and_then(|folder| match enter(folder) {
+        Ok(folder) => Some(folder),
+        Err(message) => {
+            // Whoever closes the terminal meanwhile does not read it.
+            let _ = writeln!(io::stdout(), "{message}");
+            None
+        }
+    });
     let account = accounts::account_of(geteuid().as_raw(), &accounts::passwd());
     for shell in candidates(env::var_os("SHELL").as_deref(), account.as_ref()) {
         let variables = variables(|name| env::var_os(name), &shell, account.as_ref());
@@ -55,10 +68,42 @@ pub fn run(open_files: Option<u64>) -> ExitCode {
         let _ = Command::new(&shell)
             .arg0(name_of(&shell))
             .envs(variables)
+            .envs(folder.iter().map(|folder| ("PWD", folder)))
             .exec();
     }
     say_until_seen(NO_SHELL_MESSAGE);
     ExitCode::from(NO_SHELL)
+}
+
+/// Goes to the folder in which the shell is to begin, and returns its path.
+///
+/// # Errors
+/// Says why the shell begins elsewhere, and where.
+fn enter(folder: &str) -> Result<PathBuf, String> {
+    let bytes = path::decode(folder).unwrap_or_default();
+    let wanted = PathBuf::from(OsString::from_vec(bytes));
+    let entered = if wanted.is_absolute() {
+        env::set_current_dir(&wanted)
+    } else {
+        Err(io::ErrorKind::NotFound.into())
+    };
+    entered.map(|()| wanted).map_err(|error| {
+        let why = match error.kind() {
+            io::ErrorKind::NotFound => "is not there any more",
+            io::ErrorKind::NotADirectory => "is no folder any more",
+            io::ErrorKind::PermissionDenied => "may not be entered",
+            _ => "cannot be entered",
+        };
+        let begins = env::current_dir().unwrap_or_default();
+        let (folder, begins) = (shown(folder), shown(&begins.to_string_lossy()));
+        format!("The folder {folder} {why}. The shell begins in {begins}.")
+    })
+}
+
+/// Returns a path as it may be written to a terminal.
+fn shown(path: &str) -> String {
+    let tame = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    path.chars().map(tame).take(LONGEST_SHOWN).collect()
 }
 
 fn candidates(shell: Option<&OsStr>, account: Option<&Account>) -> Vec<PathBuf> {
@@ -239,6 +284,21 @@ mod tests {
             Some(&node),
             &[],
         );
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_entered_is_named_harmlessly() {
+        let gone = enter("/nowhere/\u{1b}]0;x\u{7}").unwrap_err();
+        assert!(
+            gone.starts_with("The folder /nowhere/\u{fffd}]0;x\u{fffd} is not there any more. "),
+            "{gone}"
+        );
+        for never in ["workspace", "", "\u{FDD0}zz"] {
+            assert!(enter(never).is_err(), "{never}");
+        }
+        let folder = tempfile::NamedTempFile::new().unwrap();
+        let file = enter(folder.path().to_str().unwrap()).unwrap_err();
+        assert!(file.contains("is no folder any more"), "{file}");
     }
 
     #[test]

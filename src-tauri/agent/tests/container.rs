@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use cove_agent::protocol::{self, Call, CallError, Decoder, Failure, Frame, Reply, Response};
 use cove_agent::streams::{Event, StreamId, Streams};
-use cove_agent::terminal::{End, Input, Output};
+use cove_agent::terminal::{Begins, End, Input, Output, Pane, Tab};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -226,6 +226,7 @@ impl App {
             id,
             cols: 80,
             rows: 24,
+            begins: None,
         })
     }
 }
@@ -524,6 +525,94 @@ fn a_terminal_is_a_tty_that_follows_the_size_and_tells_how_the_shell_ended() {
 }
 
 #[test]
+fn a_terminal_begins_where_it_is_asked_to_and_says_so_when_it_cannot() {
+    let Some(root) = root() else { return };
+    let container = Container::start(root.path(), "node");
+    let open = |id: &str, begins| {
+        App::connect(&container).terminal(&Call::OpenTerminal {
+            id: id.to_owned(),
+            cols: 80,
+            rows: 24,
+            begins: Some(begins),
+        })
+    };
+    let at = |path: &str| Begins::At { path: path.into() };
+    let like = |id: &str| Begins::Like { id: id.into() };
+    let where_it_is = |shell: &mut Shell, expected: &str| {
+        shell.type_in("stty -echo; echo [$(pwd)]\n");
+        shell.await_output(&format!("[{expected}]\r\n"));
+    };
+    let mut first = App::connect(&container).open_terminal("first");
+    // Here the engine has said no folder.
+    where_it_is(&mut first, "/");
+    first.type_in("cd /workspace; mkdir -p 'a b/deep' later gone; cd 'a b'; echo $((1 + 1))made\n");
+    first.await_output("2made\r\n");
+
+    where_it_is(
+        &mut open("at", at("/workspace/a b/deep")),
+        "/workspace/a b/deep",
+    );
+    // Nobody has told it, so it is where the shell is.
+    where_it_is(&mut open("like", like("first")), "/workspace/a b");
+    // A program in front is somewhere else than its shell.
+    first.type_in("(cd /workspace/later; echo $((1 + 1))there; sleep 1000)\n");
+    first.await_output("2there\r\n");
+    await_process(&container, "(sleep)");
+    where_it_is(&mut open("in front", like("first")), "/workspace/later");
+    first.type_in("\x03printf '\\033]7;file:///workspace/gone\\007'; echo $((1 + 1))told\n");
+    first.await_output("2told\r\n");
+    where_it_is(&mut open("told", like("first")), "/workspace/gone");
+
+    first.type_in("rmdir /workspace/gone; echo $((1 + 1))gone\n");
+    first.await_output("2gone\r\n");
+    let mut elsewhere = open("elsewhere", like("first"));
+    elsewhere.await_output(
+        "The folder /workspace/gone is not there any more. The shell begins in /.\r\n",
+    );
+    where_it_is(&mut elsewhere, "/");
+    where_it_is(&mut open("like nothing", like("nothing")), "/");
+}
+
+#[test]
+fn how_terminals_are_shown_is_kept_for_the_next_window_within_bounds() {
+    let Some(root) = root() else { return };
+    let container = Container::start(root.path(), "node");
+    let tab = |name: &str, ids: &[&str]| Tab {
+        name: name.to_owned(),
+        stacked: true,
+        panes: ids
+            .iter()
+            .map(|id| Pane {
+                id: (*id).to_owned(),
+                share: 50,
+            })
+            .collect(),
+    };
+    let tabs = vec![tab("build", &["one", "two"]), tab("", &["three"])];
+    let arrange = |tabs: &[Tab]| {
+        App::connect(&container).call(&Call::ArrangeTerminals {
+            tabs: tabs.to_vec(),
+        })
+    };
+    assert_eq!(arrange(&tabs), Ok(Reply::ArrangeTerminals));
+    for too_much in [
+        vec![tab(&"é".repeat(81), &["one"])],
+        vec![tab("", &[])],
+        vec![tab("", &["1", "2", "3", "4", "5"])],
+        vec![tab("", &["one"]); 65],
+        vec![tab("", &[&"x".repeat(101)])],
+    ] {
+        let refused = arrange(&too_much).unwrap_err();
+        assert_eq!(refused.failure, Failure::Invalid);
+    }
+    let terminals = vec![];
+    assert_eq!(
+        App::connect(&container).call(&Call::Terminals),
+        Ok(Reply::Terminals { terminals, tabs })
+    );
+}
+
+#[test]
 fn a_terminal_outlives_the_connection_and_is_as_it_was() {
     let Some(root) = root() else { return };
     let container = Container::start(root.path(), "node");
@@ -537,7 +626,10 @@ fn a_terminal_outlives_the_connection_and_is_as_it_was() {
     let terminals = vec!["one".to_owned()];
     assert_eq!(
         app.call(&Call::Terminals),
-        Ok(Reply::Terminals { terminals })
+        Ok(Reply::Terminals {
+            terminals,
+            tabs: vec![]
+        })
     );
     let attach = |from| Call::AttachTerminal {
         id: "one".to_owned(),

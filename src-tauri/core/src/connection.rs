@@ -162,6 +162,7 @@ impl Connection {
             | Call::AttachTerminal { .. }
             | Call::CloseTerminal { .. }
             | Call::TerminalPrograms { .. }
+            | Call::ArrangeTerminals { .. }
             | Call::WatchPorts => true,
             Call::Write { .. }
             | Call::Create { .. }

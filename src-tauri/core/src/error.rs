@@ -25,7 +25,7 @@ pub enum ErrorCode {
     SessionIdMissing,
     /// No session has this id.
     SessionNotFound,
-    /// The session exists and is not ready.
+    /// The session exists and is not ready; `details.state` is what it is.
     SessionNotReady,
     /// No engine answers; `details.reason` says why.
     EngineUnavailable,
@@ -659,6 +659,7 @@ impl Error {
             Self::Timeout { phase, limit } => {
                 json!({ "phase": phase, "limit_s": limit.as_secs() })
             }
+            Self::SessionNotReady(state) => json!({ "state": state }),
             Self::ImageUserUnknown(user) => json!({ "user": user }),
             Self::ImageGroupUnknown(group) => json!({ "group": group }),
             Self::ProcessLimit { running, limit } => json!({ "running": running, "limit": limit }),
@@ -668,7 +669,6 @@ impl Error {
             | Self::NotInTrash
             | Self::SessionNotFound(_)
             | Self::SessionIdMissing
-            | Self::SessionNotReady(_)
             | Self::DiskFull { .. }
             | Self::EngineSilent { .. }
             | Self::EngineUnreadable { .. }

@@ -127,7 +127,7 @@ pub(crate) struct Answered {
     /// The connection to it.
     pub connection: Connection,
     /// The terminals that are there, from an earlier run of the app.
-    pub terminals: Vec<String>,
+    pub(crate) terminals: terminal::Found,
     /// The container's id or name; it is good for as long as the container lives.
     pub container: String,
 }

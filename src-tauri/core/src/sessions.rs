@@ -4,6 +4,7 @@
 //! process can know: runs under way, connections to agents, terminals, and how the last run ended.
 //! How a session comes to be is `provision.rs`.
 
+mod arranging;
 mod attending;
 mod away;
 mod drafting;

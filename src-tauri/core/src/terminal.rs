@@ -7,6 +7,7 @@
 //! could hold the window up does not reach it, see [`filter`].
 
 mod filter;
+pub mod tabs;
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -15,7 +16,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cove_agent::protocol::{Call, Decoder, Failure, Frame, Reply, encode};
-use cove_agent::terminal::{End, Input, Output as Wire, PIECE};
+pub use cove_agent::terminal::Begins;
+use cove_agent::terminal::{End, Input, Output as Wire, PIECE, Tab};
 use futures_util::FutureExt;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, mpsc};
@@ -40,6 +42,8 @@ const FLOOD: usize = 4 * 1024;
 const GATHER: Duration = Duration::from_millis(4);
 /// Keystrokes and sizes that may wait to be written.
 const QUEUE: usize = 256;
+/// The most bytes of the path of a folder that a shell begins in, encoded: three escapes for each of those that Linux takes.
+const LONGEST_FOLDER: usize = 4 * 4_096;
 /// The most characters that are shown of how a shell ended.
 const LONGEST_MESSAGE: usize = 300;
 /// How long a shell may take to start, with the wait for a connection.
@@ -82,18 +86,51 @@ pub struct Size {
     pub rows: u16,
 }
 
-/// Returns the ids of the terminals that there are in a container. What is no id of ours is left out.
-pub(crate) async fn found(connection: &Connection) -> Vec<String> {
+/// The terminals that there are in a container, from an earlier run of the app.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// Their ids, in the order in which they were opened.
+    pub(crate) ids: Vec<String>,
+    /// The tabs that they were in.
+    pub(crate) tabs: Vec<Tab>,
+}
+
+/// Returns the terminals that there are in a container. What is no id of ours is left out.
+pub(crate) async fn found(connection: &Connection) -> Found {
     match connection.call(Call::Terminals, &[]).await {
-        Ok((Reply::Terminals { mut terminals }, _)) => {
-            terminals.retain(|id| Uuid::try_parse(id).is_ok());
-            terminals
+        Ok((Reply::Terminals { terminals, tabs }, _)) => {
+            let mut ids = terminals;
+            ids.retain(|id| Uuid::try_parse(id).is_ok());
+            Found { ids, tabs }
         }
-        Ok(_) => Vec::new(),
+        Ok(_) => Found::default(),
         Err(failure) => {
             log::warn!("no word of terminals: {}", failure.into_error());
-            Vec::new()
+            Found::default()
         }
+    }
+}
+
+/// How a terminal is to begin.
+#[derive(Debug, Default)]
+pub struct Opening {
+    /// The id of one that has ended, whose place it takes.
+    pub replaces: Option<String>,
+    /// Where its shell begins; in the workspace where it is not said.
+    pub begins: Option<Begins>,
+}
+
+impl Opening {
+    /// # Errors
+    /// [`Error::Validation`] for a folder that can be none.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if let Some(Begins::At { path }) = &self.begins
+            && (!path.starts_with('/') || path.contains('\0') || path.len() > LONGEST_FOLDER)
+        {
+            let message = format!("must be an absolute path of at most {LONGEST_FOLDER} bytes");
+            return Err(Error::field("folder", message));
+        }
+        Ok(())
     }
 }
 
@@ -146,6 +183,7 @@ impl Terminal {
     pub(crate) async fn open(
         connection: &Arc<Connection>,
         size: Size,
+        begins: Option<Begins>,
         sink: Sink,
         tracker: &TaskTracker,
     ) -> Result<Self, Error> {
@@ -154,6 +192,7 @@ impl Terminal {
             id: id.clone(),
             cols: size.cols,
             rows: size.rows,
+            begins,
         };
         let opening = tokio::time::timeout(OPEN_LIMIT, connection.converse(&call)).await;
         let opened = opening.unwrap_or(Err(CallFailure::NoAnswer(OPEN_LIMIT)));
@@ -216,6 +255,12 @@ impl Terminal {
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Returns whether its shell goes on, as far as is known.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        !self.has_ended.load(Ordering::Relaxed)
     }
 
     /// Shows the terminal in another window, or in the same one after it was reloaded: recent output

@@ -40,8 +40,11 @@ mod outliving;
 mod outside;
 #[cfg(unix)]
 mod own_files;
+mod panes;
 #[cfg(unix)]
 mod ports;
+#[cfg(target_os = "linux")]
+mod programs;
 mod pull;
 mod reload;
 mod search;

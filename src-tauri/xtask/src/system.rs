@@ -61,12 +61,17 @@ const BUILD: [Package; 11] = [
 ];
 
 /// What opening the app on a virtual display takes.
-const WINDOW: [Package; 5] = [
+const WINDOW: [Package; 9] = [
     package_or("xvfb", "Xvfb"),
     package_or("webkit2gtk-driver", "WebKitWebDriver"),
     package_or("dbus", "dbus-run-session"),
     package("at-spi2-core"),
     package("fonts-dejavu-core"),
+    // What is used in a terminal; that test is skipped where one is missing.
+    package_or("vim-tiny", "vi"),
+    package_or("htop", "htop"),
+    package_or("tmux", "tmux"),
+    package_or("less", "less"),
 ];
 
 /// What starting an engine and a registry takes.

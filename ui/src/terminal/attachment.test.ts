@@ -1,6 +1,6 @@
 import { describe, expect, it, vi } from "vitest";
 
-import { ACK_EVERY_BYTES, Keystrokes, Newest, Rendered, WAITING } from "./attachment";
+import { ACK_EVERY_BYTES, Keystrokes, Newest, Rendered, Settled, WAITING } from "./attachment";
 
 /** A send whose answers come when the test says so. */
 function slow<T>() {
@@ -163,4 +163,27 @@ it("of the sizes asked for while one is under way only the newest is sent", asyn
   expect(sent).toEqual([1]);
   sizes.push(5);
   expect(sent).toEqual([1, 5]);
+});
+
+it("of sizes that follow each other soon, the first and the one that it comes to rest at are passed on", () => {
+  vi.useFakeTimers();
+  try {
+    const passed: number[] = [];
+    const sizes = new Settled<number>((size) => passed.push(size));
+    for (const size of [1, 2, 3, 4]) {
+      sizes.push(size);
+      vi.advanceTimersByTime(50);
+    }
+    expect(passed).toEqual([1]);
+    vi.advanceTimersByTime(100);
+    expect(passed).toEqual([1, 4]);
+    sizes.push(5);
+    expect(passed).toEqual([1, 4, 5]);
+    sizes.push(6);
+    sizes.end();
+    vi.advanceTimersByTime(1_000);
+    expect(passed).toEqual([1, 4, 5]);
+  } finally {
+    vi.useRealTimers();
+  }
 });

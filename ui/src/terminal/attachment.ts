@@ -114,6 +114,40 @@ export class Rendered {
   }
 }
 
+/** How long something rests before it counts as settled. */
+const REST_MS = 100;
+
+/** Passes on the first of a row of values at once, and of those that follow soon only the one that it comes to rest at. */
+export class Settled<T> {
+  readonly #pass: (value: T) => void;
+  readonly #state: { last: { value: T } | null; timer: ReturnType<typeof setTimeout> | undefined } = {
+    last: null,
+    timer: undefined,
+  };
+
+  constructor(pass: (value: T) => void) {
+    this.#pass = pass;
+  }
+
+  push(value: T): void {
+    if (this.#state.timer === undefined) this.#pass(value);
+    else this.#state.last = { value };
+    clearTimeout(this.#state.timer);
+    this.#state.timer = setTimeout(() => this.#rest(), REST_MS);
+  }
+
+  end(): void {
+    clearTimeout(this.#state.timer);
+  }
+
+  #rest(): void {
+    const { last } = this.#state;
+    this.#state.last = null;
+    this.#state.timer = undefined;
+    if (last !== null) this.#pass(last.value);
+  }
+}
+
 /** Keeps only the newest of what is asked while one is under way. */
 export class Newest<T> {
   readonly #send: (value: T) => Promise<void>;

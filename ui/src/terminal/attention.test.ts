@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 
 import { mostOf } from "../lib/attention";
 import { noticeOf777, noticeOf9 } from "./attention";
-import { TerminalTab } from "./terminals.svelte";
+import { TerminalPane } from "./terminals.svelte";
 
 describe("what a program says", () => {
   it.each([
@@ -25,29 +25,29 @@ describe("what a program says", () => {
   it("is cut", () => expect(noticeOf9("x".repeat(5_000))?.length).toBeLessThan(250));
 });
 
-describe("a tab", () => {
+describe("a terminal", () => {
   it("asks for nothing while it is looked at, nor before it ever was", () => {
-    const tab = new TerminalTab(1, null);
-    tab.wrote();
-    tab.waits();
-    expect(tab.attention).toBe("none");
-    tab.watched = true;
-    tab.wrote();
-    expect(tab.waits()).toBe(false);
-    expect(tab.attention).toBe("none");
+    const pane = new TerminalPane(1, null, null);
+    pane.wrote();
+    pane.waits();
+    expect(pane.attention).toBe("none");
+    pane.watched = true;
+    pane.wrote();
+    expect(pane.waits()).toBe(false);
+    expect(pane.attention).toBe("none");
   });
 
   it("says that there is output, and more so that a program waits, until it is looked at", () => {
-    const tab = new TerminalTab(1, null);
-    tab.watched = true;
-    tab.watched = false;
-    tab.wrote();
-    expect(tab.attention).toBe("unseen");
-    expect(tab.waits()).toBe(true);
-    tab.wrote();
-    expect(tab.attention).toBe("waiting");
-    tab.watched = true;
-    expect(tab.attention).toBe("none");
+    const pane = new TerminalPane(1, null, null);
+    pane.watched = true;
+    pane.watched = false;
+    pane.wrote();
+    expect(pane.attention).toBe("unseen");
+    expect(pane.waits()).toBe(true);
+    pane.wrote();
+    expect(pane.attention).toBe("waiting");
+    pane.watched = true;
+    expect(pane.attention).toBe("none");
   });
 });
 

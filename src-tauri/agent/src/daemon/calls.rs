@@ -244,6 +244,7 @@ impl Agent {
             | Call::AttachTerminal { .. }
             | Call::CloseTerminal { .. }
             | Call::TerminalPrograms { .. }
+            | Call::ArrangeTerminals { .. }
             | Call::Watch
             | Call::Pack { .. }
             | Call::Unpack { .. }

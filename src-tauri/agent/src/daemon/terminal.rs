@@ -13,6 +13,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::num::NonZeroU16;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -20,7 +21,9 @@ use rustix::event::PollFlags;
 use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl, open};
 use rustix::process::Pid;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::system::uname;
 use rustix::termios::{Winsize, tcgetpgrp, tcsetwinsize};
+use vt100::Callbacks;
 
 use super::is_for_later;
 use crate::processes;
@@ -36,6 +39,8 @@ const LARGEST: (u16, u16) = (1_000, 500);
 const MODE: (&[u8], usize) = (b"\x1b[?", 32);
 /// Output that whoever looks has not been sent; beyond, the TTY is not read.
 const AHEAD: u64 = 64 << 10;
+/// The most bytes of an address that a shell tells its folder by; the model of the screen keeps no more of a string.
+const LONGEST_ADDRESS: usize = 1_000;
 /// Typed bytes that may wait for the program to read them; beyond, no more are taken from the app.
 const WAITING: usize = 64 << 10;
 
@@ -56,7 +61,7 @@ pub(super) struct Terminal {
 
 /// What is to be shown to somebody who has not seen the output from its beginning.
 struct History {
-    screen: vt100::Parser,
+    screen: vt100::Parser<Told>,
     /// What was written to the main screen.
     main: VecDeque<u8>,
     /// Whether the beginning of that is lost.
@@ -66,12 +71,17 @@ struct History {
 }
 
 impl Terminal {
-    /// Begins a terminal of so many columns and rows, in which programs may have so many files open.
+    /// Begins a terminal of so many columns and rows, in which programs may have so many files open, in a folder whose path
+    /// is encoded.
     ///
     /// # Errors
     /// Says how that failed, for people.
-    pub(super) fn open(size: (u16, u16), open_files: Option<u64>) -> Result<Self, String> {
-        Self::begin(size, open_files).map_err(|error| {
+    pub(super) fn open(
+        size: (u16, u16),
+        open_files: Option<u64>,
+        folder: Option<&str>,
+    ) -> Result<Self, String> {
+        Self::begin(size, open_files, folder).map_err(|error| {
             if error.raw_os_error() == Some(rustix::io::Errno::AGAIN.raw_os_error()) {
                 "The session's process limit is used up, so that no shell can be started."
                     .to_owned()
@@ -81,13 +91,21 @@ impl Terminal {
         })
     }
 
-    fn begin((cols, rows): (u16, u16), open_files: Option<u64>) -> io::Result<Self> {
+    fn begin(
+        (cols, rows): (u16, u16),
+        open_files: Option<u64>,
+        folder: Option<&str>,
+    ) -> io::Result<Self> {
         let (tty, slave) = open_tty()?;
         resize(&tty, cols, rows)?;
         let mut command = Command::new(env::current_exe()?);
         command.arg("shell");
         if let Some(open_files) = open_files {
             command.args(["--open-files", &open_files.to_string()]);
+        }
+        if let Some(folder) = folder {
+            // It goes there by itself: on some file systems that takes long.
+            command.args(["--folder", folder]);
         }
         let shell = command
             .stdin(Stdio::from(slave.try_clone()?))
@@ -170,6 +188,20 @@ impl Terminal {
         }
         let in_front = self.tty.as_ref().and_then(|tty| tcgetpgrp(tty).ok());
         processes::of_shell(Pid::from_child(&self.shell), in_front)
+    }
+
+    /// Returns the folder in which its user is, as far as that can be known: the one that the shell has told, or else that
+    /// of the program in front, or of the shell.
+    pub(super) fn folder(&self) -> Option<Vec<u8>> {
+        let told = self.history.screen.callbacks().folder.clone();
+        told.or_else(|| {
+            let in_front = self.tty.as_ref().and_then(|tty| tcgetpgrp(tty).ok());
+            // A child of the agent's own that has ended is no longer this one.
+            let shell = self.status.is_none().then(|| Pid::from_child(&self.shell));
+            let mut pids = in_front.into_iter().chain(shell);
+            let folder = pids.find_map(processes::folder_of);
+            folder.map(|folder| folder.into_os_string().into_vec())
+        })
     }
 
     /// Takes note of the end of the shell, if it has ended.
@@ -261,7 +293,7 @@ impl History {
     fn new(cols: u16, rows: u16) -> Self {
         let (rows, cols) = size_of(cols, rows);
         Self {
-            screen: vt100::Parser::new(rows, cols, 0),
+            screen: vt100::Parser::new_with_callbacks(rows, cols, 0, Told::default()),
             main: VecDeque::new(),
             is_cut: false,
             begun: Vec::new(),
@@ -322,6 +354,47 @@ impl History {
         shown.extend_from_slice(&self.begun);
         shown
     }
+}
+
+/// What programs have told of themselves.
+#[derive(Default)]
+struct Told {
+    /// The folder that a shell is in (OSC 7), of this machine.
+    folder: Option<Vec<u8>>,
+}
+
+impl Callbacks for Told {
+    fn unhandled_osc(&mut self, _: &mut vt100::Screen, parameters: &[&[u8]]) {
+        if let [b"7", address @ ..] = parameters {
+            let host = uname();
+            self.folder = folder_in(&address.join(&b';'), host.nodename().to_bytes());
+        }
+    }
+}
+
+/// Returns the folder that an address as of OSC 7 stands for, `file://host/path`: `None` when it is none, or of another
+/// machine, as behind `ssh`.
+fn folder_in(address: &[u8], own_host: &[u8]) -> Option<Vec<u8>> {
+    // What is longer is cut short before it gets here.
+    if address.len() > LONGEST_ADDRESS {
+        return None;
+    }
+    let rest = address.strip_prefix(b"file://")?;
+    let (host, path) = rest.split_at_checked(rest.iter().position(|byte| *byte == b'/')?)?;
+    if !(host.is_empty() || host == b"localhost" || host.eq_ignore_ascii_case(own_host)) {
+        return None;
+    }
+    let mut folder = Vec::with_capacity(path.len());
+    let mut rest = path.iter();
+    while let Some(byte) = rest.next() {
+        folder.push(if *byte == b'%' {
+            let mut digit = || char::from(*rest.next()?).to_digit(16);
+            u8::try_from(digit()? << 4 | digit()?).ok()?
+        } else {
+            *byte
+        });
+    }
+    (!folder.contains(&0)).then_some(folder)
 }
 
 fn size_of(cols: u16, rows: u16) -> (NonZeroU16, NonZeroU16) {
@@ -463,6 +536,46 @@ mod tests {
             assert_eq!(shown.screen().contents(), "$ vi\n$ ", "cut at {at}");
             check(&[first, second]);
         }
+    }
+
+    fn told(bytes: &[u8]) -> Option<String> {
+        let history = kept(&[bytes]);
+        let folder = history.screen.callbacks().folder.clone();
+        folder.map(|folder| String::from_utf8(folder).unwrap())
+    }
+
+    #[test]
+    fn the_folder_that_a_shell_tells_is_known() {
+        let check = |written: &str, expected: Option<&str>| {
+            assert_eq!(told(written.as_bytes()).as_deref(), expected, "{written:?}");
+        };
+        check("$ ", None);
+        check("\x1b]7;file:///workspace/a\x07", Some("/workspace/a"));
+        check(
+            "\x1b]7;file://localhost/a%20b%C3%A9;c\x1b\\",
+            Some("/a bé;c"),
+        );
+        let own = uname().nodename().to_str().unwrap().to_owned();
+        check(&format!("\x1b]7;file://{own}/a\x07"), Some("/a"));
+        // The last one counts, also where it says nothing.
+        let first = "\x1b]7;file:///a\x07";
+        check(&format!("{first}\x1b]7;file:///b\x07"), Some("/b"));
+        for none in [
+            "",
+            "/a",
+            "file:",
+            "file://host-of-others/a",
+            "file://",
+            "http://localhost/a",
+            "file:///a%0",
+            "file:///a%zz",
+            "file:///a%00b",
+        ] {
+            check(&format!("{first}\x1b]7;{none}\x07"), None);
+        }
+        let long = "a".repeat(LONGEST_ADDRESS);
+        check(&format!("{first}\x1b]7;file:///{long}\x07"), None);
+        check(&format!("{first}\x1b]7;file:///{long}{long}\x07"), None);
     }
 
     proptest::proptest! {

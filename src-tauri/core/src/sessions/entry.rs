@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::arranging::Tabs;
 use super::live::Asked;
 use super::searching::Searches;
 use crate::connection::Connection;
@@ -23,7 +24,7 @@ use crate::session::{
     CreateSession, ExportProgress, OutOfMemory, Session, SessionId, SessionState, SessionStatus,
     Source,
 };
-use crate::terminal::Terminal;
+use crate::terminal::{Found, Terminal};
 use crate::timing::TimingReport;
 
 pub(super) struct Entry {
@@ -108,6 +109,8 @@ pub(super) struct OpenSession {
     pub(super) container: String,
     /// In the order in which they were opened.
     terminals: Mutex<Vec<Arc<Terminal>>>,
+    /// How a window shows them.
+    pub(super) tabs: Tabs,
     pub(super) searches: Searches,
     /// Asks for files to be watched, since the first were.
     pub(super) watched: OnceLock<mpsc::Sender<Asked>>,
@@ -142,14 +145,15 @@ impl OpenSession {
     pub(super) fn new(
         connection: Connection,
         container: String,
-        terminals: Vec<String>,
+        terminals: Found,
         tracker: &TaskTracker,
     ) -> Self {
         let connection = Arc::new(connection);
         let used = watch::Sender::new(Instant::now());
         let found = |id| Arc::new(Terminal::found(id, &connection, tracker));
         Self {
-            terminals: Mutex::new(terminals.into_iter().map(found).collect()),
+            terminals: Mutex::new(terminals.ids.into_iter().map(found).collect()),
+            tabs: Tabs::new(terminals.tabs, &connection, tracker),
             ports: Ports::new(Arc::clone(&connection), used.clone(), tracker.clone()),
             connection,
             container,

@@ -10,7 +10,7 @@ use crate::files::{
 };
 use crate::processes::{self, ProcessesEnded, Work};
 use crate::session::{SessionId, SessionState};
-use crate::terminal::{Sink, Size, Terminal};
+use crate::terminal::{Opening, Sink, Size, Terminal};
 
 /// A session whose container runs, ready or held up: its terminals are there either way. The connection to its agent may
 /// break and be made again meanwhile. When the session is stopped, all that is asked of this fails.
@@ -221,31 +221,29 @@ impl ReadySession {
     /// # Errors
     /// [`Error::SessionNotReady`], and what the engine answers.
     pub async fn open_terminal(&self, size: Size, sink: Sink) -> Result<String, Error> {
-        self.open_terminal_instead(None, size, sink).await
+        self.open_terminal_as(Opening::default(), size, sink).await
     }
 
-    /// Opens a terminal in the place of one that has ended, and returns its id.
+    /// Opens a terminal that begins in a certain way, and returns its id.
     ///
     /// # Errors
-    /// Those of [`Self::open_terminal`].
-    pub async fn open_terminal_instead(
+    /// Those of [`Self::open_terminal`], and [`Error::Validation`] for a folder that can be none.
+    pub async fn open_terminal_as(
         &self,
-        ended: Option<&str>,
+        opening: Opening,
         size: Size,
         sink: Sink,
     ) -> Result<String, Error> {
+        opening.check()?;
+        let Opening { replaces, begins } = opening;
         let open = &self.0.open;
         let sink = noticed(open, sink);
         open.unless_paused(processes::check_room(&open.connection))
             .await?;
-        let opening = Terminal::open(
-            &open.connection,
-            size,
-            sink,
-            &self.0.sessions.shared.tracker,
-        );
+        let tracker = &self.0.sessions.shared.tracker;
+        let opening = Terminal::open(&open.connection, size, begins, sink, tracker);
         let terminal = Arc::new(open.unless_paused(opening).await?);
-        open.add_terminal(Arc::clone(&terminal), ended);
+        open.add_terminal(Arc::clone(&terminal), replaces.as_deref());
         Ok(terminal.id().to_owned())
     }
 

@@ -4,7 +4,8 @@
 use std::time::{Duration, Instant};
 
 use cove_core::session::{SessionId, SessionState};
-use cove_core::terminal::Size;
+use cove_core::terminal::tabs::{TerminalPane, TerminalTab};
+use cove_core::terminal::{Opening, Size};
 use cove_testbed::EngineProxy;
 
 use crate::following::{follow, is, until_shown};
@@ -161,16 +162,70 @@ async fn terminals_keep_their_order_and_one_that_ended_gives_its_place() {
         .attach_terminal(&ids[1], size, Box::new(|_| ()))
         .await;
     attached.unwrap();
-    let opening = app
-        .session(id)
-        .await
-        .open_terminal_instead(Some(&ids[1]), size, Box::new(|_| ()))
-        .await;
-    ids[1] = opening.unwrap();
+    let in_its_place = Opening {
+        replaces: Some(ids[1].clone()),
+        begins: None,
+    };
+    let session = app.session(id).await;
+    let opening = session.open_terminal_as(in_its_place, size, Box::new(|_| ()));
+    ids[1] = opening.await.unwrap();
     assert_eq!(open().await, ids);
     app.connected(id).await.close_terminal(&ids[0]);
     assert_eq!(open().await, ids[1..]);
     app.sessions.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tabs_of_terminals_are_there_for_the_next_window_and_the_next_app() {
+    let Some(app) = App::shared() else { return };
+    let id = app.ready(None).await;
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let shell = Shell::open(&app, id).await;
+        ids.push(shell.terminal.id().to_owned());
+    }
+    let tab = |name: &str, of: &[usize]| TerminalTab {
+        name: name.to_owned(),
+        stacked: name == "build",
+        panes: of
+            .iter()
+            .map(|at| TerminalPane {
+                terminal_id: ids[*at].clone(),
+                share: 100 / u8::try_from(of.len()).unwrap(),
+            })
+            .collect(),
+    };
+    let shown = async |app: &App| app.connected(id).await.list_terminals();
+    let apart = vec![tab("", &[0]), tab("", &[1]), tab("", &[2])];
+    assert_eq!(shown(&app).await.tabs, apart);
+    let tabs = vec![tab("build", &[2, 0]), tab("", &[1])];
+    let arranging = app
+        .connected(id)
+        .await
+        .arrange_terminals(tabs.clone())
+        .await;
+    arranging.unwrap();
+    assert_eq!(shown(&app).await.tabs, tabs);
+
+    let next = app.again();
+    app.leave_to(&next);
+    app.sessions.shutdown().await;
+    next.open(id, 1).await;
+    let listed = shown(&next).await;
+    assert_eq!(listed.tabs, tabs);
+    let listed: Vec<_> = listed
+        .terminals
+        .into_iter()
+        .map(|terminal| (terminal.terminal_id, terminal.running))
+        .collect();
+    let all: Vec<_> = ids.iter().map(|id| (id.clone(), true)).collect();
+    assert_eq!(listed, all);
+    // One that is closed is in none.
+    next.connected(id).await.close_terminal(&ids[0]);
+    let mut left = tabs;
+    left[0].panes.pop();
+    assert_eq!(shown(&next).await.tabs, left);
+    next.sessions.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,7 +10,7 @@ export interface MenuAction {
   danger?: boolean;
   disabled?: boolean;
   /** The key that does the same; with `Mod` that is Control, or Command on macOS. */
-  key?: "F2" | "Delete" | "Mod+X" | "Mod+C" | "Mod+V";
+  key?: "F2" | "Delete" | "Mod+X" | "Mod+C" | "Mod+V" | "Mod+Shift+5";
   /** Whether a line separates it from the entry above. */
   apart?: boolean;
   run: () => void;

@@ -76,6 +76,8 @@ const WITH_ID: Record<string, (id: string | null | undefined) => Promise<unknown
   resize_terminal: (id) => commands.resizeTerminal(id, "t", 1, 1),
   ack_terminal: (id) => commands.ackTerminal(id, "t", 1),
   terminal_programs: (id) => commands.terminalPrograms(id, "t"),
+  list_terminals: commands.listTerminals,
+  arrange_terminals: (id) => commands.arrangeTerminals(id, []),
   close_terminal: (id) => commands.closeTerminal(id, "t"),
   list_ports: commands.listPorts,
   forward_port: (id) => commands.forwardPort(id, 8000, null),

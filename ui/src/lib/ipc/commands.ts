@@ -27,6 +27,8 @@ import type { SessionId } from "../../bindings/SessionId";
 import type { SessionStatus } from "../../bindings/SessionStatus";
 import type { Settings } from "../../bindings/Settings";
 import type { TemplateCard } from "../../bindings/TemplateCard";
+import type { TerminalList } from "../../bindings/TerminalList";
+import type { TerminalTab } from "../../bindings/TerminalTab";
 import type { Usage } from "../../bindings/Usage";
 import type { Watching } from "../../bindings/Watching";
 import type { WrittenCharset } from "../../bindings/WrittenCharset";
@@ -396,6 +398,9 @@ export async function dropDraft(id: MaybeId, path: string): Promise<void> {
   await callWithId("drop_draft", id, { path });
 }
 
+/** Where the shell of a new terminal begins: in a folder, or in that of another terminal. */
+export type TerminalBegins = { folder: string } | { like: string };
+
 /**
  * Opens a new terminal, in the place of one that has ended if that is named, or attaches to the one named and
  * hears its recent output first.
@@ -406,9 +411,11 @@ export async function openTerminal(
   size: { cols: number; rows: number },
   output: TerminalOutput,
   replaces: string | null = null,
+  begins: TerminalBegins | null = null,
 ): Promise<string> {
   const on_output = new Channel<unknown>((message) => hearTerminal(message, output));
-  const args = { ...size, on_output, ...(terminalId === null ? {} : { terminal_id: terminalId }), ...(replaces === null ? {} : { replaces }) };
+  const how = { ...(replaces === null ? {} : { replaces }), ...begins };
+  const args = { ...size, on_output, ...(terminalId === null ? how : { terminal_id: terminalId }) };
   return (await callWithId<{ terminal_id: string }>("open_terminal", id, args)).terminal_id;
 }
 
@@ -439,6 +446,16 @@ export async function ackTerminal(id: MaybeId, terminal_id: string, bytes: numbe
 /** Names what the shell of a terminal has begun and goes on. */
 export async function terminalPrograms(id: MaybeId, terminal_id: string): Promise<string[]> {
   return (await callWithId<{ programs: string[] }>("terminal_programs", id, { terminal_id })).programs;
+}
+
+/** The terminals of a session, and the tabs that a window showed them in last. */
+export function listTerminals(id: MaybeId): Promise<TerminalList> {
+  return callWithId("list_terminals", id);
+}
+
+/** Keeps in which tabs the terminals are shown, for the next window. */
+export async function arrangeTerminals(id: MaybeId, tabs: TerminalTab[]): Promise<void> {
+  await callWithId("arrange_terminals", id, { tabs });
 }
 
 export async function closeTerminal(id: MaybeId, terminal_id: string): Promise<void> {

@@ -876,6 +876,7 @@ fn answer(call: &Call) -> Result<Reply, CallError> {
             workspace_writable: true,
         })),
         Call::Terminals => Ok(Reply::Terminals {
+            tabs: Vec::new(),
             terminals: Vec::new(),
         }),
         _ => Err(CallError {
