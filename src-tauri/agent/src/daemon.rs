@@ -135,7 +135,19 @@ struct Daemon {
 #[derive(Clone)]
 struct Answering {
     sender: mpsc::Sender<(Place, Part)>,
-    waker: Arc<UnixStream>,
+    waker: Waker,
+}
+
+/// Wakes the daemon, from any thread.
+#[derive(Clone)]
+struct Waker(Arc<UnixStream>);
+
+impl Waker {
+    /// Has the daemon look what there is to do, without waiting.
+    fn wake(&self) {
+        // One that has much to do is awake, and one that has ended needs nothing.
+        let _ = (&*self.0).write(&[1]);
+    }
 }
 
 /// A stream of a connection.
@@ -236,10 +248,9 @@ impl Daemon {
         pack::allow_depth();
         let (sender, answers) = mpsc::channel();
         let workspace = Workspace::open(workspace).map(Arc::new);
-        let waker = Arc::new(waker);
-        let wake = Arc::clone(&waker);
-        // One that has much to do is awake.
-        let looking = Looking::new(move || drop((&*wake).write(&[1])));
+        let waker = Waker(Arc::new(waker));
+        let woken = waker.clone();
+        let looking = Looking::new(move || woken.wake());
         Ok(Self {
             listener,
             process_1: io::stdin(),
@@ -577,9 +588,9 @@ impl Daemon {
     fn work_on(&self, place: Place, frame: Frame<Call>) -> Talk {
         let Answering { sender, waker } = self.answering.clone();
         let say = move |part| {
-            // A daemon that has ended needs no answer, and one that has much to do is awake.
+            // A daemon that has ended needs no answer.
             let _ = sender.send((place, part));
-            let _ = (&*waker).write(&[1]);
+            waker.wake();
         };
         let wanted = Arc::new(AtomicBool::new(true));
         let answerer = Answerer {
@@ -729,10 +740,8 @@ impl Daemon {
                 message: "files are watched too often at the same time".to_owned(),
             });
         }
-        let waker = Arc::clone(&self.answering.waker);
-        // One that has much to do is awake.
-        let wake = move || drop((&*waker).write(&[1]));
-        Watch::begin(self.calls.workspace()?, wake).map_err(|error| CallError {
+        let waker = self.answering.waker.clone();
+        Watch::begin(self.calls.workspace()?, move || waker.wake()).map_err(|error| CallError {
             failure: Failure::Io,
             message: format!("files cannot be watched: {error}"),
         })

@@ -7,11 +7,11 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 
+use super::Waker;
 use super::calls::frame_of;
 use crate::protocol::{CallError, Failure, Reply, Resume, Taken, encode};
 use crate::tree::Piece;
@@ -78,12 +78,12 @@ impl Transfers {
         }
     }
 
-    /// Begins a job; `rest` has come behind the call. `waker` is written to when the daemon has to look.
+    /// Begins a job; `rest` has come behind the call. `waker` wakes the daemon when it has to look.
     pub(super) fn begin(
         &self,
         job: Job,
         rest: Vec<u8>,
-        waker: &Arc<UnixStream>,
+        waker: &Waker,
     ) -> Result<Transfer, CallError> {
         if self.under_way.load(Ordering::Relaxed) >= self.threads {
             return Err(CallError {
@@ -102,7 +102,7 @@ impl Transfers {
                 ..State::default()
             }),
             changed: Condvar::new(),
-            waker: Arc::clone(waker),
+            waker: waker.clone(),
         });
         // The threads end only after this.
         let _ = self.queue.send((job, Arc::clone(&pipe)));
@@ -197,7 +197,7 @@ impl Drop for Transfer {
 pub(super) struct Pipe {
     state: Mutex<State>,
     changed: Condvar,
-    waker: Arc<UnixStream>,
+    waker: Waker,
 }
 
 #[derive(Default)]
@@ -226,12 +226,7 @@ impl Pipe {
 
     fn end(&self) {
         self.change(|state| state.has_ended = true);
-        self.wake();
-    }
-
-    /// Has the daemon look. One that has much to do is awake.
-    fn wake(&self) {
-        let _ = (&*self.waker).write(&[1]);
+        self.waker.wake();
     }
 
     fn wait(&self, until: impl Fn(&State) -> bool) -> MutexGuard<'_, State> {
@@ -253,7 +248,7 @@ impl Read for &Pipe {
         state.used += count - free;
         if state.used >= TELL_USED {
             drop(state);
-            self.wake();
+            self.waker.wake();
         }
         Ok(count)
     }
@@ -270,7 +265,7 @@ impl Write for &Pipe {
             .outgoing
             .extend(bytes.get(..count).unwrap_or_default());
         drop(state);
-        self.wake();
+        self.waker.wake();
         Ok(count)
     }
 
