@@ -23,16 +23,22 @@ pub(crate) async fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
     let processes = processes(bench)?;
     let memory: f64 = processes.iter().filter_map(|pid| memory_of(pid)).sum();
     table.figure("agent: idle memory", memory / 1e3, "MB", "< 6");
-    let before = wakes(&processes);
-    sleep(IDLE).await;
-    let wakes = (wakes(&processes) - before) / IDLE.as_secs_f64();
-    table.figure(
-        "agent: idle wake-ups a second, app connected",
-        wakes,
-        "",
-        "0",
-    );
+    let connected = wakes_in_a_second(&processes).await;
+    // An app that is connected watches the ports.
+    table.figure("agent: wake-ups a second, app connected", connected, "", "");
+
+    // Its engine ends with the bench.
+    let left = Bench::start().await?;
+    left.sessions.shutdown().await;
+    let alone = wakes_in_a_second(&self::processes(&left)?).await;
+    table.figure("agent: wake-ups a second, no watches", alone, "", "0");
     Ok(())
+}
+
+async fn wakes_in_a_second(processes: &[String]) -> f64 {
+    let before = wakes(processes);
+    sleep(IDLE).await;
+    (wakes(processes) - before) / IDLE.as_secs_f64()
 }
 
 /// Returns the agent's processes as this machine numbers them: the engine may have numbers of its own.
