@@ -257,14 +257,18 @@ impl Run {
                 unwind.forget().await;
                 (Outcome::Ready(answered), None)
             }
-            Err(Error::Cancelled) => {
-                let (undone, pending) = unwind.run(CANCEL_LIMIT).await;
-                (Outcome::Cancelled { undone }, Some(pending))
-            }
             Err(error) => {
-                // What went wrong may be told a little later, and whole.
-                let (undone, pending) = unwind.run(Duration::MAX).await;
-                (Outcome::Failed { error, undone }, Some(pending))
+                // What went wrong is told whole, unless the user does not want to wait any more.
+                let patience = async {
+                    self.supervision.cancel.cancelled().await;
+                    tokio::time::sleep(CANCEL_LIMIT).await;
+                };
+                let (undone, pending) = unwind.run(patience).await;
+                let outcome = match error {
+                    Error::Cancelled => Outcome::Cancelled { undone },
+                    error => Outcome::Failed { error, undone },
+                };
+                (outcome, Some(pending))
             }
         }
     }

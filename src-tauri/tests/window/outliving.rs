@@ -1,6 +1,40 @@
 //! What runs in a terminal goes on when the app goes away, and the next one shows it as it was.
 
-use crate::app::{App, SOON};
+use crate::app::{App, SOON, Shell};
+
+/// Writes down the size of its terminal whenever that changes.
+const SIZES: &str =
+    "sh -c 'trap \"stty size >> sizes\" WINCH; stty size > sizes; while :; do sleep 0.1; done'";
+
+#[test]
+fn a_terminal_that_is_not_in_front_keeps_its_size_when_it_is_found_again() {
+    let Some(app) = App::open_or_skip() else {
+        return;
+    };
+    app.draw_readable_terminals();
+    let id = app.ready_session("size");
+    app.press("[data-testid=new-terminal]");
+    app.window
+        .wait_for("[aria-label=Terminals] .tab:nth-child(2)", SOON)
+        .unwrap();
+    app.type_line(SIZES);
+    let sizes = |app: &App| Shell::open(app, &id).run("cat sizes 2>/dev/null");
+    app.window
+        .wait("the first size", SOON, |_| {
+            Ok((!sizes(&app).is_empty()).then_some(()))
+        })
+        .unwrap();
+    let before = sizes(&app);
+
+    let Some((app, _home)) = app.kill_and_open_again() else {
+        return;
+    };
+    app.draw_readable_terminals();
+    app.wait_for_terminal();
+    app.press("[aria-label=Terminals] .tab:nth-child(2) [role=tab]");
+    app.wait_for_screen("the program", |screen| screen.contains("WINCH"));
+    assert_eq!(sizes(&app), before);
+}
 
 const ESCAPE: &str = "\u{E00C}";
 

@@ -4,13 +4,13 @@
 
 use std::future::Future;
 use std::mem;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -207,10 +207,13 @@ impl Unwind {
     }
 
     /// Takes all effects back, newest first, and says what came of each. An effect that has not settled in time, or whose
-    /// undo is not done within `limit`, is left for later, and with it all that are older: what it makes may use what
-    /// they made.
-    pub(super) async fn run(&self, limit: Duration) -> (Vec<Undone>, PendingUndos) {
-        let begin = Instant::now();
+    /// undo is not done when the `patience` of the user ends, is left for later, and with it all that are older: what it
+    /// makes may use what they made.
+    pub(super) async fn run(
+        &self,
+        patience: impl Future<Output = ()>,
+    ) -> (Vec<Undone>, PendingUndos) {
+        let mut patience = pin!(patience);
         let (effects, record) = self.take();
         let all_settled = async {
             for effect in &effects {
@@ -218,7 +221,10 @@ impl Unwind {
             }
         };
         // What has not settled by now is told below.
-        let _ = tokio::time::timeout(SETTLE_LIMIT, all_settled).await;
+        let mut is_late = tokio::select! {
+            () = &mut patience => true,
+            _ = tokio::time::timeout(SETTLE_LIMIT, all_settled) => false,
+        };
 
         let mut undone = Vec::new();
         let mut pending = PendingUndos {
@@ -228,7 +234,6 @@ impl Unwind {
             record,
             effects: Vec::new(),
         };
-        let mut is_late = false;
         for mut effect in effects.into_iter().rev() {
             is_late |= !effect.settled.is_cancelled();
             let Some(undo) = effect.undo.clone() else {
@@ -241,8 +246,12 @@ impl Unwind {
                 None
             } else {
                 let attempt = self.attempt(&mut effect, undo.clone());
-                let limit = limit.saturating_sub(begin.elapsed());
-                tokio::time::timeout(limit, attempt).await.ok()
+                // It is late from then on, so that nobody asks again for an end that has come.
+                tokio::select! {
+                    biased;
+                    done = attempt => Some(done),
+                    () = &mut patience => None,
+                }
             };
             is_late |= attempt.is_none();
             let failure = match attempt {

@@ -852,6 +852,26 @@ fn a_cancel_does_not_wait_for_every_undo_of_a_slow_engine() {
     walk(200, &steps).unwrap();
 }
 
+/// A run that has failed is being taken back, by an engine that does not answer.
+#[test]
+fn a_cancel_does_not_wait_for_the_undos_of_a_run_that_has_failed() {
+    let create = Step::Create { pulls: false };
+    let steps = [
+        create,
+        create,
+        Step::EngineBack,
+        Step::Fault("remove_volume", Fault::Never),
+        Step::EngineAway,
+        create,
+        Step::Do(Ask::Open(0)),
+        Step::Do(Ask::Open(0)),
+        Step::Both(Ask::Open(0), Ask::Cancel(7)),
+        Step::EngineBack,
+        Step::Do(Ask::Cancel(0)),
+    ];
+    walk(20, &steps).unwrap();
+}
+
 #[test]
 fn whatever_is_asked_and_whatever_fails_every_session_keeps_its_promises() {
     let failed = concat!(
