@@ -122,10 +122,10 @@ fn fifty_megabytes_arrive_complete_and_unaltered() {
     let id = app.create_by_command(None);
     app.expect_ready(&id);
     let shell = Shell::open(&app, &id);
-    // But for what begins a sequence: among so many, one or the other would ask for more than there may be, and be held to
-    // the bound.
+    // But for what begins a sequence, also as UTF-8: among so many, one or the other would ask for more than there may be, and
+    // be held to the bound, and one that is not whole at the end would be waited for.
     shell.run(&format!(
-        "head -c {SIZE} /dev/urandom | tr '\\033' x > random"
+        "head -c {SIZE} /dev/urandom | tr '\\033\\302' xx > random"
     ));
     let expected = shell.run("sha256sum random | cut -d' ' -f1");
 
