@@ -108,7 +108,8 @@ fn copy(bench: &Bench, places: &[&str]) -> Result<Duration> {
     Ok(begin.elapsed())
 }
 
-async fn end_of(bench: &Bench, transfer: &str) -> Result<()> {
+/// Waits until a transfer is done.
+pub(crate) async fn end_of(bench: &Bench, transfer: &str) -> Result<()> {
     let mut events = bench.events.lock().await;
     loop {
         if let SessionEvent::Transfer(event) = events.recv().await.context("no event")?

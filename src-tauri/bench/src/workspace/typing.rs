@@ -1,13 +1,18 @@
 //! From a keystroke to its echo, from Ctrl-C to silence, and from a break of the connection to the next echo.
 
+use std::cell::Cell;
+use std::fs::remove_file;
 use std::io::{Read, Write};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
+use cove_core::sessions::Destination;
 
 use crate::bench::{Bench, Shell};
 use crate::table::Table;
+use crate::transfers::end_of;
 
 const KEYSTROKES: usize = 500;
 const INTERRUPTS: usize = 100;
@@ -43,6 +48,24 @@ pub(crate) async fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
         "≤ 1.5; p99 < 50 ms",
     );
 
+    bench.sh("head -c 1073741824 /dev/urandom > /workspace/large")?;
+    let folder = bench.folder.parent().context("no folder")?;
+    let folder = tempfile::tempdir_in(folder)?;
+    let under_way = Cell::default();
+    let beside = tokio::select! {
+        beside = echoes(&mut shell) => beside?,
+        ended = downloads(bench, folder.path(), &under_way) => bail!("{ended:?}"),
+    };
+    let transfer = under_way.take();
+    bench.sessions.cancel_transfer(bench.id, &transfer).await?;
+    table.compared(
+        "keystroke to echo, during a download of 1 GB",
+        &beside,
+        ("idle", &idle),
+        "≤ 1.5; p99 < 50 ms",
+    );
+    bench.sh("rm /workspace/large")?;
+
     shell.type_in("\u{3}").await?;
     shell.until(Shell::PROMPT).await?;
     let mut interrupted = Vec::new();
@@ -77,6 +100,19 @@ pub(crate) async fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
         &healed,
         "< 1000 ms",
     );
+    Ok(())
+}
+
+/// Downloads the large file again and again, by the transfer that is `under_way`; ends only with an error.
+async fn downloads(bench: &Bench, folder: &Path, under_way: &Cell<String>) -> Result<()> {
+    for number in 0_u64.. {
+        let destination = Destination::File(folder.join(number.to_string()));
+        let session = bench.sessions.ready(bench.id).await?;
+        let transfer = session.download(vec!["/workspace/large".to_owned()], destination)?;
+        under_way.set(transfer.clone());
+        end_of(bench, &transfer).await?;
+        remove_file(folder.join(number.to_string()))?;
+    }
     Ok(())
 }
 
