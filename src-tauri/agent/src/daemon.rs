@@ -552,10 +552,7 @@ impl Daemon {
                 let message = "the session's process limit was used up at its start".to_owned();
                 refusal(Failure::Io, message)
             }
-            Call::Connect { address, port } => {
-                self.widen(place);
-                self.connect(place, address, port, decoder)
-            }
+            Call::Connect { address, port } => self.connect(place, address, port, decoder),
             Call::Pack { paths, resume } => self.transfer(Job::Pack { paths, resume }, decoder),
             Call::Unpack {
                 folder,

@@ -204,9 +204,7 @@ impl Link {
 
     /// Asks without waiting for the answer: more may be written behind the call at once.
     pub(super) async fn begin_raw(&self, call: &Call) -> Result<Stream, LinkFailure> {
-        let stream = self.begin(call, &[]).await?;
-        stream.widen();
-        Ok(stream)
+        self.begin(call, &[]).await
     }
 
     /// Asks what is answered more than once.
