@@ -21,7 +21,7 @@ use cove_core::event::Undone;
 use cove_core::session::{SessionId, SessionState, SessionStatus};
 use cove_core::sessions::Sessions;
 use cove_testbed as testbed;
-use proptest::test_runner::{Config, FileFailurePersistence, TestCaseError, TestRunner};
+use proptest::test_runner::{Config, FileFailurePersistence, TestCaseError, TestRng, TestRunner};
 use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -883,12 +883,18 @@ fn whatever_is_asked_and_whatever_fails_every_session_keeps_its_promises() {
         failure_persistence: Some(Box::new(FileFailurePersistence::Direct(failed))),
         ..Config::default()
     };
-    if std::env::var_os("PROPTEST_CASES").is_none() {
+    // The same walks each time, so that a change is judged by what it changes; others, with `PROPTEST_CASES`, are for who
+    // looks for what nobody has found.
+    let mut runner = if std::env::var_os("PROPTEST_CASES").is_none() {
         config.cases = 2_000;
-    }
+        let same = TestRng::deterministic_rng(config.rng_algorithm);
+        TestRunner::new_with_rng(config, same)
+    } else {
+        TestRunner::new(config)
+    };
     let begin = std::time::Instant::now();
     let figures = std::cell::RefCell::new(Figures::default());
-    let result = TestRunner::new(config).run(&steps::walk(), |(pace, steps)| {
+    let result = runner.run(&steps::walk(), |(pace, steps)| {
         let told = walk(pace, &steps).map_err(|error| TestCaseError::fail(format!("{error:#}")))?;
         let mut figures = figures.borrow_mut();
         figures.walks += 1;
