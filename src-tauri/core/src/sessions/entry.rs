@@ -33,7 +33,7 @@ pub(super) struct Entry {
     pub(super) engine: Option<Arc<KnownEngine>>,
     pub(super) request: CreateSession,
     pub(super) created: String,
-    /// Whether it was begun by this process and was never ready.
+    /// Whether it was begun by this process, was never ready, and nothing of it was kept by a deletion.
     pub(super) is_new: bool,
     /// Whether it was on its engine when an earlier process looked, and nobody has looked since.
     pub(super) is_remembered: bool,

@@ -328,6 +328,8 @@ impl Sessions {
             match entries.get_mut(&id) {
                 Some(entry) if is_kept => {
                     entry.leftovers.clear();
+                    // What a later run takes back is not all that there is of it.
+                    entry.is_new = false;
                     entry.on_engine.container = None;
                     entry.activity = Activity::stopped();
                 }

@@ -872,6 +872,26 @@ fn a_cancel_does_not_wait_for_the_undos_of_a_run_that_has_failed() {
     walk(20, &steps).unwrap();
 }
 
+/// The volume of a session that never became ready was kept, and a second run was cancelled.
+#[test]
+fn a_delete_also_removes_a_volume_that_an_earlier_one_has_kept() {
+    let create = Step::Create { pulls: false };
+    let steps = [
+        create,
+        Step::Fault("remove_volume", Fault::VeryLate),
+        Step::EngineBack,
+        Step::Fault("remove_volume", Fault::VeryLate),
+        Step::Both(Ask::DeleteContainer(0), Ask::Status(0)),
+        Step::Do(Ask::Restart(0)),
+        create,
+        Step::Do(Ask::Open(0)),
+        Step::Do(Ask::DeleteContainer(1)),
+        create,
+        Step::Do(Ask::Delete(3)),
+    ];
+    walk(200, &steps).unwrap();
+}
+
 #[test]
 fn whatever_is_asked_and_whatever_fails_every_session_keeps_its_promises() {
     let failed = concat!(
