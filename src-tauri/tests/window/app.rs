@@ -1,5 +1,6 @@
 //! One window of the app with the engine and the registry behind it, and what a user does in it.
 
+use crate::keys::ENTER;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,9 +15,6 @@ use serde_json::{Value, json};
 pub(crate) const SOON: Duration = Duration::from_secs(10);
 /// How long a session may take to become ready on a busy machine.
 pub(crate) const READY: Duration = Duration::from_secs(60);
-
-pub(crate) const ENTER: char = '\u{E007}';
-pub(crate) const CONTROL: char = '\u{E009}';
 
 /// The built-in image's name on the engine.
 const BUILT_IN: &str = concat!("cove.invalid/base:", env!("CARGO_PKG_VERSION"));

@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use crate::app::{App, CONTROL, ENTER, SOON};
+use crate::app::{App, SOON};
+use crate::keys::{CONTROL, ENTER};
 
 fn sessions(app: &App) -> usize {
     app.invoke("list_sessions", &json!({}))["sessions"]

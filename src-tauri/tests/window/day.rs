@@ -8,21 +8,13 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::accessibility::check;
-use crate::app::{App, CONTROL, ENTER, SOON, Shell};
+use crate::app::{App, SOON, Shell};
 use crate::editor::{expect_strip, expect_unsaved};
 use crate::files::{choose, expect, type_name};
+use crate::keys::{CONTROL, DOWN, ENTER, ESCAPE, F2, F6, HOME, SHIFT, TAB, UP};
 use crate::ports::{get, row, wait_for_chip, wait_shown};
 use crate::search::{expect_open, expect_summary, wait_script};
 use crate::transfers::Machine;
-
-const TAB: char = '\u{E004}';
-const SHIFT: char = '\u{E008}';
-const ESCAPE: char = '\u{E00C}';
-const HOME: char = '\u{E011}';
-const UP: char = '\u{E013}';
-const DOWN: char = '\u{E015}';
-const F2: char = '\u{E032}';
-const F6: char = '\u{E036}';
 
 /// How often Tab, an arrow or F6 may be pressed until something is reached.
 const FAR: usize = 40;

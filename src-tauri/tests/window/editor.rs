@@ -3,8 +3,9 @@
 
 use serde_json::json;
 
-use crate::app::{App, CONTROL, ENTER, SOON, Shell};
+use crate::app::{App, SOON, Shell};
 use crate::files::{choose, expect, type_name};
+use crate::keys::{CONTROL, ENTER};
 
 const CONTENT: &str = "[data-testid=viewer] .cm-content";
 

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::app::{App, READY, SOON};
+use crate::keys::{ENTER, ESCAPE};
 
 const CHIP: &str = "[data-testid=figures-chip]";
 const POPOVER: &str = "[data-testid=figures]";
@@ -52,9 +53,6 @@ fn click_with_keys(app: &App, selector: &str, key: &str) {
     app.window.driver().press(&[], key).unwrap();
 }
 
-const ENTER: &str = "\u{E007}";
-const ESCAPE: &str = "\u{E00C}";
-
 #[test]
 fn the_header_and_the_status_bar_show_what_the_session_uses_now() {
     let Some(app) = App::open_or_skip() else {
@@ -83,7 +81,7 @@ fn the_header_and_the_status_bar_show_what_the_session_uses_now() {
         })
         .unwrap();
     // From the keyboard.
-    click_with_keys(&app, "[data-testid=open-figures]", ENTER);
+    click_with_keys(&app, "[data-testid=open-figures]", &ENTER.to_string());
     app.window.wait_for(POPOVER, SOON).unwrap();
     let enough = app.window.wait("a line of a few points", SOON, |_| {
         Ok((points(&app, "cpu") >= 4 && points(&app, "memory") >= 4).then_some(()))
@@ -124,7 +122,7 @@ fn the_header_and_the_status_bar_show_what_the_session_uses_now() {
     assert!(free.ends_with(" free"), "{free}");
     app.settle();
     app.picture("figures");
-    app.window.driver().press(&[], ESCAPE).unwrap();
+    app.window.driver().press(&[], &ESCAPE.to_string()).unwrap();
     app.window.wait_gone(POPOVER, SOON).unwrap();
     let focused = "return document.activeElement.dataset.testid";
     assert_eq!(app.window.execute(focused, &[]).unwrap(), "open-figures");
@@ -202,7 +200,7 @@ fn the_log_is_followed_searched_and_harmless() {
         .unwrap();
     let current = || app.window.text("[data-testid=log-lines] .current").unwrap();
     assert_eq!(current(), "request 499 served");
-    app.window.driver().press(&[], ENTER).unwrap();
+    app.window.driver().press(&[], &ENTER.to_string()).unwrap();
     // After the last comes the first, which is far above.
     app.window
         .wait("the first match", SOON, |_| {
@@ -222,9 +220,9 @@ fn the_log_is_followed_searched_and_harmless() {
             Ok((window.count("[data-testid=log-lines] .line")? == 11).then_some(()))
         })
         .unwrap();
-    app.window.driver().press(&[], ESCAPE).unwrap();
+    app.window.driver().press(&[], &ESCAPE.to_string()).unwrap();
     if app.window.has(LOG).unwrap() {
-        app.window.driver().press(&[], ESCAPE).unwrap();
+        app.window.driver().press(&[], &ESCAPE.to_string()).unwrap();
     }
     app.window.wait_gone(LOG, SOON).unwrap();
 

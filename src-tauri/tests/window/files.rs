@@ -2,18 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::app::{App, CONTROL, ENTER, SOON, Shell};
-
-const TAB: char = '\u{E004}';
-const SHIFT: char = '\u{E008}';
-const ESCAPE: char = '\u{E00C}';
-const END: char = '\u{E010}';
-const HOME: char = '\u{E011}';
-const UP: char = '\u{E013}';
-const DOWN: char = '\u{E015}';
-const DELETE: char = '\u{E017}';
-const F2: char = '\u{E032}';
-const F10: char = '\u{E03A}';
+use crate::app::{App, SOON, Shell};
+use crate::keys::{CONTROL, DELETE, DOWN, END, ENTER, ESCAPE, F2, F10, HOME, SHIFT, TAB, UP};
 
 /// The names that the tree shows, from top to bottom.
 fn names(app: &App) -> Vec<String> {

@@ -2,10 +2,8 @@
 
 use serde_json::json;
 
-use crate::app::{App, CONTROL, ENTER, SOON};
-
-const DELETE: char = '\u{E017}';
-const F2: char = '\u{E032}';
+use crate::app::{App, SOON};
+use crate::keys::{CONTROL, DELETE, ENTER, F2};
 
 /// Chooses from the menu of the session that is looked at.
 fn choose(app: &App, action: &str) {

@@ -30,6 +30,7 @@ mod held;
 mod hostile;
 mod images;
 mod interrupted;
+mod keys;
 #[cfg(target_os = "linux")]
 mod leaving;
 mod lifecycle;

@@ -1,6 +1,7 @@
 //! What runs in a terminal goes on when the app goes away, and the next one shows it as it was.
 
 use crate::app::{App, SOON, Shell};
+use crate::keys::ESCAPE;
 
 /// Writes down the size of its terminal whenever that changes.
 const SIZES: &str =
@@ -35,8 +36,6 @@ fn a_terminal_that_is_not_in_front_keeps_its_size_when_it_is_found_again() {
     app.wait_for_screen("the program", |screen| screen.contains("WINCH"));
     assert_eq!(sizes(&app), before);
 }
-
-const ESCAPE: &str = "\u{E00C}";
 
 #[test]
 fn an_app_that_was_killed_finds_its_terminals_as_they_were() {
@@ -79,7 +78,7 @@ fn an_app_that_was_killed_finds_its_terminals_as_they_were() {
     });
     app.picture("outliving");
     app.press("[role=tabpanel]:not([hidden]) [data-testid=terminal]");
-    app.window.driver().press(&[], ESCAPE).unwrap();
+    app.window.driver().press(&[], &ESCAPE.to_string()).unwrap();
     // Together they would be a key that the editor does not know.
     app.wait_for_screen("no more insertion", |screen| screen.contains("- notes"));
     app.type_line(":wq");

@@ -4,14 +4,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::app::{App, CONTROL, ENTER, SOON};
+use crate::app::{App, SOON};
+use crate::keys::{ALT, CONTROL, ENTER, ESCAPE, F2, LEFT, RIGHT, SHIFT};
 
-const ALT: char = '\u{E00A}';
-const SHIFT: char = '\u{E008}';
-const F2: &str = "\u{E032}";
-const LEFT: &str = "\u{E012}";
-const RIGHT: &str = "\u{E014}";
-const ESCAPE: &str = "\u{E00C}";
 const QUESTION: &str = "[data-testid=close-terminal]";
 
 /// What the tabs are called, and of the one in front: how many terminals it has, and how much room the first of them.
@@ -88,7 +83,7 @@ fn move_the_border(app: &App) {
             &[json!(border)],
         )
         .unwrap();
-    driver.press(&[], RIGHT).unwrap();
+    driver.press(&[], &RIGHT.to_string()).unwrap();
     let moved = wait_until(app, "a border that moved", |shown| {
         shown["share"].as_f64() > half["share"].as_f64()
     });
@@ -127,7 +122,7 @@ fn move_the_border(app: &App) {
 fn name_the_tabs(app: &App) {
     let driver = app.window.driver();
     app.press("[aria-label=Terminals] [role=tab]");
-    driver.press(&[], F2).unwrap();
+    driver.press(&[], &F2.to_string()).unwrap();
     app.window.wait_for("[data-testid=tab-name]", SOON).unwrap();
     driver.press(&[], &format!("server{ENTER}")).unwrap();
     wait_until(app, "the name", |shown| shown["tabs"] == json!(["server"]));
@@ -148,7 +143,7 @@ fn name_the_tabs(app: &App) {
     });
     // Without a name, it is what the program says again; what is given up changes nothing.
     let rename = |name: &str| {
-        driver.press(&[], F2).unwrap();
+        driver.press(&[], &F2.to_string()).unwrap();
         app.window.wait_for("[data-testid=tab-name]", SOON).unwrap();
         driver.press(&[], &format!("\u{E017}{name}")).unwrap();
     };
@@ -184,10 +179,10 @@ fn terminals_beside_each_other_and_the_names_of_tabs_outlive_the_window_and_the_
     wait_for_pane(&app, 1, |screen| {
         screen.contains("/workspace/a b\n") && screen.contains("\non2")
     });
-    driver.press(&[ALT], LEFT).unwrap();
+    driver.press(&[ALT], &LEFT.to_string()).unwrap();
     type_there(&app, "echo [$x]");
     wait_for_pane(&app, 0, |screen| screen.contains("[first]"));
-    driver.press(&[ALT], RIGHT).unwrap();
+    driver.press(&[ALT], &RIGHT.to_string()).unwrap();
     type_there(&app, "echo [$x]");
     wait_for_pane(&app, 1, |screen| screen.contains("[second]"));
 
@@ -248,7 +243,7 @@ fn a_terminal_beside_another_is_closed_alone_and_asked_about_alone() {
         app.window.execute(press, &[json!(selector)]).unwrap();
     };
     let give_up = || {
-        app.window.driver().press(&[], ESCAPE).unwrap();
+        app.window.driver().press(&[], &ESCAPE.to_string()).unwrap();
         app.window.wait_gone(QUESTION, SOON).unwrap();
     };
     // The tab is both of them.
@@ -371,7 +366,7 @@ fn a_terminal_of_a_paused_session_is_closed_only_when_the_user_says_so() {
         said.contains("The session is paused, so what is running in it is not known."),
         "{said}"
     );
-    app.window.driver().press(&[], ESCAPE).unwrap();
+    app.window.driver().press(&[], &ESCAPE.to_string()).unwrap();
     app.window.wait_gone(QUESTION, SOON).unwrap();
     let open = "return document.querySelectorAll('[data-testid=terminal]').length";
     assert_eq!(app.window.execute(open, &[]).unwrap(), 1);

@@ -8,7 +8,8 @@ use std::os::unix::fs::PermissionsExt;
 use cove_testbed::WindowOptions;
 use serde_json::{Value, json};
 
-use crate::app::{App, ENTER, SOON, Shell, with_environment};
+use crate::app::{App, SOON, Shell, with_environment};
+use crate::keys::ENTER;
 
 const PANE: &str = "[data-testid=ports-pane]";
 

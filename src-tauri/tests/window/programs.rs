@@ -8,9 +8,9 @@ use std::process::Command;
 use cove_testbed::skip;
 use serde_json::json;
 
-use crate::app::{App, ENTER, SOON};
+use crate::app::{App, SOON};
+use crate::keys::{ENTER, ESCAPE};
 
-const ESCAPE: &str = "\u{E00C}";
 const PROGRAMS: [&str; 4] = ["vi", "htop", "tmux", "less"];
 /// What a screen needs to be drawn on: ours, and that within tmux.
 const SCREENS: [&str; 3] = ["x/xterm-256color", "s/screen", "t/tmux-256color"];
@@ -179,7 +179,7 @@ fn the_programs_that_everybody_uses_follow_the_window_and_outlive_the_app() {
     });
     show_tab(&app, 1);
     app.press(focus);
-    press(ESCAPE);
+    press(&ESCAPE.to_string());
     wait_for_rows(&app, "no more insertion", |rows| !bottom(rows, "INSERT"));
     press(&format!(":wq{ENTER}"));
     app.window

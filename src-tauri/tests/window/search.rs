@@ -2,12 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::app::{App, CONTROL, ENTER, SOON, Shell};
-
-const SHIFT: char = '\u{E008}';
-const ESCAPE: char = '\u{E00C}';
-const DOWN: char = '\u{E015}';
-const F4: char = '\u{E034}';
+use crate::app::{App, SOON, Shell};
+use crate::keys::{CONTROL, DOWN, ENTER, ESCAPE, F4, SHIFT};
 
 const QUICK: &str = "[data-testid=quick-open]";
 const TEXT: &str = "[data-testid=search-text]";

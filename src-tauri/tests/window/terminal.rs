@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::app::{App, CONTROL, READY, SOON, Shell, figure, timed};
+use crate::app::{App, READY, SOON, Shell, figure, timed};
+use crate::keys::{CONTROL, ENTER};
 
 const QUESTION: &str = "[data-testid=close-terminal]";
 const TAB: &str = "[role=tablist][aria-label=Terminals] [role=tab]";
@@ -218,7 +219,7 @@ fn endless_output_neither_freezes_the_window_nor_grows_its_memory() {
     app.window.driver().press(&[CONTROL], "c").unwrap();
     app.window
         .driver()
-        .press(&[], &format!("echo over > over.txt{}", crate::app::ENTER))
+        .press(&[], &format!("echo over > over.txt{ENTER}"))
         .unwrap();
     app.window
         .wait("the shell after the flood", SOON, |_| {
@@ -293,7 +294,7 @@ fn a_session_full_of_processes_says_so_and_its_user_can_end_them_all() {
     let opened = "[data-testid=terminal]:not([hidden])[data-terminal-id][data-exited=false]";
     app.window.wait_for(opened, READY).unwrap();
     // It has the focus: nobody has to click.
-    let line = format!("echo the''re is room{}", crate::app::ENTER);
+    let line = format!("echo the''re is room{ENTER}");
     app.window.driver().press(&[], &line).unwrap();
     app.wait_for_screen("a line of the new terminal", |screen| {
         screen.lines().any(|line| line == "there is room")

@@ -121,13 +121,8 @@ async fn an_engine_that_is_away_keeps_its_sessions_and_no_other_takes_its_place_
     // The first comes back by itself, with its session as it was.
     one.line.resume().unwrap();
     until(&app, id, SessionState::Ready).await;
-    let content = app
-        .session(id)
-        .await
-        .read_file("/workspace/file")
-        .await
-        .unwrap();
-    assert_eq!(content.content, "kept\n");
+    let content = app.read(id, "/workspace/file").await;
+    assert_eq!(content, "kept\n");
     assert!(two.engine.resources_of(&id.to_string()).unwrap().is_empty());
     // A copy is made where the original is, whatever is chosen.
     let copy = app.sessions.duplicate(id, Some("copy")).await.unwrap();

@@ -134,13 +134,8 @@ async fn an_engine_that_comes_back_brings_its_sessions_with_it() {
         });
         restart.await.unwrap();
         check_ready(&app.heard.run(id, count).await);
-        let content = app
-            .session(id)
-            .await
-            .read_file("/workspace/file")
-            .await
-            .unwrap();
-        assert_eq!(content.content, "kept\n", "{end}");
+        let content = app.read(id, "/workspace/file").await;
+        assert_eq!(content, "kept\n", "{end}");
         let other = find(&app, stopped_by_hand).await.unwrap();
         assert_eq!(other.state, SessionState::Stopped, "{end}");
     }

@@ -277,13 +277,8 @@ async fn a_rebuilt_session_has_a_new_container_and_the_old_files() {
     let images = ["images", "--no-trunc", "--quiet", &image];
     assert_eq!(container["Image"], app.engine().docker(&images).unwrap());
     assert_eq!(container["HostConfig"]["Memory"], 64 << 20);
-    let content = app
-        .session(id)
-        .await
-        .read_file("/workspace/file")
-        .await
-        .unwrap();
-    assert_eq!(content.content, "kept\n");
+    let content = app.read(id, "/workspace/file").await;
+    assert_eq!(content, "kept\n");
     // The old container goes when the new one is ready.
     eventually("the end of the old container", || {
         let left = app.engine().resources_of(&id.to_string()).unwrap();

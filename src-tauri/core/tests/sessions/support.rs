@@ -325,6 +325,16 @@ impl App {
         self.sessions.ready(id).await.unwrap()
     }
 
+    /// Reads a file of a session that has to be ready.
+    pub(crate) async fn read(&self, id: SessionId, path: &str) -> String {
+        self.session(id)
+            .await
+            .read_file(path)
+            .await
+            .unwrap()
+            .content
+    }
+
     /// Returns a session that has to be ready or held up.
     pub(crate) async fn connected(&self, id: SessionId) -> ConnectedSession {
         self.sessions.connected(id).await.unwrap()
