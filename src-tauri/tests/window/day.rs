@@ -190,6 +190,12 @@ impl Typist<'_> {
         self.region(".xterm");
     }
 
+    /// Leaves the editor: Tab indents in it, but for two seconds after Escape, in which nothing else is asked of the page.
+    fn leave_text(&self, held: &[char]) {
+        keys(self.0, ESCAPE);
+        with(self.0, held, TAB);
+    }
+
     /// Goes to a view of the files by the arrows of their rail.
     fn view(&self, name: &str) {
         self.region(".side");
@@ -258,8 +264,7 @@ fn a_day_by_keyboard() {
     expect_unsaved(app, 1);
     shell.run("echo theirs > notes.txt");
     expect_strip(app, "changed-on-disk", true);
-    // In the editor Tab indents, and leaves it after Escape.
-    keys(app, ESCAPE);
+    me.leave_text(&[SHIFT]);
     me.go(&[SHIFT], TAB, "[data-choice=overwrite]");
     keys(app, ENTER);
     expect_strip(app, "changed-on-disk", false);
@@ -279,7 +284,7 @@ fn a_day_by_keyboard() {
     expect_open(app, "diary.txt", "mine needle in the morning", true);
 
     // Behind the editor come the terminals and their buttons.
-    keys(app, ESCAPE);
+    me.leave_text(&[]);
     me.go(&[], TAB, "[data-testid=new-terminal]");
     keys(app, ENTER);
     expect_terminals(app, 2);
